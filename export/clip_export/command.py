@@ -1,0 +1,54 @@
+"""What the command lines of this package share: the extra is there, errors become one line and exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from clip_export.extra import require_export_extra
+from clip_toolkit.errors import ClipToolkitError
+from clip_toolkit.version import __version__
+
+
+def execute(program: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command and return its exit code."""
+    try:
+        require_export_extra()
+        _quiet_libraries()
+        return run(args)
+    except ClipToolkitError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name an encoder, and ``--version``."""
+    parser.add_argument("--revision", help="branch, tag or commit of the encoder on the hub")
+    parser.add_argument("--feature", choices=("pooled", "projected"), help="what the head reads (default: pooled)")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def positive(text: str) -> int:
+    """An argument type: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _quiet_libraries() -> None:
+    """Our users asked us a question, not the libraries underneath."""
+    import logging
+    import warnings
+
+    import transformers
+
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,126 @@
+"""``clip-export``: a head and its encoder in, one proved ONNX file out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_export.command import add_common_arguments, execute
+
+if TYPE_CHECKING:
+    from clip_export.encoder import Encoder
+    from clip_export.exporting import ExportOptions
+    from clip_export.head_files import TrainedHead
+    from clip_toolkit.spec import Differences, ModelSpec
+
+PROGRAM = "clip-export"
+
+# Names in clip_export.heads.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; usage errors exit with code 2."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
+        epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
+    )
+    parser.add_argument("--head", type=Path, required=True, help="head file, .pt or .safetensors")
+    parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
+    parser.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
+    )
+    parser.add_argument(
+        "--input",
+        choices=("image", "pixels"),
+        default="image",
+        help="take raw RGB images, or normalised pixel_values for compilers that want the network alone (%(default)s)",
+    )
+    parser.add_argument(
+        "--ops",
+        choices=("ort", "standard"),
+        default="ort",
+        help="ONNX Runtime's fused operators, or standard ONNX alone for OpenVINO, TensorRT and CoreML (%(default)s)",
+    )
+    parser.add_argument("--cross-check", choices=("optimum",), help="compare with a second exporter's file, too")
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print the receipt; return the exit code."""
+    from clip_export.atomic import check_writable
+    from clip_export.exporting import export_classifier
+    from clip_export.head_files import load_head
+
+    check_writable(args.output)
+    head = load_head(args.head, args.activation)
+    encoder = _encoder(args, head)
+    spec = export_classifier(head, encoder, args.output, args.labels, _options(args))
+    print("\n".join(receipt(spec)))
+    print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
+    return 0
+
+
+def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
+    from clip_export.encoder import Encoder
+    from clip_export.head_files import EncoderReference
+    from clip_toolkit.errors import HeadError
+
+    known = head.encoder
+    if args.encoder is None and known is None:
+        raise HeadError(f"{args.head}: does not name its encoder. Give the one it was trained on with --encoder.")
+    if known is None or args.encoder is not None:
+        known = EncoderReference(args.encoder, None, known.feature if known else "pooled")
+    return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
+
+
+def _options(args: argparse.Namespace) -> ExportOptions:
+    from clip_export.exporting import ExportOptions
+
+    checks = ()
+    if args.cross_check:
+        from clip_export.optimum_check import optimum_differences
+
+        checks = ((args.cross_check, optimum_differences),)
+    return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks)
+
+
+def receipt(spec: ModelSpec) -> list[str]:
+    """The parity receipt as lines of a table."""
+    parity = spec.parity
+    assert parity is not None  # export_classifier always fills it
+    pictures = f"{parity.images} pictures ({', '.join(parity.shapes)})"
+    batches = ", ".join(map(str, parity.batches))
+    lines = [
+        f"parity with PyTorch on {pictures}, batch {batches}; logit scale {parity.logit_scale:.3g}",
+        f"{'max abs difference':<20}{'pixels':>14}{'embedding':>12}{'logits':>12}{'probabilities':>15}",
+        _row("resized by Pillow", parity.pillow),
+    ]
+    if parity.graph is not None:
+        lines.append(_row("resized in graph", parity.graph))
+    for name, figures in parity.cross_check.items():
+        lines.append(f"{name:<20}{'':>14}{figures['embedding']:>12.1e}{figures['logits']:>12.1e}")
+    return lines
+
+
+def _row(name: str, found: Differences) -> str:
+    pixels = f"{found.pixels} in {found.pixels_share:.3%}"
+    return f"{name:<20}{pixels:>14}{found.embedding:>12.1e}{found.logits:>12.1e}{found.probabilities:>15.1e}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    return execute(PROGRAM, run, parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

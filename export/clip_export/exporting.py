@@ -1,0 +1,144 @@
+"""From a head and its encoder to a proved model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from clip_export.atomic import check_writable, written_atomically
+from clip_export.encoder import Encoder
+from clip_export.head_files import TrainedHead
+from clip_export.network import network_graph
+from clip_export.parity import prove
+from clip_export.pictures import golden_files, proof_files
+from clip_export.preprocess_graph import preprocess_graph
+from clip_export.reference import Reference, reference
+from clip_export.versions import tool_versions
+from clip_toolkit import load, selftest
+from clip_toolkit.errors import HeadError, ParityError
+from clip_toolkit.spec import SPEC_KEY, GoldenVector, ModelSpec
+
+CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
+"""A second exporter's largest differences from PyTorch, by output."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the file is written.
+
+    Attributes:
+        input: ``image`` or ``pixels``, as in `clip_toolkit.spec.ModelSpec`.
+        ops: ``ort`` or ``standard``, likewise.
+        temperature: the logits are divided by it before the softmax.
+        cross_checks: second opinions, by name.
+    """
+
+    input: str = "image"
+    ops: str = "ort"
+    temperature: float = 1.0
+    cross_checks: tuple[tuple[str, CrossCheck], ...] = ()
+
+
+def export_classifier(
+    head: TrainedHead,
+    encoder: Encoder,
+    output: Path,
+    labels: Sequence[str] | None = None,
+    options: ExportOptions = ExportOptions(),
+) -> ModelSpec:
+    """Write encoder, head and preprocessing as one ONNX file, proved against PyTorch before it appears.
+
+    Args:
+        head: the head.
+        encoder: the encoder it was trained on.
+        output: the file to write; what is there stays untouched unless everything succeeds.
+        labels: class names, default the head's own.
+        options: how the file is written.
+
+    Returns:
+        The spec in the file, with the parity receipt.
+
+    Raises:
+        HeadError: the head does not fit the encoder or the labels.
+        OutputError: the file cannot be written.
+        ParityError: the file does not reproduce the PyTorch model.
+    """
+    labels = _checked_labels(head, encoder, labels)
+    check_writable(output)
+    model = network_graph(encoder, head.module, options.input, options.ops, options.temperature)
+    spec = _spec(head, encoder, labels, options)
+    with written_atomically(output) as temporary:
+        _save(model, spec, temporary)
+        spec = _proved(spec, head.module, encoder, temporary, options)
+        _save(model, spec, temporary)
+        _check_selftest(temporary)
+    return spec
+
+
+def _checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None) -> tuple[str, ...]:
+    layers = head.module.spec.layers
+    if layers[0] != encoder.dim:
+        raise HeadError(
+            f"the head takes {layers[0]} inputs, but the {encoder.feature} feature of {encoder.id} has {encoder.dim}. "
+            "Use the encoder and feature that the head was trained on."
+        )
+    labels = tuple(labels) if labels is not None else head.labels
+    if labels is None:
+        raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")
+    if len(labels) != layers[-1]:
+        raise HeadError(f"the head has {layers[-1]} outputs, but {len(labels)} labels were given: {', '.join(labels)}")
+    if len(set(labels)) != len(labels):
+        raise HeadError(f"the labels must differ from each other, got {', '.join(labels)}")
+    return labels
+
+
+def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options: ExportOptions) -> ModelSpec:
+    takes_images = options.input == "image"
+    return ModelSpec(
+        labels=labels,
+        encoder=encoder.spec(),
+        preprocessing=encoder.preprocessing,
+        head=head.module.spec,
+        input=options.input,
+        ops=options.ops,
+        temperature=options.temperature,
+        training=head.training,
+        tools=tool_versions(),
+        resize_graph=preprocess_graph(encoder.preprocessing).SerializeToString() if takes_images else b"",
+    )
+
+
+def _proved(spec: ModelSpec, head: nn.Module, encoder: Encoder, path: Path, options: ExportOptions) -> ModelSpec:
+    """The spec with the parity receipt and the golden vectors."""
+    files = proof_files(encoder.preprocessing.resize)
+    expected = reference(encoder, head, files, options.temperature)
+    receipt = prove(path, files, expected)
+    checks = {name: check(encoder, head, files, expected) for name, check in options.cross_checks}
+    golden = _golden_vectors(encoder, head, options.temperature)
+    return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)
+
+
+def _golden_vectors(encoder: Encoder, head: nn.Module, temperature: float) -> tuple[GoldenVector, ...]:
+    files = golden_files(encoder.preprocessing.resize)
+    answers = reference(encoder, head, files, temperature)
+    rows = zip(files, answers.probabilities, answers.logits, answers.embedding, strict=True)
+    return tuple(GoldenVector(file, *(tuple(map(float, values)) for values in arrays)) for file, *arrays in rows)
+
+
+def _save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
+    model.producer_name, model.producer_version = "clip-toolkit", spec.tools["clip-toolkit"]
+    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
+    path.write_bytes(model.SerializeToString())
+
+
+def _check_selftest(path: Path) -> None:
+    for drift in selftest(load(path, device="cpu")):
+        if not drift.passed:
+            raise ParityError(
+                f"selftest with the {drift.path} resize: {drift.output} drift by {drift.drift:.3g}, more than "
+                f"{drift.tolerance:.3g}. No file was written."
+            )

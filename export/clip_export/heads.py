@@ -1,0 +1,76 @@
+"""The MLP head: `VLMtoMLP`, and what is kept beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from clip_toolkit.errors import HeadError
+from clip_toolkit.spec import HeadSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+}
+"""By the names that ``--activation`` takes, each with PyTorch's default parameters."""
+
+
+class VLMtoMLP(nn.Module):
+    """A multi-layer perceptron from an encoder's feature to logits.
+
+    By default Linear -> ReLU -> Dropout -> Linear. ``hidden_dim`` may name no hidden layer (a linear head) or several.
+    """
+
+    def __init__(
+        self,
+        input_dim: int = 768,
+        hidden_dim: int | Sequence[int] = 256,
+        output_dim: int = 2,
+        activation: str = "relu",
+        dropout: float = 0.1,
+    ) -> None:
+        """Build the head with PyTorch's default initialisation.
+
+        Args:
+            input_dim: channels of the encoder's feature.
+            hidden_dim: channels of the hidden layer, or of each of several; empty for a linear head.
+            output_dim: number of classes.
+            activation: one of `ACTIVATIONS`, after each hidden layer.
+            dropout: probability, after each activation.
+
+        Raises:
+            HeadError: an unknown activation, or a size or probability out of range.
+        """
+        super().__init__()
+        hidden = (hidden_dim,) if isinstance(hidden_dim, int) else tuple(hidden_dim)
+        self.spec = HeadSpec((input_dim, *hidden, output_dim), activation, dropout)
+        _check(self.spec)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise((input_dim, *hidden)):
+            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(self.spec.layers[-2], output_dim))
+
+    @classmethod
+    def from_spec(cls, spec: HeadSpec) -> VLMtoMLP:
+        """A head of a given architecture."""
+        return cls(spec.layers[0], spec.layers[1:-1], spec.layers[-1], spec.activation, spec.dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``[batch, input_dim]`` to logits ``[batch, output_dim]``."""
+        return self.layers(features)
+
+
+def _check(spec: HeadSpec) -> None:
+    if spec.activation not in ACTIVATIONS:
+        raise HeadError(f"head: expected an activation of {', '.join(ACTIVATIONS)}, got {spec.activation!r}")
+    if min(spec.layers) < 1:
+        raise HeadError(f"head: every layer needs at least 1 channel, got {spec.layers}")
+    if not 0 <= spec.dropout < 1:
+        raise HeadError(f"head: expected a dropout probability from 0 to below 1, got {spec.dropout}")

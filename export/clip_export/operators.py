@@ -1,0 +1,82 @@
+"""The operators that have more than one spelling in ONNX: attention and QuickGELU.
+
+`STANDARD` is plain PyTorch: it runs eagerly, and its export uses standard ONNX alone. `FUSED` exports single
+``com.microsoft`` operators, which ONNX Runtime (also for Node and the web) runs faster; it cannot run eagerly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+QUICK_GELU_ALPHA = 1.702
+"""Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of https://arxiv.org/abs/1606.08415."""
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """One spelling of each operator.
+
+    Attributes:
+        name: ``standard`` or ``ort``, as in `clip_toolkit.spec.ModelSpec.ops`.
+        attention: query ``[batch, n, dim]``, key and value ``[batch, m, dim]``, heads; returns ``[batch, n, dim]``.
+        quick_gelu: elementwise.
+    """
+
+    name: str
+    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    quick_gelu: Activation
+
+    def activation(self, name: str) -> Activation:
+        """The activation that a transformers config calls ``name``.
+
+        Raises:
+            KeyError: it is none of `ACTIVATIONS`.
+        """
+        return {"quick_gelu": self.quick_gelu, "gelu": functional.gelu, "gelu_pytorch_tanh": _tanh_gelu}[name]
+
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
+
+    scale = (query.shape[2] // heads) ** -0.5
+    weights = torch.softmax(split(query) * scale @ split(key).transpose(2, 3), dim=-1)
+    return (weights @ split(value)).transpose(1, 2).reshape(-1, query.shape[1], query.shape[2])
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(QUICK_GELU_ALPHA * x)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    return _symbolic("MultiHeadAttention", (query, key, value), query, num_heads=heads)
+
+
+def _fused_quick_gelu(x: Tensor) -> Tensor:
+    return _symbolic("QuickGelu", (x,), x, alpha=QUICK_GELU_ALPHA)
+
+
+def _symbolic(name: str, inputs: tuple[Tensor, ...], like: Tensor, **attributes: float) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        f"com.microsoft::{name}", inputs, attributes, dtype=like.dtype, shape=like.shape, version=1
+    )
+
+
+STANDARD = Operators("standard", _attention, _quick_gelu)
+FUSED = Operators("ort", _fused_attention, _fused_quick_gelu)
+OPERATORS = {operators.name: operators for operators in (FUSED, STANDARD)}
+"""By the name that ``clip-export --ops`` takes."""

@@ -1,0 +1,84 @@
+"""A second opinion: Optimum's own export of the same checkpoint, compared with PyTorch, too."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from clip_export.encoder import Encoder
+from clip_export.reference import Reference, pixel_values
+from clip_toolkit.errors import EncoderError, MissingDependencyError
+
+_VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+
+
+def optimum_differences(
+    encoder: Encoder, head: nn.Module, files: Sequence[bytes], expected: Reference
+) -> dict[str, float]:
+    """Largest absolute differences of Optimum's export from PyTorch, with the same head behind it.
+
+    Args:
+        encoder: the encoder, of a family that Optimum exports.
+        head: from its feature to logits.
+        files: image files.
+        expected: PyTorch's answers to them.
+
+    Returns:
+        ``embedding`` and ``logits``.
+
+    Raises:
+        EncoderError: Optimum does not know the family.
+        MissingDependencyError: Optimum is not installed.
+    """
+    if encoder.family.name not in _VISION_CLASSES:
+        raise EncoderError(
+            f"cross-check: Optimum exports {', '.join(_VISION_CLASSES)} encoders, not {encoder.family.name}. "
+            "Leave out --cross-check."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_with_optimum(encoder.id, encoder.revision, encoder.family.name, Path(folder))
+        pooled = _pooled(path, torch.cat([pixel_values(encoder, file) for file in files]).numpy())
+    with torch.inference_mode():
+        feature = torch.from_numpy(pooled)
+        feature = encoder.projection(feature) if encoder.projection is not None else feature
+        logits, embedding = head(feature).numpy(), nn.functional.normalize(feature, dim=-1).numpy()
+    return {
+        "embedding": float(np.abs(embedding - expected.embedding).max()),
+        "logits": float(np.abs(logits - expected.logits).max()),
+    }
+
+
+def export_with_optimum(checkpoint: str, revision: str | None, family: str, folder: Path) -> Path:
+    """Optimum's fp32 export of a checkpoint's image tower: ``pixel_values`` to ``pooler_output``.
+
+    Raises:
+        MissingDependencyError: Optimum is not installed.
+    """
+    if find_spec("optimum") is None or find_spec("optimum.exporters.onnx") is None:
+        raise MissingDependencyError(
+            "the cross-check needs Optimum. Install: pip install 'clip-toolkit[export,cpu,optimum]'"
+        )
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    vision_class = getattr(transformers, _VISION_CLASSES[family])
+    model = vision_class.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnx_export_from_model(model, folder, task="feature-extraction", do_validation=False)
+    return folder / "model.onnx"
+
+
+def _pooled(path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (pooled,) = session.run(["pooler_output"], {"pixel_values": values})
+    return pooled

@@ -1,0 +1,124 @@
+"""The proof: an exported file, run by the shipped runtime, against the PyTorch model, from image bytes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_export.reference import Reference
+from clip_toolkit import Classifier, Outputs, decode, load
+from clip_toolkit.errors import ParityError
+from clip_toolkit.spec import Differences, ParityReceipt
+
+BATCHES = (1, 2, 5)
+"""Batch sizes the proof runs: a batch dimension that was baked in shows at once."""
+
+TOLERANCE = 1e-4
+"""Largest allowed difference with identical pixels; of the logits relative to the logit scale."""
+
+GRAPH_TOLERANCE = 2e-2
+"""The same where the graph resizes, which may move a few pixel values by one step."""
+
+GRAPH_PIXELS = 2
+"""Steps of 1/255 by which the graph's resize may be off Pillow's: one when it shrinks, two when it enlarges."""
+
+
+def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityReceipt:
+    """Compare an exported file with PyTorch's answers.
+
+    Args:
+        path: the exported file.
+        files: image files.
+        expected: PyTorch's answers to them.
+
+    Raises:
+        ParityError: a difference is out of tolerance; the message names it.
+    """
+    scale = float(np.abs(expected.logits).max())
+    pillow = _pillow_differences(load(path, device="cpu", resize="pillow"), files, expected)
+    graph = None
+    classifier = load(path, device="cpu")
+    if classifier.spec.input == "image":
+        graph = _graph_differences(classifier, files, expected)
+    receipt = ParityReceipt(
+        images=len(files),
+        shapes=tuple(f"{image.shape[0]}x{image.shape[1]}" for image in map(decode, files)),
+        batches=BATCHES,
+        logit_scale=scale,
+        tolerance=TOLERANCE,
+        pillow=pillow,
+        graph=graph,
+    )
+    check(receipt)
+    return receipt
+
+
+def check(receipt: ParityReceipt) -> None:
+    """Hold a receipt against the tolerances.
+
+    Raises:
+        ParityError: a difference is out of tolerance, or not a number.
+    """
+    _check_path("Pillow's resize", receipt.pillow, receipt.logit_scale, TOLERANCE, 0)
+    if receipt.graph is not None:
+        _check_path("the graph's resize", receipt.graph, receipt.logit_scale, GRAPH_TOLERANCE, GRAPH_PIXELS)
+
+
+def _check_path(name: str, found: Differences, scale: float, tolerance: float, pixels: int) -> None:
+    bounds = {
+        "pixels": pixels,
+        "embedding": tolerance,
+        "logits": tolerance * scale,
+        "probabilities": tolerance,
+    }
+    for stage, bound in bounds.items():
+        difference = getattr(found, stage)
+        if not difference <= bound:  # so that NaN fails too
+            raise ParityError(
+                f"parity with {name}: {stage} differ from PyTorch's by {difference:.3g}, more than {bound:.3g}. "
+                "No file was written. Please report this with the encoder's name."
+            )
+
+
+def _pillow_differences(classifier: Classifier, files: Sequence[bytes], expected: Reference) -> Differences:
+    """Every batch size, through the same call that apps use."""
+    pixels = np.stack([classifier.pixels(file) for file in files])
+    runs = [_stacked(list(classifier.predict_many(files, batch))) for batch in BATCHES]
+    return _differences(pixels, runs, expected)
+
+
+def _graph_differences(classifier: Classifier, files: Sequence[bytes], expected: Reference) -> Differences:
+    """Raw images straight into the file; a batch holds one image several times, since its sizes must agree."""
+    from clip_toolkit.resizing import GraphResizer
+
+    resize = GraphResizer(classifier.spec.resize_graph)
+    images = [decode(file) for file in files]
+    pixels = np.stack([resize(image) for image in images])
+    runs = [
+        Outputs(*(np.stack(column) for column in zip(*_last_rows(classifier, images, batch), strict=True)))
+        for batch in BATCHES
+    ]
+    return _differences(pixels, runs, expected)
+
+
+def _last_rows(classifier: Classifier, images: list[NDArray[np.uint8]], batch: int) -> Iterator[list[NDArray[Any]]]:
+    for image in images:
+        outputs = classifier.run(np.repeat(image[None], batch, axis=0))
+        yield [output[-1] for output in outputs]
+
+
+def _stacked(predictions: list[Any]) -> Outputs:
+    return Outputs(*(np.stack([getattr(item, name) for item in predictions]) for name in Outputs._fields))
+
+
+def _differences(pixels: NDArray[np.uint8], runs: list[Outputs], expected: Reference) -> Differences:
+    steps = np.abs(pixels.astype(int) - expected.pixels.astype(int))
+    worst = {
+        name: max(float(np.abs(getattr(run, name) - getattr(expected, name)).max()) for run in runs)
+        for name in Outputs._fields
+    }
+    return Differences(pixels=int(steps.max()), pixels_share=float((steps > 0).mean()), **worst)

@@ -1,0 +1,80 @@
+"""Preprocessing as ONNX operators: uint8 RGB of any size in, uint8 RGB of the model's size out.
+
+The same steps as `clip_toolkit.preprocess`, written in onnxscript. An image that already has the model's size passes
+through unchanged, so that hosts with a resize of their own use the very same file.
+"""
+
+# No `from __future__ import annotations` here: onnxscript reads the annotations of its functions, which are shapes.
+
+import onnx
+from onnxscript import UINT8, script
+from onnxscript import opset20 as op
+
+from clip_export.versions import IR_VERSION
+from clip_toolkit.spec import Preprocessing
+
+KEYS_A = -0.5
+"""Parameter of Pillow's bicubic filter; ONNX's own default is -0.75."""
+
+_MODES = {"bicubic": "cubic", "bilinear": "linear"}
+
+
+def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
+    """A model from ``image`` uint8 ``[batch, height, width, 3]`` to ``pixels`` uint8 ``[batch, size, size, 3]``.
+
+    ``antialias`` makes Resize average when it shrinks, and ``exclude_outside`` renormalises the filter at the border:
+    both as Pillow does, and on uint8 with the same fixed-point arithmetic.
+    """
+    mode = _MODES[rule.resample]
+    function = _squash(rule.size, mode) if rule.mode == "squash" else _crop(rule.resize, rule.size, mode)
+    model: onnx.ModelProto = function.to_model_proto()
+    model.ir_version = IR_VERSION
+    return model
+
+
+def _squash(size: int, mode: str):  # noqa: ANN202 (onnxscript's function type is not public)
+    @script(default_opset=op)
+    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
+        target = op.Constant(value_ints=[size, size])
+        pixels = op.Resize(
+            image,
+            None,
+            None,
+            target,
+            axes=[1, 2],
+            mode=mode,
+            antialias=1,
+            cubic_coeff_a=KEYS_A,
+            exclude_outside=1,
+            coordinate_transformation_mode="half_pixel",
+        )
+        return pixels  # noqa: RET504 (the name becomes the output's)
+
+    return preprocess
+
+
+def _crop(resize: int, size: int, mode: str):  # noqa: ANN202
+    @script(default_opset=op)
+    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
+        shape = op.Shape(image, start=1, end=3)
+        crop = op.Constant(value_ints=[size, size])
+        is_prepared = op.ReduceMin(op.Cast(op.Equal(shape, crop), to=7), keepdims=1)
+        edge = op.Where(op.Cast(is_prepared, to=9), op.Constant(value_ints=[size]), op.Constant(value_ints=[resize]))
+        target = op.Div(op.Mul(shape, edge), op.ReduceMin(shape, keepdims=1))
+        resized = op.Resize(
+            image,
+            None,
+            None,
+            target,
+            axes=[1, 2],
+            mode=mode,
+            antialias=1,
+            cubic_coeff_a=KEYS_A,
+            exclude_outside=1,
+            coordinate_transformation_mode="half_pixel",
+        )
+        start = op.Div(op.Sub(target, crop), op.Constant(value_ints=[2]))
+        pixels = op.Slice(resized, start, op.Add(start, crop), op.Constant(value_ints=[1, 2]))
+        return pixels  # noqa: RET504
+
+    return preprocess

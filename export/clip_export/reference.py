@@ -1,0 +1,60 @@
+"""The other side of the proof: what the PyTorch model answers, by the unpatched transformers processor and modules."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import nn
+
+from clip_export.encoder import Encoder
+
+
+class Reference(NamedTuple):
+    """PyTorch's answers to a list of images.
+
+    Attributes:
+        pixels: uint8 ``[images, size, size, 3]``, the processor's resized and cropped pixels.
+        probabilities: float32 ``[images, classes]``.
+        logits: float32 ``[images, classes]``.
+        embedding: float32 ``[images, dim]``, of L2 norm 1.
+    """
+
+    pixels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+def reference(encoder: Encoder, head: nn.Module, files: Sequence[bytes], temperature: float = 1.0) -> Reference:
+    """Run the transformers encoder and the head, in float32 and one image at a time, on image files."""
+    values = torch.cat([pixel_values(encoder, file) for file in files])
+    with torch.inference_mode():
+        features = torch.cat([encoder.features(value[None]) for value in values])
+        logits = head(features)
+        probabilities = torch.softmax(logits / temperature, dim=-1)
+        embedding = nn.functional.normalize(features, dim=-1)
+    return Reference(_unnormalised(values, encoder), *(x.numpy() for x in (probabilities, logits, embedding)))
+
+
+def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:
+    """The transformers processor's float32 ``[1, 3, size, size]`` of an image file."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+    if encoder.preprocessing.mode == "squash":
+        # Pillow 13 would take the vertical pass first for tall images; doing the horizontal one beforehand restores
+        # the order of Pillow up to 12, which these checkpoints were made with (see clip_toolkit.preprocess).
+        size = encoder.preprocessing.size
+        image = image.resize((size, image.height), Image.Resampling[encoder.preprocessing.resample.upper()])
+    return encoder.processor(images=[image], return_tensors="pt")["pixel_values"]
+
+
+def _unnormalised(values: torch.Tensor, encoder: Encoder) -> NDArray[np.uint8]:
+    """The integers that the processor normalised: exact, since they lie far apart from each other in float32."""
+    rule = encoder.preprocessing
+    pixels = (values.permute(0, 2, 3, 1).numpy().astype(np.float64) * rule.std + rule.mean) / rule.scale
+    return np.rint(pixels).astype(np.uint8)

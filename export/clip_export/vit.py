@@ -1,0 +1,171 @@
+"""One vision transformer for every encoder family.
+
+CLIP, SigLIP and BLIP image towers differ in name tags and in a handful of switches (`ViTConfig`). This module is the
+machine they share, written for export: it takes raw uint8 pixels, and holds each exact rewrite that the frozen weights
+allow. `clip_export.families` fills it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clip_export.operators import STANDARD, Operators
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """What distinguishes one image tower from another.
+
+    Attributes:
+        size: pixels of either side of the input.
+        patch: pixels of either side of a patch.
+        width: channels of a token.
+        heads: attention heads.
+        hidden: channels inside the MLP of a block.
+        depth: number of blocks.
+        activation: of `clip_export.operators.ACTIVATIONS`.
+        eps: of every layer normalisation.
+        pooling: ``class`` (read the class token) or ``attention`` (a learnt probe attends to all tokens).
+        pre_norm: a layer normalisation before the first block (CLIP).
+        post_norms: how often the final normalisation is applied to the class token (BLIP: twice).
+        projection: channels of the projected feature, or None to return the pooled one.
+        projection_bias: whether the projection has a bias.
+        takes_pixel_values: the input is normalised float ``[batch, 3, size, size]`` instead of uint8 pixels.
+    """
+
+    size: int
+    patch: int
+    width: int
+    heads: int
+    hidden: int
+    depth: int
+    activation: str
+    eps: float
+    pooling: str
+    pre_norm: bool = False
+    post_norms: int = 1
+    projection: int | None = None
+    projection_bias: bool = False
+    takes_pixel_values: bool = False
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of an image."""
+        return (self.size // self.patch) ** 2
+
+    @property
+    def dim(self) -> int:
+        """Channels of the feature."""
+        return self.projection or self.width
+
+
+class VisionTransformer(nn.Module):
+    """uint8 pixels ``[batch, size, size, 3]`` to the encoder's feature ``[batch, dim]``, float32.
+
+    The parameters hold rewritten weights: rescaling, mean and standard deviation are folded into ``patch``, position
+    embeddings are added to the class token beforehand, and query, key and value share one product.
+    """
+
+    def __init__(self, config: ViTConfig, operators: Operators = STANDARD) -> None:
+        """Build the module with uninitialised weights, to be filled by ``load_state_dict``."""
+        super().__init__()
+        self.config = config
+        self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
+        self.positions = nn.Parameter(torch.empty(1, config.patches, config.width))
+        pooled_by_class = config.pooling == "class"
+        self.class_token = nn.Parameter(torch.empty(1, 1, config.width)) if pooled_by_class else None
+        self.pre_norm = nn.LayerNorm(config.width, config.eps) if config.pre_norm else nn.Identity()
+        reads_class_only = [pooled_by_class and i == config.depth - 1 for i in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config, operators, only) for only in reads_class_only)
+        self.post_norm = nn.LayerNorm(config.width, config.eps)
+        self.pool = None if pooled_by_class else AttentionPool(config, operators)
+        self.projection = (
+            nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch to float32 ``[batch, dim]``."""
+        planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
+        x = self.patch(planes).flatten(2).transpose(1, 2) + self.positions
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.pre_norm(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.projection(self._pooled(x))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.pool is not None:
+            return self.pool(self.post_norm(x))
+        x = x[:, 0]
+        for _ in range(self.config.post_norms):
+            x = self.post_norm(x)
+        return x
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer normalisation and around a residual.
+
+    With ``class_only`` (the last block of a tower that reads the class token) only that token is computed:
+    ``[batch, tokens, width]`` to ``[batch, 1, width]``.
+    """
+
+    def __init__(self, config: ViTConfig, operators: Operators, class_only: bool) -> None:
+        """Build the block with uninitialised weights."""
+        super().__init__()
+        self.width, self.heads, self.class_only = config.width, config.heads, class_only
+        self.attention, self.activation = operators.attention, operators.activation(config.activation)
+        self.norm1 = nn.LayerNorm(config.width, config.eps)
+        if class_only:
+            self.query, self.key_value = (
+                nn.Linear(config.width, config.width),
+                nn.Linear(config.width, 2 * config.width),
+            )
+        else:
+            self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm2 = nn.LayerNorm(config.width, config.eps)
+        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on ``[batch, tokens, width]``."""
+        normed = self.norm1(x)
+        if self.class_only:
+            x = x[:, :1]
+        x = x + self.out(self.attention(*self._query_key_value(normed), self.heads))
+        return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
+
+    def _query_key_value(self, normed: Tensor) -> tuple[Tensor, ...]:
+        if self.class_only:
+            return self.query(normed[:, :1]), *self.key_value(normed).split(self.width, dim=-1)
+        return self.qkv(normed).split(self.width, dim=-1)
+
+
+class AttentionPool(nn.Module):
+    """A learnt probe attends to all tokens (SigLIP): ``[batch, tokens, width]`` to ``[batch, width]``.
+
+    The probe does not depend on the image, so that ``query`` holds it already projected.
+    """
+
+    def __init__(self, config: ViTConfig, operators: Operators) -> None:
+        """Build the pool with uninitialised weights."""
+        super().__init__()
+        self.width, self.heads = config.width, config.heads
+        self.attention, self.activation = operators.attention, operators.activation(config.activation)
+        self.query = nn.Parameter(torch.empty(1, 1, config.width))
+        self.key_value = nn.Linear(config.width, 2 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, config.eps)
+        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool ``[batch, tokens, width]`` to ``[batch, width]``."""
+        key, value = self.key_value(x).split(self.width, dim=-1)
+        query = self.query.expand(x.shape[0], -1, -1)
+        x = self.out(self.attention(query, key, value, self.heads))[:, 0]
+        return x + self.fc2(self.activation(self.fc1(self.norm(x))))

@@ -1,0 +1,173 @@
+"""Images in, predictions out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.devices import OpenSession, open_session
+from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.images import ImageSource, decode, source_name
+from clip_toolkit.locate import find_model
+from clip_toolkit.model_file import read_spec
+from clip_toolkit.prediction import Prediction
+from clip_toolkit.preprocess import normalise
+from clip_toolkit.resizing import choose_resizer
+from clip_toolkit.spec import ModelSpec
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    resize: str = "auto",
+) -> Classifier:
+    """Open a model file of ``clip-export``.
+
+    Args:
+        model: path; without one `clip_toolkit.locate.find_model` decides.
+        device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``coreml`` or ``directml``.
+        threads: CPU threads; default all cores this process may use.
+        resize: ``graph`` (the file's own), ``pillow`` (bit for bit the transformers processor's) or ``auto``.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: the file is damaged, foreign, or keeps weights in other files.
+        DeviceError: a device asked for by name is not there.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    path = find_model(model).path
+    spec = read_spec(path)
+    return Classifier(spec, open_session(path, device, threads, spec.ops), resize)
+
+
+class Outputs(NamedTuple):
+    """What the network returns for a batch, float32.
+
+    Attributes:
+        probabilities: ``[batch, classes]``.
+        logits: ``[batch, classes]``.
+        embedding: ``[batch, dim]``.
+    """
+
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+class Classifier:
+    """A model file, opened. Safe to share between threads.
+
+    Attributes:
+        spec: what the file says of itself.
+        provider: the ONNX Runtime execution provider that runs it.
+        notes: remarks on the device, one line each.
+        resize: ``graph`` or ``pillow``, the resize that is used.
+    """
+
+    def __init__(self, spec: ModelSpec, opened: OpenSession, resize: str = "auto") -> None:
+        """Wrap an open session; most callers want `load`."""
+        self.spec = spec
+        self.provider = opened.provider
+        self.notes = opened.notes
+        self._session = opened.session
+        self.resize, self._resizer = choose_resizer(spec, opened.provider, resize)
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: path, file bytes, binary file object, Pillow image, or uint8 RGB array ``[height, width, 3]``.
+
+        Raises:
+            ImageError: the image cannot be decoded, or the array has another shape or dtype.
+        """
+        return self._predictions([self.pixels(image)])[0]
+
+    def predict_many(
+        self, images: Iterable[ImageSource], batch_size: int = 8, errors: str = "raise"
+    ) -> Iterator[Prediction | ImageError]:
+        """Classify many images, lazily and in order, ``batch_size`` at a time; sizes may differ.
+
+        Args:
+            images: anything `predict` takes.
+            batch_size: images per run of the network.
+            errors: ``raise`` stops at the first bad image; ``return`` yields its `ImageError` in its place.
+
+        Raises:
+            ImageError: a bad image, with ``errors="raise"``.
+            ValueError: ``batch_size`` or ``errors`` is out of range.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if errors not in ("raise", "return"):
+            raise ValueError(f"errors: expected 'raise' or 'return', got {errors!r}")
+        return self._stream(iter(images), batch_size, errors)
+
+    def pixels(self, image: ImageSource) -> NDArray[np.uint8]:
+        """Decode, resize and crop one image to uint8 RGB ``[size, size, 3]``.
+
+        Raises:
+            ImageError: as in `predict`.
+        """
+        decoded = decode(image)
+        try:
+            return self._resizer(decoded)
+        except ImageError as error:
+            raise ImageError(f"{source_name(image)}: {error}") from error
+
+    def run(self, image: NDArray[np.uint8]) -> Outputs:
+        """Run the network on a batch of equally large images, with the resize inside the graph.
+
+        Args:
+            image: uint8 RGB ``[batch, height, width, 3]``; of the model's own size for files that take
+                ``pixel_values``.
+
+        Raises:
+            ImageError: another rank, dtype or number of channels, a zero side, or a size that the file cannot take.
+            ModelError: ONNX Runtime fails on it.
+        """
+        feeds = self._feeds(image)
+        try:
+            return Outputs(*self._session.run(list(Outputs._fields), feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
+
+    def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
+        if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
+            raise ImageError(
+                "image: expected uint8 RGB [batch, height, width, 3] with no zero side, "
+                f"got {image.dtype} {list(image.shape)}"
+            )
+        if self.spec.input == "image":
+            return {"image": image}
+        size = self.spec.preprocessing.size
+        if image.shape[1:3] != (size, size):
+            raise ImageError(f"image: this file takes {size}x{size} only, got {image.shape[2]}x{image.shape[1]}")
+        return {"pixel_values": normalise(image, self.spec.preprocessing)}
+
+    def _stream(self, images: Iterator[ImageSource], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
+        while chunk := list(islice(images, batch_size)):
+            prepared = [self._pixels_or_error(image, errors) for image in chunk]
+            predictions = iter(self._predictions([item for item in prepared if not isinstance(item, ImageError)]))
+            for item in prepared:
+                yield item if isinstance(item, ImageError) else next(predictions)
+
+    def _pixels_or_error(self, image: ImageSource, errors: str) -> NDArray[np.uint8] | ImageError:
+        try:
+            return self.pixels(image)
+        except ImageError as error:
+            if errors == "raise":
+                raise
+            return error
+
+    def _predictions(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
+        if not pixels:
+            return []
+        rows = zip(*self.run(np.stack(pixels)), strict=True)
+        return [Prediction(self.spec.labels, *row, self.provider) for row in rows]

@@ -1,0 +1,77 @@
+"""A model file's spec, laid out for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip_toolkit.spec import Differences, ModelSpec
+
+
+def describe(spec: ModelSpec, path: Path) -> str:
+    """A few lines on what a model file recognises, how it was made and what was proved of it."""
+    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *_rows(spec)]
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
+
+
+def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
+    revision = f" at {encoder.revision}" if encoder.revision else ""
+    yield "labels", ", ".join(spec.labels)
+    yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
+    yield "head", f"{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
+    yield "temperature", f"{spec.temperature:g}"
+    yield "input", _input(spec)
+    yield (
+        "preprocessing",
+        (
+            f"{rule.mode}: resize {rule.resize}, size {rule.size}, {rule.resample}; longer side {rule.long_edge}d, "
+            f"crop offset {rule.crop_offset}; EXIF orientation: {rule.exif}"
+        ),
+    )
+    yield "normalisation", f"scale {rule.scale:.6g}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
+    yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
+    for name, value in spec.training.items():
+        yield f"training {name}", str(value)
+    yield from _parity_rows(spec)
+    yield "golden vectors", f"{len(spec.golden)} pictures"
+    yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
+    yield "format", f"version {spec.version}"
+
+
+def _input(spec: ModelSpec) -> str:
+    size = spec.preprocessing.size
+    if spec.input == "image":
+        return "image: uint8 RGB [batch, height, width, 3], any size"
+    return f"pixel_values: float32 [batch, 3, {size}, {size}], normalised"
+
+
+def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    parity = spec.parity
+    if parity is None:
+        yield "parity", "not recorded"
+        return
+    yield (
+        "parity",
+        (
+            f"against PyTorch on {parity.images} pictures at batch {', '.join(map(str, parity.batches))}; "
+            f"logit scale {parity.logit_scale:.3g}, tolerance {parity.tolerance:g} of it"
+        ),
+    )
+    yield "  Pillow resize", _differences(parity.pillow)
+    if parity.graph is not None:
+        yield "  graph resize", _differences(parity.graph)
+    for name, figures in parity.cross_check.items():
+        yield f"  {name}", ", ".join(f"{key} {value}" for key, value in figures.items())
+
+
+def _differences(differences: Differences) -> str:
+    return (
+        f"pixels {differences.pixels} of 255 in {differences.pixels_share:.4%}, embedding {differences.embedding:.1e}, "
+        f"logits {differences.logits:.1e}, probabilities {differences.probabilities:.1e}"
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,141 @@
+"""From a device name to an ONNX Runtime session, and the truth about which execution provider took it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clip_toolkit.errors import DeviceError, MissingDependencyError, ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+
+PROVIDERS = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+"""Execution provider of each device name."""
+
+DEVICES = ("auto", *PROVIDERS)
+"""What ``device`` may be."""
+
+# What ``auto`` tries before the CPU: no compilers that take minutes or may be slower than a plain CPU.
+_AUTOMATIC = ("cuda", "coreml", "directml")
+
+_SPLIT_BY_FOREIGN_OPERATORS = ("tensorrt", "openvino", "coreml")
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """A session and what can be said of it.
+
+    Attributes:
+        session: the ONNX Runtime session.
+        provider: the execution provider that really took the model.
+        notes: remarks for the user, one line each.
+    """
+
+    session: onnxruntime.InferenceSession
+    provider: str
+    notes: tuple[str, ...]
+
+
+def open_session(path: Path, device: str = "auto", threads: int | None = None, ops: str = "standard") -> OpenSession:
+    """Open a model file on a device.
+
+    Args:
+        path: the model file.
+        device: one of `DEVICES`.
+        threads: threads inside one operator; default `usable_cores`.
+        ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        DeviceError: the device is unknown, or was asked for by name and is not there or does not start.
+        ModelError: ONNX Runtime refuses the file.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if device != "auto":
+        return _open_named(path, device, threads, ops)
+    notes = []
+    available = import_onnxruntime().get_available_providers()
+    for candidate in _AUTOMATIC:
+        if PROVIDERS[candidate] not in available:
+            continue
+        try:
+            return _open_named(path, candidate, threads, ops)
+        except (DeviceError, ModelError) as error:
+            notes.append(f"{error} Running on the CPU.")
+    notes = notes or ["running on the CPU: this build of ONNX Runtime has no GPU provider"]
+    return OpenSession(_session(path, [CPU], threads), CPU, tuple(notes))
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, imported only when something is to be run.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "ONNX Runtime is not installed. Install one of: pip install 'clip-toolkit[cpu]' | "
+            "'clip-toolkit[gpu]' | 'clip-toolkit[openvino]'"
+        ) from error
+    return onnxruntime
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use: its affinity, cut by the quota of its control group (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        pass
+    return cores
+
+
+def _open_named(path: Path, device: str, threads: int | None, ops: str) -> OpenSession:
+    provider = PROVIDERS[device]
+    available = import_onnxruntime().get_available_providers()
+    if provider not in available:
+        raise DeviceError(
+            f"device {device}: this build of ONNX Runtime has no {provider}, only {', '.join(available)}. "
+            "Install the build that has it, or use --device cpu."
+        )
+    session = _session(path, list(dict.fromkeys([provider, CPU])), threads)
+    if provider not in session.get_providers():
+        raise DeviceError(f"device {device}: {provider} did not start (driver or libraries missing?).")
+    return OpenSession(session, provider, _advice(device, ops))
+
+
+def _advice(device: str, ops: str) -> tuple[str, ...]:
+    if ops == "ort" and device in _SPLIT_BY_FOREIGN_OPERATORS:
+        return (f"this file uses com.microsoft operators, which slow {device} down. Export it with --ops standard.",)
+    return ()
+
+
+def _session(path: Path, providers: list[str], threads: int | None) -> Any:
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(os.fspath(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime raises its own classes, which share no base
+        raise ModelError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

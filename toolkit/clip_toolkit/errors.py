@@ -1,0 +1,71 @@
+"""Every error the toolkit raises on purpose.
+
+    ClipToolkitError
+    ├── ImageError (ValueError)
+    │   └── ImageNotFoundError (FileNotFoundError)
+    ├── ModelError (ValueError)
+    │   ├── ModelNotFoundError (FileNotFoundError)
+    │   └── SpecError
+    ├── DeviceError (RuntimeError)
+    ├── MissingDependencyError (ImportError)
+    ├── OutputError (OSError)
+    ├── DatasetError (ValueError)
+    ├── EncoderError (ValueError)
+    ├── HeadError (ValueError)
+    └── ParityError (RuntimeError)
+
+Each one also inherits the builtin a caller would catch anyway. A message says where, what was expected, what was
+found, and what to do about it.
+"""
+
+
+class ClipToolkitError(Exception):
+    """Base of all errors that a command line turns into one line and exit code 1."""
+
+
+class ImageError(ClipToolkitError, ValueError):
+    """An image cannot be decoded, or has a mode, shape or dtype that has no agreed meaning."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """There is no file at the image's path."""
+
+
+class ModelError(ClipToolkitError, ValueError):
+    """A file is not a model that this runtime can run."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no file at the model's path."""
+
+
+class SpecError(ModelError):
+    """The metadata of a model file is missing, malformed, or of a newer major version."""
+
+
+class DeviceError(ClipToolkitError, RuntimeError):
+    """The requested execution provider is absent or did not take the model."""
+
+
+class MissingDependencyError(ClipToolkitError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+class OutputError(ClipToolkitError, OSError):
+    """An output file cannot be written."""
+
+
+class DatasetError(ClipToolkitError, ValueError):
+    """A training folder does not hold what training needs."""
+
+
+class EncoderError(ClipToolkitError, ValueError):
+    """An encoder cannot be loaded or is of a kind that is not supported."""
+
+
+class HeadError(ClipToolkitError, ValueError):
+    """A head file cannot be read or does not fit its encoder or labels."""
+
+
+class ParityError(ClipToolkitError, RuntimeError):
+    """The exported file does not reproduce the PyTorch model."""

@@ -1,0 +1,146 @@
+"""What can be learnt of a model file before ONNX Runtime opens it.
+
+A reader of the protobuf wire format, as far as it takes to find the metadata and any reference to other files. The
+field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
+from clip_toolkit.spec import SPEC_KEY, ModelSpec
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+_TENSOR_EXTERNAL = 1
+
+# For each message, the fields in which a tensor can hide, and the message each of them holds.
+_TENSOR_PATHS: dict[str, dict[int, str]] = {
+    "model": {_MODEL_GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """Read the spec of a model file and refuse a file that this runtime must not open.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: the file is empty, not ONNX, cut short, or keeps weights in other files.
+        SpecError: the file was not written by clip-export, or its metadata is damaged or too new.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, _mapped(file.fileno(), path) as data, memoryview(data) as view:
+            return _spec(view, path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFoundError(
+            f"{path}: there is no such model file. Make one with clip-export, or name another with --model."
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _mapped(descriptor: int, path: Path) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise ModelError(f"{path}: the file is empty. Export the model again.") from error
+
+
+def _spec(view: memoryview, path: Path) -> ModelSpec:
+    try:
+        metadata = dict(_metadata(view))
+        has_graph = any(number == _MODEL_GRAPH for number, _ in _fields(view))
+        external = has_graph and _refers_outside(view, "model")
+    except (_WireError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: expected an ONNX file, got something else or a damaged one ({error})") from error
+    if not has_graph:
+        raise ModelError(f"{path}: expected an ONNX file, but there is no graph in it")
+    if external:
+        raise ModelError(f"{path}: keeps weights in other files, which is refused for safety. Export it as one file.")
+    if SPEC_KEY not in metadata:
+        raise SpecError(
+            f"{path}: an ONNX file, but without '{SPEC_KEY}' metadata. Only files of clip-export can be run."
+        )
+    try:
+        return ModelSpec.from_json(metadata[SPEC_KEY])
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def _metadata(model: memoryview) -> Iterator[tuple[str, str]]:
+    for number, entry in _fields(model):
+        if number == _MODEL_METADATA and isinstance(entry, memoryview):
+            pair = {key: bytes(text).decode() for key, text in _fields(entry) if isinstance(text, memoryview)}
+            yield pair.get(_ENTRY_KEY, ""), pair.get(_ENTRY_VALUE, "")
+
+
+def _refers_outside(message: memoryview, kind: str) -> bool:
+    if kind == "tensor":
+        return any(
+            number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == _TENSOR_EXTERNAL)
+            for number, value in _fields(message)
+        )
+    inner = _TENSOR_PATHS[kind]
+    return any(
+        number in inner and isinstance(value, memoryview) and _refers_outside(value, inner[number])
+        for number, value in _fields(message)
+    )
+
+
+class _WireError(ValueError):
+    """The bytes do not follow the protobuf wire format."""
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field: an int for varints, the bytes for everything else."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise _WireError("field number 0")
+        if wire_type == _VARINT:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        length, position = _length(message, position, wire_type)
+        if position + length > len(message):
+            raise _WireError("cut short")
+        yield number, message[position : position + length]
+        position += length
+
+
+def _length(message: memoryview, position: int, wire_type: int) -> tuple[int, int]:
+    if wire_type == _BYTES:
+        return _varint(message, position)
+    if wire_type == _FIXED64:
+        return 8, position
+    if wire_type == _FIXED32:
+        return 4, position
+    raise _WireError(f"wire type {wire_type}")
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise _WireError("cut short")
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _WireError("a varint of more than 10 bytes")

@@ -1,0 +1,90 @@
+"""Preprocessing with Pillow, bit for bit what the transformers image processors (Pillow backend) do.
+
+The exported graph holds the same steps as operators. This path serves execution providers whose resize is not
+faithful, and is the reference that the graph's resize is measured against.
+
+A resize has two passes with rounding between them, so that their order shows. Pillow resized horizontally first up to
+version 12; since 13 it takes the vertical pass first for images that lose much more height than width
+(python-pillow/Pillow#9549). Here the order is always horizontal first, whatever Pillow is installed: a model must not
+change its mind because its host was upgraded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_toolkit.errors import ImageError
+from clip_toolkit.spec import Preprocessing
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+MAX_ASPECT = 1000
+"""Longest side over shortest side beyond which an image is refused: resized, it would need hundreds of megabytes."""
+
+
+def resized_shape(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Height and width, in pixels, after the resize and before the crop.
+
+    The longer side is truncated, as ``get_resize_output_image_size`` of transformers does.
+    """
+    if preprocessing.mode == "squash":
+        return preprocessing.size, preprocessing.size
+    short, long = min(height, width), max(height, width)
+    resized_long = int(preprocessing.resize * long / short)
+    return (preprocessing.resize, resized_long) if height <= width else (resized_long, preprocessing.resize)
+
+
+def crop_offset(resized: int, size: int) -> int:
+    """First row or column of the centre crop: half the difference, rounded down (the transformers rule)."""
+    return (resized - size) // 2
+
+
+def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop an image to the model's size.
+
+    Args:
+        image: uint8 RGB ``[height, width, 3]``.
+        preprocessing: the encoder's rule.
+
+    Returns:
+        uint8 RGB ``[size, size, 3]``.
+
+    Raises:
+        ImageError: one side is more than `MAX_ASPECT` times the other.
+    """
+    height, width = image.shape[:2]
+    check_aspect(height, width)
+    new_height, new_width = resized_shape(height, width, preprocessing)
+    resample = _FILTERS[preprocessing.resample]
+    resized = Image.fromarray(image).resize((new_width, height), resample).resize((new_width, new_height), resample)
+    top, left = crop_offset(new_height, preprocessing.size), crop_offset(new_width, preprocessing.size)
+    return np.asarray(resized.crop((left, top, left + preprocessing.size, top + preprocessing.size)))
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Refuse an image that is all length.
+
+    Raises:
+        ImageError: one side is more than `MAX_ASPECT` times the other.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(
+            f"the image is {width}x{height}: one side is over {MAX_ASPECT} times the other. Crop it first."
+        )
+
+
+def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Scale and normalise pixels for files exported with ``--input pixels``.
+
+    Args:
+        pixels: uint8 RGB ``[batch, size, size, 3]``.
+        preprocessing: the encoder's rule.
+
+    Returns:
+        float32 ``[batch, 3, size, size]``, ``(pixel * scale - mean) / std`` per channel.
+    """
+    mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
+    normalised = (pixels.astype(np.float32) * np.float32(preprocessing.scale) - mean) / std
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))

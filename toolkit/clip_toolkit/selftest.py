@@ -1,0 +1,108 @@
+"""Replaying the golden vectors: does this machine and execution provider give the answers PyTorch gave?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.classifier import Classifier, Outputs
+from clip_toolkit.devices import CPU
+from clip_toolkit.errors import ImageError, SpecError
+from clip_toolkit.images import decode
+from clip_toolkit.preprocess import preprocess
+from clip_toolkit.spec import GoldenVector
+
+TOLERANCES = {"pillow": 1e-3, "graph": 2e-2}
+"""Largest allowed drift on the CPU provider, by the resize that was used.
+
+Of logits and embedding relative to their largest value, of probabilities absolute. Export demands 1e-4 of the
+Pillow path; other CPUs add up the same products in another order. The graph's resize may move a pixel by one step.
+"""
+
+OTHER_PROVIDER_FACTOR = 20.0
+"""How much more drift another execution provider may show: several multiply with 10-bit mantissas by default."""
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Largest difference from PyTorch over all golden vectors, for one output along one resize path.
+
+    Attributes:
+        path: ``pillow`` or ``graph``.
+        output: ``probabilities``, ``logits`` or ``embedding``.
+        drift: the difference, in the unit that `TOLERANCES` explains.
+        tolerance: the bound.
+    """
+
+    path: str
+    output: str
+    drift: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the drift is a number within the tolerance."""
+        return self.drift <= self.tolerance
+
+
+def selftest(classifier: Classifier) -> list[Drift]:
+    """Replay the golden vectors of an open model.
+
+    Raises:
+        SpecError: the file has none, or they are damaged.
+        ModelError: the network fails on them.
+    """
+    golden = classifier.spec.golden
+    if not golden:
+        raise SpecError("selftest: the file holds no golden vectors. Export the model again.")
+    images = [_image(vector, i) for i, vector in enumerate(golden)]
+    return [
+        drift
+        for path, inputs in _paths(classifier, images)
+        for drift in _drifts(path, _run_each(classifier, inputs), _expected(classifier, golden), classifier.provider)
+    ]
+
+
+def _image(vector: GoldenVector, index: int) -> NDArray[np.uint8]:
+    try:
+        return decode(vector.png)
+    except ImageError as error:
+        raise SpecError(f"selftest: golden vector {index} is damaged: {error}") from error
+
+
+def _paths(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:
+    yield "pillow", [preprocess(image, classifier.spec.preprocessing) for image in images]
+    # Elsewhere the runtime never uses the graph's resize, because it is known to be wrong there.
+    if classifier.spec.input == "image" and classifier.provider == CPU:
+        yield "graph", images
+
+
+def _run_each(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Outputs:
+    outputs = [classifier.run(image[None]) for image in images]
+    return Outputs(*(np.concatenate(column) for column in zip(*outputs, strict=True)))
+
+
+def _expected(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> Outputs:
+    lengths = {"probabilities": len(classifier.spec.labels), "logits": len(classifier.spec.labels)}
+    columns = []
+    for name in Outputs._fields:
+        length = lengths.get(name, classifier.spec.encoder.dim)
+        rows = [getattr(vector, name) for vector in golden]
+        if any(len(row) != length for row in rows):
+            raise SpecError(f"selftest: the golden {name} are damaged: expected {length} numbers each")
+        columns.append(np.array(rows, np.float32))
+    return Outputs(*columns)
+
+
+def _drifts(path: str, got: Outputs, expected: Outputs, provider: str) -> Iterator[Drift]:
+    tolerance = TOLERANCES[path] * (1 if provider == CPU else OTHER_PROVIDER_FACTOR)
+    for name in Outputs._fields:
+        want, have = getattr(expected, name), getattr(got, name)
+        unit = 1.0 if name == "probabilities" else max(float(np.abs(want).max()), _SMALLEST)
+        difference = float(np.abs(have - want).max()) / unit
+        yield Drift(path, name, difference if np.isfinite(difference) else float("inf"), tolerance)

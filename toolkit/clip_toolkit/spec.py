@@ -1,0 +1,261 @@
+"""The contract between an exported file and every app: `ModelSpec`, kept as JSON in the ONNX metadata.
+
+docs/model-file.md describes each field for clients in other languages.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from clip_toolkit.errors import SpecError
+from clip_toolkit.json_codec import from_json, to_json
+
+SPEC_KEY = "clip_toolkit"
+"""The one key in ``metadata_props`` that holds the spec."""
+
+SPEC_VERSION = "1.0"
+"""``major.minor``. A reader accepts every minor version of its own major one."""
+
+MAX_SPEC_BYTES = 16 * 2**20
+"""Length beyond which a spec is taken for damage: a real one has a few hundred kilobytes."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an RGB image becomes the encoder's input.
+
+    Attributes:
+        mode: ``crop`` (shortest edge to ``resize``, then a centre crop of ``size``) or ``squash`` (both sides to
+            ``size``).
+        resize: pixels of the shortest edge after the resize; equal to ``size`` in mode ``squash``.
+        size: pixels of either side of the encoder's input.
+        resample: ``bicubic`` (Keys, a = -0.5) or ``bilinear``, both antialiased as Pillow's are.
+        mean: per RGB channel, subtracted after scaling.
+        std: per RGB channel, divided by.
+        scale: factor from 0..255 to the range that ``mean`` and ``std`` speak of.
+        passes: order of the two passes of the resize: ``horizontal_first``.
+        long_edge: rule for the longer side: ``truncate``.
+        crop_offset: rule for half of an odd difference: ``floor``.
+        exif: ``apply``, the orientation is applied before anything else.
+    """
+
+    mode: str
+    resize: int
+    size: int
+    resample: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1 / 255
+    passes: str = "horizontal_first"
+    long_edge: str = "truncate"
+    crop_offset: str = "floor"
+    exif: str = "apply"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Where the encoder came from and what the head reads of it.
+
+    Attributes:
+        id: hub id or name of the local folder.
+        revision: commit of the hub checkpoint, if it came from one.
+        family: ``clip``, ``siglip`` or ``blip``.
+        feature: ``pooled`` (the tower's own pooled output) or ``projected`` (into the space shared with text).
+        dim: length of the feature and so of the ``embedding`` output.
+    """
+
+    id: str
+    revision: str | None
+    family: str
+    feature: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Architecture of the MLP head.
+
+    Attributes:
+        layers: sizes from input to output, ``(768, 256, 2)`` for the default head on ViT-B.
+        activation: between the layers, such as ``relu``.
+        dropout: probability during training; the exported graph has none.
+    """
+
+    layers: tuple[int, ...]
+    activation: str
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Largest absolute differences from the PyTorch model, stage by stage.
+
+    Attributes:
+        pixels: of the resized and cropped image, in steps of 1/255.
+        pixels_share: share of pixel values that differ at all.
+        embedding: of the L2-normalised embedding.
+        logits: of the logits.
+        probabilities: of the probabilities.
+    """
+
+    pixels: int
+    pixels_share: float
+    embedding: float
+    logits: float
+    probabilities: float
+
+
+@dataclass(frozen=True)
+class ParityReceipt:
+    """Evidence, measured at export on the shipped file and runtime, from image bytes on.
+
+    Attributes:
+        images: number of different pictures.
+        shapes: their ``height x width``.
+        batches: batch sizes that were run.
+        logit_scale: largest absolute logit of the PyTorch model on them; tolerances are relative to it.
+        tolerance: bound on ``pillow.logits / logit_scale``.
+        pillow: differences when the runtime resizes with Pillow, as the transformers processor does.
+        graph: differences when the graph resizes; absent in files that take ``pixel_values``.
+        cross_check: differences of logits and embedding from a second exporter's file, by its name.
+    """
+
+    images: int
+    shapes: tuple[str, ...]
+    batches: tuple[int, ...]
+    logit_scale: float
+    tolerance: float
+    pillow: Differences
+    graph: Differences | None = None
+    cross_check: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GoldenVector:
+    """One picture and what the PyTorch model made of it.
+
+    Attributes:
+        png: the picture, lossless.
+        probabilities: float32 ``[classes]``.
+        logits: float32 ``[classes]``.
+        embedding: float32 ``[dim]``.
+    """
+
+    png: bytes
+    probabilities: tuple[float, ...]
+    logits: tuple[float, ...]
+    embedding: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything an app must know about a model file.
+
+    Attributes:
+        labels: class names, in the order of ``probabilities`` and ``logits``.
+        encoder: the frozen encoder.
+        preprocessing: from RGB image to encoder input.
+        head: the MLP head.
+        input: ``image`` (uint8 ``[batch, height, width, 3]``) or ``pixels`` (float32 ``[batch, 3, size, size]``).
+        ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
+        temperature: the logits are divided by it before the softmax.
+        training: summary written by the trainer, for people.
+        parity: evidence of the export.
+        golden: pictures with their PyTorch outputs, for the selftest.
+        tools: versions of the packages that made the file.
+        resize_graph: a small ONNX model that does the preprocessing alone, for hosts that batch mixed sizes.
+        version: version of this format.
+    """
+
+    labels: tuple[str, ...]
+    encoder: EncoderSpec
+    preprocessing: Preprocessing
+    head: HeadSpec
+    input: str = "image"
+    ops: str = "ort"
+    temperature: float = 1.0
+    training: dict[str, Any] = field(default_factory=dict)
+    parity: ParityReceipt | None = None
+    golden: tuple[GoldenVector, ...] = ()
+    tools: dict[str, str] = field(default_factory=dict)
+    resize_graph: bytes = b""
+    version: str = SPEC_VERSION
+
+    def to_json(self) -> str:
+        """The text to store under `SPEC_KEY`."""
+        return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read the text stored under `SPEC_KEY`.
+
+        Raises:
+            SpecError: not JSON, too large, of a newer major version, a field missing or of another type, or values
+                that contradict each other.
+        """
+        data = _parsed(text)
+        _check_version(data)
+        spec = from_json(cls, data, "spec")
+        _check(spec)
+        return spec
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if len(text) > MAX_SPEC_BYTES:
+        raise SpecError(
+            f"spec: {len(text)} characters of metadata, more than {MAX_SPEC_BYTES}. Export the model again."
+        )
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"spec: the metadata is not valid JSON ({error}). Export the model again.") from error
+    if not isinstance(data, dict):
+        raise SpecError(f"spec: expected a JSON object, got {type(data).__name__}. Export the model again.")
+    return data
+
+
+def _check_version(data: dict[str, Any]) -> None:
+    version = data.get("version")
+    major = str(version).partition(".")[0]
+    if not isinstance(version, str) or not major.isdigit():
+        raise SpecError(f"spec: expected a version like {SPEC_VERSION}, got {version!r}. Export the model again.")
+    if int(major) > int(SPEC_VERSION.partition(".")[0]):
+        raise SpecError(
+            f"spec: the file has format version {version}, this clip-toolkit reads up to {SPEC_VERSION}. "
+            "Upgrade with: pip install -U clip-toolkit"
+        )
+
+
+_CHOICES = {
+    "mode": ("crop", "squash"),
+    "resample": ("bicubic", "bilinear"),
+    "passes": ("horizontal_first",),
+    "long_edge": ("truncate",),
+    "crop_offset": ("floor",),
+    "exif": ("apply",),
+}
+
+
+def _check(spec: ModelSpec) -> None:
+    rule = spec.preprocessing
+    for name, choices in _CHOICES.items():
+        _require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
+    _require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
+    _require(len(rule.mean) == 3, "preprocessing.mean", "3 values", rule.mean)
+    _require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
+    _require(len(spec.labels) >= 1, "labels", "at least 1", spec.labels)
+    _require(
+        spec.head.layers[-1:] == (len(spec.labels),), "head.layers", f"{len(spec.labels)} outputs", spec.head.layers
+    )
+    _require(spec.head.layers[:1] == (spec.encoder.dim,), "head.layers", f"{spec.encoder.dim} inputs", spec.head.layers)
+    _require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
+    _require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
+    _require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
+
+
+def _require(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise SpecError(f"spec.{name}: expected {expected}, got {got!r}. Export the model again.")
