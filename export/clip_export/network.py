@@ -55,7 +55,16 @@ def network_graph(encoder: Encoder, head: nn.Module, input_kind: str, ops: str, 
     body = _exported(network, example, "pixels")
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
     model.graph.name = "clip_classifier"
+    _declare_opsets(model)
     return model
+
+
+def _declare_opsets(model: onnx.ModelProto) -> None:
+    """Name each operator domain that is used, once: merging leaves doubles and those of inlined functions."""
+    versions = {item.domain: item.version for item in model.opset_import}
+    del model.opset_import[:]
+    for domain in sorted({node.domain for node in model.graph.node}):
+        model.opset_import.append(onnx.helper.make_opsetid(domain, versions[domain]))
 
 
 def _exported(network: Network, example: Tensor, name: str) -> onnx.ModelProto:

@@ -7,14 +7,18 @@ through unchanged, so that hosts with a resize of their own use the very same fi
 # No `from __future__ import annotations` here: onnxscript reads the annotations of its functions, which are shapes.
 
 import onnx
-from onnxscript import UINT8, script
+from onnx.inliner import inline_local_functions
+from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset20 as op
+from onnxscript.values import Opset
 
 from clip_export.versions import IR_VERSION
 from clip_toolkit.spec import Preprocessing
 
 KEYS_A = -0.5
 """Parameter of Pillow's bicubic filter; ONNX's own default is -0.75."""
+
+_LOCAL = Opset("clip_toolkit", 1)
 
 _MODES = {"bicubic": "cubic", "bilinear": "linear"}
 
@@ -25,18 +29,17 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
     ``antialias`` makes Resize average when it shrinks, and ``exclude_outside`` renormalises the filter at the border:
     both as Pillow does, and on uint8 with the same fixed-point arithmetic.
     """
-    mode = _MODES[rule.resample]
-    function = _squash(rule.size, mode) if rule.mode == "squash" else _crop(rule.resize, rule.size, mode)
-    model: onnx.ModelProto = function.to_model_proto()
+    resize = _resize(_MODES[rule.resample])
+    function = _squash(rule.size, resize) if rule.mode == "squash" else _crop(rule.resize, rule.size, resize)
+    model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
     model.ir_version = IR_VERSION
     return model
 
 
-def _squash(size: int, mode: str):  # noqa: ANN202 (onnxscript's function type is not public)
-    @script(default_opset=op)
-    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
-        target = op.Constant(value_ints=[size, size])
-        pixels = op.Resize(
+def _resize(mode: str) -> OnnxFunction:
+    @script(_LOCAL, default_opset=op)
+    def resize(image, target):  # noqa: ANN001, ANN202 (annotations would fix the types of a function that is inlined)
+        return op.Resize(
             image,
             None,
             None,
@@ -48,33 +51,31 @@ def _squash(size: int, mode: str):  # noqa: ANN202 (onnxscript's function type i
             exclude_outside=1,
             coordinate_transformation_mode="half_pixel",
         )
+
+    return resize
+
+
+def _squash(size: int, resize: OnnxFunction) -> OnnxFunction:
+    @script(default_opset=op)
+    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
+        pixels = resize(image, op.Constant(value_ints=[size, size]))
         return pixels  # noqa: RET504 (the name becomes the output's)
 
     return preprocess
 
 
-def _crop(resize: int, size: int, mode: str):  # noqa: ANN202
+def _crop(edge: int, size: int, resize: OnnxFunction) -> OnnxFunction:
     @script(default_opset=op)
     def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
         shape = op.Shape(image, start=1, end=3)
         crop = op.Constant(value_ints=[size, size])
-        is_prepared = op.ReduceMin(op.Cast(op.Equal(shape, crop), to=7), keepdims=1)
-        edge = op.Where(op.Cast(is_prepared, to=9), op.Constant(value_ints=[size]), op.Constant(value_ints=[resize]))
-        target = op.Div(op.Mul(shape, edge), op.ReduceMin(shape, keepdims=1))
-        resized = op.Resize(
-            image,
-            None,
-            None,
-            target,
-            axes=[1, 2],
-            mode=mode,
-            antialias=1,
-            cubic_coeff_a=KEYS_A,
-            exclude_outside=1,
-            coordinate_transformation_mode="half_pixel",
+        is_prepared = op.ReduceMin(op.Cast(op.Equal(shape, crop), to=INT64.dtype), keepdims=1)
+        shortest = op.Where(
+            op.Cast(is_prepared, to=BOOL.dtype), op.Constant(value_ints=[size]), op.Constant(value_ints=[edge])
         )
+        target = op.Div(op.Mul(shape, shortest), op.ReduceMin(shape, keepdims=1))
         start = op.Div(op.Sub(target, crop), op.Constant(value_ints=[2]))
-        pixels = op.Slice(resized, start, op.Add(start, crop), op.Constant(value_ints=[1, 2]))
+        pixels = op.Slice(resize(image, target), start, op.Add(start, crop), op.Constant(value_ints=[1, 2]))
         return pixels  # noqa: RET504
 
     return preprocess

@@ -86,5 +86,6 @@ def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
         float32 ``[batch, 3, size, size]``, ``(pixel * scale - mean) / std`` per channel.
     """
     mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
-    normalised = (pixels.astype(np.float32) * np.float32(preprocessing.scale) - mean) / std
+    scaled = (pixels * np.float64(preprocessing.scale)).astype(np.float32)  # in this order, as transformers does
+    normalised = (scaled - mean) / std
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))

@@ -1,0 +1,71 @@
+"""Fixtures shared by the tests of training and export: tiny checkpoints and exported files, each made once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_export.encoder import Encoder
+from clip_export.exporting import ExportOptions, export_classifier
+from clip_export.head_files import EncoderReference, TrainedHead
+from clip_export.heads import VLMtoMLP
+from tiny_models import save_checkpoint
+
+LABELS = ("ant", "bee", "cow")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`."""
+
+    @functools.cache
+    def make(name: str) -> Path:
+        return save_checkpoint(name, tmp_path_factory.mktemp("checkpoints") / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder(checkpoint: Callable[[str], Path]) -> Callable[..., Encoder]:
+    """The encoder of a tiny checkpoint."""
+
+    @functools.cache
+    def load(name: str, feature: str = "pooled") -> Encoder:
+        return Encoder.from_pretrained(str(checkpoint(name)), feature=feature)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def head_for() -> Callable[[Encoder], TrainedHead]:
+    """A head with seeded random weights that fits an encoder."""
+
+    def make(encoder: Encoder) -> TrainedHead:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            module = VLMtoMLP(encoder.dim, 16, len(LABELS)).eval()
+        return TrainedHead(module, EncoderReference(encoder.id, None, encoder.feature), LABELS, {"images": 12})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(
+    encoder: Callable[..., Encoder],
+    head_for: Callable[[Encoder], TrainedHead],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """The exported file of a tiny checkpoint with a random head."""
+
+    @functools.cache
+    def make(name: str, feature: str = "pooled", kind: str = "image", ops: str = "ort") -> Path:
+        path = tmp_path_factory.mktemp("exported") / f"{name}.onnx"
+        used = encoder(name, feature)
+        export_classifier(head_for(used), used, path, options=ExportOptions(kind, ops))
+        return path
+
+    return make

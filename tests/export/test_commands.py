@@ -1,0 +1,238 @@
+"""The command lines as their users run them: real processes, real files, a hub on the loopback interface."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from clip_export.heads import VLMtoMLP
+from clip_toolkit.model_file import read_spec
+from hub_server import COMMIT, serve
+
+Checkpoint = Callable[[str], Path]
+
+MODULES = {
+    "clip-train": "clip_export.train_cli",
+    "clip-export": "clip_export.export_cli",
+    "clip-infer": "clip_toolkit.cli",
+}
+
+
+def run(command: str, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours; whatever goes wrong, its users must not see a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", MODULES[command], *map(str, arguments)],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != "CLIP_MODEL"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def failed(command: str, *arguments: object, cwd: Path, **environment: str) -> str:
+    """The one line of stderr of a command that fails as it should."""
+    done = run(command, *arguments, cwd=cwd, **environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"{command}: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawings each of discs and boxes, of several sizes."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(4)
+    for name in ("box", "disc"):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            image = Image.new("RGB", (60 + 7 * number, 80), tuple(rng.integers(0, 90, 3).tolist()))
+            draw = ImageDraw.Draw(image)
+            shape = draw.ellipse if name == "disc" else draw.rectangle
+            shape((10, 10, 55, 65), fill=tuple(rng.integers(160, 256, 3).tolist()))
+            image.save(folder / name / f"{number}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workshop(photos: Path, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which training and export have been run with default names."""
+    folder = tmp_path_factory.mktemp("workshop")
+    trained = run("clip-train", photos, "--encoder", checkpoint("clip"), "--epochs", 5, cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "validation accuracy" in trained.stdout
+    exported = run("clip-export", "--head", "head.pt", cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    assert "resized in graph" in exported.stdout
+    return folder
+
+
+def test_train_export_infer(workshop: Path, photos: Path):
+    images = [photos / "box" / "1.jpg", photos / "disc" / "2.jpg"]
+    done = run("clip-infer", *images, "--format", "jsonl", cwd=workshop)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["image"] for record in records] == [str(image) for image in images]
+    assert {record["label"] for record in records} <= {"box", "disc"}
+    assert sum(score["probability"] for score in records[0]["top"]) == pytest.approx(1)
+
+
+def test_the_model_file_tells_how_it_was_trained(workshop: Path):
+    spec = read_spec(workshop / "model.onnx")
+    assert spec.labels == ("box", "disc")
+    assert (spec.training["images"], spec.training["train"], spec.training["validation"]) == (24, 20, 4)
+    assert spec.training["epochs"] == 5
+
+
+def test_stdout_of_a_pipe_holds_no_progress_bar(workshop: Path, photos: Path, checkpoint: Checkpoint):
+    done = run("clip-train", photos, "--encoder", checkpoint("clip"), "--epochs", 2, "--out", "two.pt", cwd=workshop)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3
+
+
+def test_training_is_reproducible_and_safetensors_does_the_same(workshop: Path, photos: Path, checkpoint: Checkpoint):
+    options = ("--encoder", checkpoint("clip"), "--epochs", 5, "--out", "again.safetensors")
+    assert run("clip-train", photos, *options, cwd=workshop).returncode == 0
+    assert run("clip-export", "--head", "again.safetensors", "-o", "again.onnx", cwd=workshop).returncode == 0
+    first, again = read_spec(workshop / "model.onnx"), read_spec(workshop / "again.onnx")
+    assert first.golden == again.golden
+
+
+def test_unreadable_training_images_are_named_counted_and_skipped(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
+    data = tmp_path / "data"
+    for name in ("box", "disc"):
+        (data / name).mkdir(parents=True)
+        for number in range(4):
+            (data / name / f"{number}.jpg").write_bytes((photos / name / f"{number}.jpg").read_bytes())
+    (data / "box" / "1.jpg").write_bytes(b"broken")
+    done = run("clip-train", data, "--encoder", checkpoint("clip"), "--epochs", 2, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "box/1.jpg" in done.stderr
+    assert "skipped 1 of 8 files" in done.stderr
+
+
+def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
+    cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    train = ("clip-train", photos, "--encoder", "someone/tiny", "--epochs", 2)
+    with serve("someone/tiny", checkpoint("clip")) as address:
+        done = run(*train, "--revision", "main", cwd=tmp_path, HF_ENDPOINT=address, **cache)
+        assert done.returncode == 0, done.stderr
+        unknown = failed(*train, "--revision", "v9", cwd=tmp_path, HF_ENDPOINT=address, **cache)
+        assert "v9" in unknown
+        assert "someone/other" in failed(
+            *train[:3], "someone/other", cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty")
+        )
+    gone = {"HF_ENDPOINT": address, **cache}
+    done = run("clip-export", "--head", "head.pt", cwd=tmp_path, **gone)
+    assert done.returncode == 0, done.stderr
+    spec = read_spec(tmp_path / "model.onnx")
+    assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
+    assert run(*train, cwd=tmp_path, **gone).returncode == 0
+    line = failed(*train, cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty"))
+    assert "local folder" in line
+
+
+def test_notebook_head_with_encoder_and_labels(checkpoint: Checkpoint, photos: Path, tmp_path: Path):
+    head = VLMtoMLP(48, 16, 2)
+    torch.save({f"net.{name}": tensor for name, tensor in head.layers.state_dict().items()}, tmp_path / "notebook.pt")
+    export = ("clip-export", "--head", "notebook.pt")
+    assert "--encoder" in failed(*export, cwd=tmp_path)
+    assert "--labels" in failed(*export, "--encoder", checkpoint("clip"), cwd=tmp_path)
+    wrong = failed(*export, "--encoder", checkpoint("clip"), "--labels", "a", "b", "c", cwd=tmp_path)
+    assert "2 outputs, but 3 labels" in wrong
+    done = run(*export, "--encoder", checkpoint("clip"), "--labels", "cat", "dog", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert run("clip-infer", photos / "box" / "0.jpg", cwd=tmp_path).stdout.count("cat") == 1
+
+
+def test_bad_data_encoder_and_output(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
+    encoder = ("--encoder", checkpoint("clip"))
+    assert "no such folder" in failed("clip-train", tmp_path / "none", *encoder, cwd=tmp_path)
+    assert "expected at least 2 class" in failed("clip-train", photos.parent, *encoder, cwd=tmp_path)
+    assert "mkdir -p" in failed("clip-train", photos, *encoder, "--out", "no/head.pt", cwd=tmp_path)
+    assert "ending in .pt" in failed("clip-train", photos, *encoder, "--out", "head.bin", cwd=tmp_path)
+    assert "device tpu" in failed("clip-train", photos, *encoder, "--device", "tpu", cwd=tmp_path)
+    assert "no such head file" in failed("clip-export", "--head", "none.pt", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_encoder_says_both_numbers(workshop: Path, checkpoint: Checkpoint):
+    export = ("clip-export", "--head", "head.pt", "--feature", "projected", "-o", "wrong.onnx")
+    line = failed(*export, cwd=workshop)
+    assert "48" in line
+    assert "24" in line
+    assert not (workshop / "wrong.onnx").exists()
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_full_disk_leaves_what_was_there(workshop: Path):
+    """A limit on the size of files gives the same error a full disk does, without filling one."""
+    before = (workshop / "model.onnx").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "clip_export.export_cli", "--head", "head.pt"],
+        cwd=workshop,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr
+    assert (workshop / "model.onnx").read_bytes() == before
+    assert not list(workshop.glob(".model*"))
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_help_and_version_import_neither_torch_nor_onnxruntime(command: str, tmp_path: Path):
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", MODULES[command], option],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not imported & {"torch", "transformers", "onnxruntime", "onnx", "onnxscript"}
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("clip-train",), ("clip-train", "photos"), ("clip-export",), ("clip-export", "--head", "h.pt", "--ops", "fast")],
+)
+def test_usage_errors_exit_with_2(arguments: tuple[str, ...], tmp_path: Path):
+    assert run(*arguments, cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["clip-train", "clip-export"])
+def test_without_the_extra_the_command_says_what_to_install(command: str, tmp_path: Path):
+    arguments = {"clip-train": ["photos", "--encoder", "x"], "clip-export": ["--head", "head.pt"]}[command]
+    code = (
+        "import importlib.util as u, sys; real = u.find_spec; "
+        "u.find_spec = lambda name, *a: None if name in ('torch', 'transformers') else real(name, *a); "
+        f"from {MODULES[command]} import main; sys.exit(main({arguments!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"{command}: this command needs torch, transformers. Install: pip install 'clip-toolkit[export,cpu]'"
+    )
