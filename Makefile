@@ -36,7 +36,12 @@ test-transformers5: .venv5/ready
 	.venv5/bin/pytest -q -m "not slow" tests/export
 
 # The OpenVINO build of ONNX Runtime, which cannot share an environment with the plain one.
-test-openvino: .venv-openvino/ready
+test-openvino: .venv-openvino/ready $(VENV)/ready
+	rm -rf build/openvino && mkdir -p build/openvino
+	$(BIN)/python models/draw.py build/openvino/photos --classes circle square --per-class 10
+	$(BIN)/clip-train build/openvino/photos --encoder models/tiny-clip --out build/openvino/head.pt
+	$(BIN)/clip-export --head build/openvino/head.pt -o build/openvino/ort.onnx
+	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
 	.venv-openvino/bin/pytest -q tests/openvino
 
 lint: $(VENV)/ready

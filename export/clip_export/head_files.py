@@ -125,6 +125,8 @@ def load_head(path: Path, activation: str = "relu") -> TrainedHead:
         HeadError: the file is missing, damaged, holds code instead of weights, or no chain of Linear layers.
     """
     check_suffix(path)
+    if not path.is_file():
+        raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
     content, text = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if text is None:
         return TrainedHead(_from_state_dict(_unwrapped(content, path), activation, path))
@@ -147,7 +149,7 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
-        with safetensors.safe_open(_existing(path), framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_FORMAT)
             return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as error:
@@ -156,7 +158,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 def _read_pickle(path: Path) -> tuple[Any, str | None]:
     try:
-        content = torch.load(_existing(path), map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise HeadError(
             f"{path}: holds Python objects instead of plain weights, and loading those could run any code. Save the "
@@ -167,12 +169,6 @@ def _read_pickle(path: Path) -> tuple[Any, str | None]:
     if isinstance(content, Mapping) and _FORMAT in content:
         return content.get("state_dict", {}), content[_FORMAT]
     return content, None
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
-    return path
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve(repository: str, folder: Path) -> Iterator[str]:
-    """Serve ``folder`` as ``repository``, on its branch ``main`` and as `COMMIT`; the block gets the server's address."""
+    """Serve ``folder`` as ``repository``, on branch ``main`` and as `COMMIT`; yields the address."""
     handler = type("Handler", (_Hub,), {"repository": repository, "folder": folder})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)

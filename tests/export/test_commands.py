@@ -167,7 +167,7 @@ def test_bad_data_encoder_and_output(photos: Path, checkpoint: Checkpoint, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_encoder_says_both_numbers(workshop: Path, checkpoint: Checkpoint):
+def test_wrong_encoder_says_both_numbers(workshop: Path):
     export = ("clip-export", "--head", "head.pt", "--feature", "projected", "-o", "wrong.onnx")
     line = failed(*export, cwd=workshop)
     assert "48" in line
