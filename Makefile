@@ -68,9 +68,9 @@ tiny-clip: $(VENV)/ready
 
 examples: $(EXAMPLES:%=%/node_modules)
 
-# onnxruntime-node's install script fetches GPU libraries; the package itself holds all that the CPU needs.
+# Install scripts are off (.npmrc): onnxruntime-node's fetches GPU libraries, and the package holds all the CPU needs.
 %/node_modules: %/package.json
-	cd $* && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
+	cd $* && npm install --no-audit --no-fund
 	touch $@
 
 bench: bench/.venv/ready

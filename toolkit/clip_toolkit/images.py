@@ -3,7 +3,8 @@
 1. The first frame is taken, and the EXIF orientation is applied once.
 2. 16-bit greyscale is scaled to 8 bits (divided by 257, rounded): Pillow's own conversion would clip it to white.
 3. Alpha is composited over white.
-4. Everything else goes through Pillow's conversion to RGB.
+4. Everything else goes through Pillow's conversion to RGB. Colour profiles are ignored, as the encoders' own
+   processors ignore them.
 
 Only formats that Pillow decodes by itself are opened: none of them starts another program.
 """

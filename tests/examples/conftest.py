@@ -1,0 +1,119 @@
+"""Fixtures of the tests that run the examples: a model file, pictures, and Python's own answer to compare with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import clip_toolkit
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.locate import find_model
+from clip_toolkit.model_file import read_spec
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in demo, whatever lies in the folder that the tests are started from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        return find_model().path
+
+
+@pytest.fixture(scope="session")
+def classifier(model: Path) -> Classifier:
+    return clip_toolkit.load(model, device="cpu", resize="graph")
+
+
+@pytest.fixture(scope="session")
+def expected(classifier: Classifier) -> Callable[[Path], dict[str, float]]:
+    """Python's probability of each label, most probable first."""
+    return lambda path: {
+        score.label: score.probability for score in classifier.predict(path).top(len(classifier.spec.labels))
+    }
+
+
+@pytest.fixture(scope="session")
+def pictures(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """PNG files of several shapes, by name."""
+    size = read_spec(model).preprocessing.size
+    shapes = {
+        "portrait": (240, 321),
+        "landscape": (640, 427),
+        "model-size": (size, size),
+        "odd": (37, 41),
+        "smaller": (9, 7),
+        "large": (1400, 1201),
+    }
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = {name: folder / f"{name}.png" for name in shapes}
+    for seed, (name, shape) in enumerate(shapes.items()):
+        draw(shape, seed).save(paths[name])
+    return paths
+
+
+@pytest.fixture
+def transparent(pictures: dict[str, Path], tmp_path: Path) -> Path:
+    """A PNG that fades to transparent."""
+    path = tmp_path / "transparent.png"
+    image = Image.open(pictures["landscape"])
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def photo(pictures: dict[str, Path], tmp_path: Path) -> Callable[[int], Path]:
+    """Makes a JPEG of an EXIF orientation, 1 to 8."""
+
+    def make(orientation: int) -> Path:
+        path = tmp_path / f"photo-{orientation}.jpg"
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.open(pictures["portrait"]).save(path, quality=90, exif=exif)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files that are no picture or no model, by name."""
+    png, onnx = pictures["portrait"].read_bytes(), model.read_bytes()
+    contents = {
+        "text.png": b"not a picture",
+        "empty.png": b"",
+        "cut.png": png[: len(png) // 2],
+        "text.onnx": b"not a model",
+        "empty.onnx": b"",
+        "cut.onnx": onnx[: len(onnx) // 2],
+        "foreign.onnx": onnx.replace(b"clip_toolkit", b"clip_foreign"),
+        "newer.onnx": onnx.replace(b'"version":"1.', b'"version":"9.'),
+    }
+    folder = tmp_path_factory.mktemp("broken")
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents} | {"missing.png": folder / "missing.png"}
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Path of Node.js."""
+    return shutil.which("node") or pytest.skip("Node.js is not installed")
+
+
+def draw(shape: tuple[int, int], seed: int) -> Image.Image:
+    """A coloured shape on a blurred background, as photographs are: smooth, with some edges."""
+    random = np.random.default_rng(seed)
+    width, height = shape
+    blocks = Image.fromarray(random.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    image = blocks.resize(shape, Image.Resampling.BICUBIC)
+    box = (width * 0.2, height * 0.25, width * 0.8, height * 0.85)
+    paint = ImageDraw.Draw(image)
+    outline = paint.ellipse if seed % 2 else paint.rectangle
+    outline(box, fill=tuple(int(value) for value in random.integers(0, 256, 3)))
+    return image
