@@ -32,6 +32,10 @@ _TENSOR_PATHS: dict[str, dict[int, str]] = {
 }
 
 
+Span = tuple[int, int]
+"""First byte and end of a message inside the file."""
+
+
 def read_spec(path: str | Path) -> ModelSpec:
     """Read the spec of a model file and refuse a file that this runtime must not open.
 
@@ -42,8 +46,8 @@ def read_spec(path: str | Path) -> ModelSpec:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, _mapped(file.fileno(), path) as data, memoryview(data) as view:
-            return _spec(view, path)
+        with path.open("rb") as file, _mapped(file.fileno(), path) as data:
+            return _spec(data, path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFoundError(
             f"{path}: there is no such model file. Make one with clip-export, or name another with --model."
@@ -59,11 +63,12 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
         raise ModelError(f"{path}: the file is empty. Export the model again.") from error
 
 
-def _spec(view: memoryview, path: Path) -> ModelSpec:
+def _spec(data: mmap.mmap, path: Path) -> ModelSpec:
+    whole = (0, len(data))
     try:
-        metadata = dict(_metadata(view))
-        has_graph = any(number == _MODEL_GRAPH for number, _ in _fields(view))
-        external = has_graph and _refers_outside(view, "model")
+        metadata = dict(_metadata(data, whole))
+        has_graph = any(number == _MODEL_GRAPH for number, _ in _fields(data, whole))
+        external = _refers_outside(data, whole, "model")
     except (_WireError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: expected an ONNX file, got something else or a damaged one ({error})") from error
     if not has_graph:
@@ -71,32 +76,30 @@ def _spec(view: memoryview, path: Path) -> ModelSpec:
     if external:
         raise ModelError(f"{path}: keeps weights in other files, which is refused for safety. Export it as one file.")
     if SPEC_KEY not in metadata:
-        raise SpecError(
-            f"{path}: an ONNX file, but without '{SPEC_KEY}' metadata. Only files of clip-export can be run."
-        )
+        raise SpecError(f"{path}: an ONNX file, but without '{SPEC_KEY}' metadata. Only files of clip-export can run.")
     try:
         return ModelSpec.from_json(metadata[SPEC_KEY])
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 
 
-def _metadata(model: memoryview) -> Iterator[tuple[str, str]]:
-    for number, entry in _fields(model):
-        if number == _MODEL_METADATA and isinstance(entry, memoryview):
-            pair = {key: bytes(text).decode() for key, text in _fields(entry) if isinstance(text, memoryview)}
+def _metadata(data: mmap.mmap, model: Span) -> Iterator[tuple[str, str]]:
+    for number, entry in _fields(data, model):
+        if number == _MODEL_METADATA and isinstance(entry, tuple):
+            pair = {key: data[slice(*text)].decode() for key, text in _fields(data, entry) if isinstance(text, tuple)}
             yield pair.get(_ENTRY_KEY, ""), pair.get(_ENTRY_VALUE, "")
 
 
-def _refers_outside(message: memoryview, kind: str) -> bool:
+def _refers_outside(data: mmap.mmap, message: Span, kind: str) -> bool:
     if kind == "tensor":
         return any(
             number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == _TENSOR_EXTERNAL)
-            for number, value in _fields(message)
+            for number, value in _fields(data, message)
         )
     inner = _TENSOR_PATHS[kind]
     return any(
-        number in inner and isinstance(value, memoryview) and _refers_outside(value, inner[number])
-        for number, value in _fields(message)
+        number in inner and isinstance(value, tuple) and _refers_outside(data, value, inner[number])
+        for number, value in _fields(data, message)
     )
 
 
@@ -104,28 +107,28 @@ class _WireError(ValueError):
     """The bytes do not follow the protobuf wire format."""
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field: an int for varints, the bytes for everything else."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
+def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, int | Span]]:
+    """Number and value of each field: an int for varints, where the bytes are for everything else."""
+    position, end = message
+    while position < end:
+        tag, position = _varint(data, position, end)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
             raise _WireError("field number 0")
         if wire_type == _VARINT:
-            value, position = _varint(message, position)
+            value, position = _varint(data, position, end)
             yield number, value
             continue
-        length, position = _length(message, position, wire_type)
-        if position + length > len(message):
+        length, position = _length(data, position, end, wire_type)
+        if position + length > end:
             raise _WireError("cut short")
-        yield number, message[position : position + length]
+        yield number, (position, position + length)
         position += length
 
 
-def _length(message: memoryview, position: int, wire_type: int) -> tuple[int, int]:
+def _length(data: mmap.mmap, position: int, end: int, wire_type: int) -> tuple[int, int]:
     if wire_type == _BYTES:
-        return _varint(message, position)
+        return _varint(data, position, end)
     if wire_type == _FIXED64:
         return 8, position
     if wire_type == _FIXED32:
@@ -133,12 +136,12 @@ def _length(message: memoryview, position: int, wire_type: int) -> tuple[int, in
     raise _WireError(f"wire type {wire_type}")
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if position >= len(message):
+        if position >= end:
             raise _WireError("cut short")
-        byte = message[position]
+        byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:

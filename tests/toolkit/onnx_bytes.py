@@ -1,0 +1,49 @@
+"""ONNX files by hand: just enough of the protobuf wire format to make foreign, damaged and hostile ones."""
+
+from __future__ import annotations
+
+from clip_toolkit.spec import SPEC_KEY
+
+
+def varint(value: int) -> bytes:
+    """A base-128 varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """A field: an int as a varint, bytes with their length."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def metadata(text: str, key: str = SPEC_KEY) -> bytes:
+    """A ``metadata_props`` entry. Appended to a file it takes the place of one with the same key."""
+    return field(14, field(1, key.encode()) + field(2, text.encode()))
+
+
+GRAPH, NODE, INITIALIZER, ATTRIBUTE, FUNCTION = 7, 1, 5, 5, 25
+
+EXTERNAL_TENSOR = field(8, b"w") + field(13, field(1, b"location") + field(2, b"/etc/passwd")) + field(14, 1)
+
+EXTERNAL = {
+    "initializer": field(GRAPH, field(INITIALIZER, EXTERNAL_TENSOR)),
+    "constant node": field(GRAPH, field(NODE, field(ATTRIBUTE, field(5, EXTERNAL_TENSOR)))),
+    "list of tensors": field(GRAPH, field(NODE, field(ATTRIBUTE, field(10, EXTERNAL_TENSOR)))),
+    "nested graph": field(GRAPH, field(NODE, field(ATTRIBUTE, field(6, field(INITIALIZER, EXTERNAL_TENSOR))))),
+    "sparse initializer": field(GRAPH, field(15, field(1, EXTERNAL_TENSOR))),
+    "function": field(GRAPH, b"") + field(FUNCTION, field(7, field(ATTRIBUTE, field(5, EXTERNAL_TENSOR)))),
+}
+"""Where a reference to another file can hide."""
+
+
+def nested(depth: int) -> bytes:
+    """A graph within an attribute of a node of a graph, ``depth`` times."""
+    graph = b""
+    for _ in range(depth):
+        graph = field(NODE, field(ATTRIBUTE, field(6, graph)))
+    return field(GRAPH, graph)

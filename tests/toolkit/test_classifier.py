@@ -1,0 +1,168 @@
+"""Predictions."""
+
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_toolkit import Classifier, ImageError, ModelError, Prediction, load
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def pictures(pixels: Pixels) -> list[Pixels]:
+    """Ten pictures of four sizes."""
+    rng = np.random.default_rng(2)
+    shapes = [(60, 90), (90, 60), (64, 64), (33, 47)]
+    return [
+        np.asarray(Image.fromarray(np.roll(pixels, int(rng.integers(0, 60)), axis=1)).resize(shapes[i % 4][::-1]))
+        for i in range(10)
+    ]
+
+
+def same(first: Prediction, second: Prediction, tolerance: float = 1e-5) -> bool:
+    return all(
+        np.allclose(getattr(first, name), getattr(second, name), atol=tolerance)
+        for name in ("probabilities", "logits", "embedding")
+    )
+
+
+def test_a_prediction_is_what_it_says(classifier: Classifier, pixels: Pixels):
+    prediction = classifier.predict(pixels)
+    labels = classifier.spec.labels
+    assert prediction.probabilities.shape == prediction.logits.shape == (len(labels),)
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    exponentials = np.exp(prediction.logits - prediction.logits.max())
+    np.testing.assert_allclose(prediction.probabilities, exponentials / exponentials.sum(), atol=1e-6)
+    assert np.linalg.norm(prediction.embedding) == pytest.approx(1, abs=1e-5)
+    assert prediction.embedding.shape == (classifier.spec.encoder.dim,)
+    assert prediction.label == labels[int(prediction.probabilities.argmax())]
+    assert prediction.probability == pytest.approx(float(prediction.probabilities.max()))
+    assert prediction.provider == classifier.provider == "CPUExecutionProvider"
+
+
+def test_top_is_sorted_and_never_longer_than_the_labels(classifier: Classifier, pixels: Pixels):
+    prediction = classifier.predict(pixels)
+    scores = prediction.top(1000)
+    assert sorted(score.label for score in scores) == sorted(classifier.spec.labels)
+    assert [score.probability for score in scores] == sorted((score.probability for score in scores), reverse=True)
+    assert prediction.top(2) == scores[:2]
+    assert prediction.top(1) == [(prediction.label, prediction.probability)]
+
+
+def test_every_source_gives_the_same_prediction(classifier: Classifier, pixels: Pixels, tmp_path: Path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    expected = classifier.predict(pixels)
+    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), Image.open(path)):
+        assert same(classifier.predict(source), expected, 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_many_equal_one_by_one_in_order_whatever_the_batch(
+    classifier: Classifier, pictures: list[Pixels], batch_size: int
+):
+    many = list(classifier.predict_many(pictures, batch_size))
+    assert len(many) == len(pictures)
+    for picture, prediction in zip(pictures, many, strict=True):
+        assert same(prediction, classifier.predict(picture))
+
+
+def test_many_are_lazy(classifier: Classifier, pixels: Pixels):
+    taken = 0
+
+    def images() -> Iterator[Pixels]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield pixels
+
+    stream = classifier.predict_many(images(), batch_size=4)
+    assert taken == 0
+    next(stream)
+    assert taken == 4
+
+
+def test_a_bad_image_among_many(classifier: Classifier, pixels: Pixels):
+    images = [pixels, b"broken", pixels]
+    good, bad, also_good = classifier.predict_many(images, errors="return")
+    assert isinstance(bad, ImageError)
+    assert same(good, also_good, 0)
+    with pytest.raises(ImageError):
+        list(classifier.predict_many(images))
+    assert all(isinstance(item, ImageError) for item in classifier.predict_many([b"", b"x"], errors="return"))
+    assert list(classifier.predict_many([])) == []
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"batch_size": -1}, {"errors": "ignore"}])
+def test_wrong_arguments_are_refused_at_once(classifier: Classifier, arguments: dict[str, object]):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        classifier.predict_many([], **arguments)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.float32),
+        np.zeros((1, 3, 8, 8), np.uint8),
+        np.zeros((1, 0, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+    ids=lambda batch: f"{batch.dtype} {batch.shape}",
+)
+def test_run_says_what_is_wrong_with_a_batch(classifier: Classifier, batch: NDArray[np.generic]):
+    with pytest.raises(ImageError, match=r"expected uint8 RGB \[batch, height, width, 3\]"):
+        classifier.run(batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_run_resizes_inside_the_graph(classifier: Classifier, pixels: Pixels, batch: int):
+    outputs = classifier.run(np.repeat(pixels[None], batch, axis=0))
+    expected = classifier.predict(pixels)
+    for row in range(batch):
+        np.testing.assert_allclose(outputs.logits[row], expected.logits, atol=1e-4)
+
+
+def test_both_resizes_agree_and_are_named(demo: Path, pictures: list[Pixels]):
+    graph, pillow = (load(demo, device="cpu", resize=name) for name in ("graph", "pillow"))
+    assert (graph.resize, pillow.resize) == ("graph", "pillow")
+    for picture in pictures:
+        assert np.abs(graph.pixels(picture).astype(int) - pillow.pixels(picture)).max() <= 1
+        assert same(graph.predict(picture), pillow.predict(picture), 0.05)
+
+
+def test_resize_options(demo: Path, edited: Callable[..., Path]):
+    with pytest.raises(ModelError, match="expected one of auto, graph, pillow"):
+        load(demo, resize="nearest")
+    without = edited(lambda data: data.update(resize_graph=""))
+    assert load(without, device="cpu").resize == "pillow"
+    with pytest.raises(ModelError, match="no resize graph"):
+        load(without, device="cpu", resize="graph")
+    bilinear = edited(lambda data: data["preprocessing"].update(resample="bilinear"))
+    assert load(bilinear, device="cpu").resize == "pillow"
+
+
+def test_a_hostile_resize_graph_is_an_error(edited: Callable[..., Path]):
+    with pytest.raises(ModelError, match="resize graph"):
+        load(edited(lambda data: data.update(resize_graph="AAAA")), device="cpu")
+
+
+def test_threads_share_one_classifier(classifier: Classifier, pictures: list[Pixels]):
+    expected = [classifier.predict(picture).logits for picture in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda i: (i % 10, classifier.predict(pictures[i % 10]).logits), range(160)))
+    assert all(np.array_equal(logits, expected[index]) for index, logits in results)
+
+
+def test_an_endless_strip_is_named(classifier: Classifier, tmp_path: Path):
+    path = tmp_path / "strip.png"
+    Image.new("RGB", (1, 2000)).save(path)
+    with pytest.raises(ImageError, match=r"strip\.png.*1x2000"):
+        classifier.predict(path)

@@ -1,0 +1,96 @@
+"""Devices: what is asked for, what there is, and what is said of it."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+
+from clip_toolkit import DeviceError, MissingDependencyError, devices, load
+from clip_toolkit.devices import CPU, usable_cores
+
+CUDA, OPENVINO = "CUDAExecutionProvider", "OpenVINOExecutionProvider"
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch):
+    """Let ONNX Runtime claim providers, of which only some really start."""
+
+    def make(available: list[str], starting: list[str]) -> None:
+        real = onnxruntime.InferenceSession
+
+        def session(path: object, options: object, providers: list[str]) -> object:
+            opened = real(path, options, providers=[CPU])
+            return SimpleNamespace(
+                get_providers=lambda: [p for p in providers if p in (*starting, CPU)], run=opened.run
+            )
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+
+    return make
+
+
+def test_unknown_devices_name_the_known(demo: Path):
+    with pytest.raises(DeviceError, match=r"auto, cpu, cuda.*got 'tpu'"):
+        load(demo, device="tpu")
+
+
+def test_a_named_device_that_is_not_there_fails_and_says_what_is(demo: Path, pretend):
+    pretend([CPU], [])
+    with pytest.raises(DeviceError, match=rf"no {CUDA}, only {CPU}"):
+        load(demo, device="cuda")
+
+
+def test_auto_on_a_plain_build_says_so_in_one_line(demo: Path, pretend):
+    pretend([CPU], [])
+    classifier = load(demo)
+    (note,) = classifier.notes
+    assert "no GPU provider" in note
+    assert classifier.provider == CPU
+
+
+def test_a_provider_that_does_not_start_fails_by_name_and_falls_back_by_auto(demo: Path, pretend):
+    pretend([CUDA, CPU], [])
+    with pytest.raises(DeviceError, match="did not start"):
+        load(demo, device="cuda")
+    classifier = load(demo)
+    (note,) = classifier.notes
+    assert "did not start" in note
+    assert "Running on the CPU" in note
+    assert classifier.provider == CPU
+
+
+def test_auto_takes_a_gpu_that_works_and_lets_pillow_resize(demo: Path, pretend):
+    pretend([CUDA, CPU], [CUDA])
+    classifier = load(demo)
+    assert (classifier.provider, classifier.notes, classifier.resize) == (CUDA, (), "pillow")
+
+
+def test_advice_where_foreign_operators_are_slow(demo: Path, pretend):
+    pretend([OPENVINO, CPU], [OPENVINO])
+    (note,) = load(demo, device="openvino").notes
+    assert "--ops standard" in note
+
+
+def test_without_onnxruntime_the_message_says_what_to_install(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"clip-toolkit\[cpu\]"):
+        load(demo)
+    with pytest.raises(ImportError):
+        load(demo)
+
+
+def test_cores_follow_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    quota = tmp_path / "cpu.max"
+
+    def fake_path(_: str) -> Path:
+        return quota
+
+    monkeypatch.setattr(devices, "Path", fake_path)
+    assert usable_cores() == 6  # no such file
+    for text, cores in [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)]:
+        quota.write_text(text)
+        assert usable_cores() == cores

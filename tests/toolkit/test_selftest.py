@@ -1,0 +1,58 @@
+"""Golden vectors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
+
+Edited = Callable[..., Path]
+
+
+def test_the_built_in_model_passes_on_both_paths(classifier: Classifier):
+    drifts = selftest(classifier)
+    assert {(drift.path, drift.output) for drift in drifts} == {
+        (path, output) for path in ("pillow", "graph") for output in ("probabilities", "logits", "embedding")
+    }
+    assert all(drift.passed for drift in drifts)
+    assert max(drift.drift for drift in drifts if drift.path == "pillow") > 0  # it was really computed
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits", "embedding"])
+def test_tampered_numbers_fail_without_a_crash(edited: Edited, output: str):
+    def change(data: dict[str, Any]) -> None:
+        data["golden"][1][output][0] += 0.2
+
+    failed = {drift.output for drift in selftest(load(edited(change), device="cpu")) if not drift.passed}
+    assert failed == {output}
+
+
+def test_a_tampered_picture_fails(edited: Edited):
+    def change(data: dict[str, Any]) -> None:
+        data["golden"][0]["png"] = data["golden"][1]["png"]
+
+    assert not all(drift.passed for drift in selftest(load(edited(change), device="cpu")))
+
+
+DAMAGED = {
+    "no vectors": (lambda golden: golden.clear(), "no golden vectors"),
+    "no picture": (lambda golden: golden[0].update(png="AAAA"), "golden vector 0 is damaged"),
+    "short logits": (lambda golden: golden[1]["logits"].pop(), "golden logits"),
+    "long embedding": (lambda golden: golden[0]["embedding"].append(0.0), "golden embedding"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_vectors_are_named(edited: Edited, change: Callable[[Any], object], said: str):
+    with pytest.raises(SpecError, match=said):
+        selftest(load(edited(lambda data: change(data["golden"])), device="cpu"))
+
+
+def test_nan_does_not_pass(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    classifier = load(demo, device="cpu")
+    run = classifier.run
+    monkeypatch.setattr(classifier, "run", lambda image: Outputs(*(values * np.nan for values in run(image))))
+    assert not any(drift.passed for drift in selftest(classifier))
