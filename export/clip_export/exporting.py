@@ -15,7 +15,6 @@ from clip_export.head_files import TrainedHead
 from clip_export.network import network_graph
 from clip_export.parity import prove
 from clip_export.pictures import golden_files, proof_files
-from clip_export.preprocess_graph import preprocess_graph
 from clip_export.reference import Reference, reference
 from clip_export.versions import tool_versions
 from clip_toolkit import load, selftest
@@ -97,7 +96,6 @@ def _checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] |
 
 
 def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options: ExportOptions) -> ModelSpec:
-    takes_images = options.input == "image"
     return ModelSpec(
         labels=labels,
         encoder=encoder.spec(),
@@ -108,7 +106,6 @@ def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options:
         temperature=options.temperature,
         training=head.training,
         tools=tool_versions(),
-        resize_graph=preprocess_graph(encoder.preprocessing).SerializeToString() if takes_images else b"",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
 from clip_export.reference import Reference
 from clip_toolkit import Classifier, Outputs, decode, load
 from clip_toolkit.errors import ParityError
@@ -39,9 +40,9 @@ def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityRece
         ParityError: a difference is out of tolerance; the message names it.
     """
     scale = float(np.abs(expected.logits).max())
-    pillow = _pillow_differences(load(path, device="cpu", resize="pillow"), files, expected)
-    graph = None
     classifier = load(path, device="cpu")
+    pillow = _pillow_differences(classifier, files, expected)
+    graph = None
     if classifier.spec.input == "image":
         graph = _graph_differences(classifier, files, expected)
     receipt = ParityReceipt(
@@ -93,9 +94,7 @@ def _pillow_differences(classifier: Classifier, files: Sequence[bytes], expected
 
 def _graph_differences(classifier: Classifier, files: Sequence[bytes], expected: Reference) -> Differences:
     """Raw images straight into the file; a batch holds one image several times, since its sizes must agree."""
-    from clip_toolkit.resizing import GraphResizer
-
-    resize = GraphResizer(classifier.spec.resize_graph)
+    resize = GraphPreprocessor(preprocess_graph(classifier.spec.preprocessing))
     images = [decode(file) for file in files]
     pixels = np.stack([resize(image) for image in images])
     runs = [

@@ -6,7 +6,10 @@ through unchanged, so that hosts with a resize of their own use the very same fi
 
 # No `from __future__ import annotations` here: onnxscript reads the annotations of its functions, which are shapes.
 
+import numpy as np
 import onnx
+import onnxruntime
+from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset20 as op
@@ -34,6 +37,23 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
     model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
     model.ir_version = IR_VERSION
     return model
+
+
+class GraphPreprocessor:
+    """The preprocessing part of the graph, run by itself on ONNX Runtime's CPU provider."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
+        """Open the model that `preprocess_graph` makes."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop uint8 RGB ``[height, width, 3]`` to ``[size, size, 3]``."""
+        (pixels,) = self._session.run(["pixels"], {"image": image[None]})
+        return pixels[0]
 
 
 def _resize(mode: str) -> OnnxFunction:

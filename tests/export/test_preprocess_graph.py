@@ -11,10 +11,9 @@ from PIL import Image
 from transformers import BlipImageProcessor, CLIPImageProcessor, SiglipImageProcessor
 
 from clip_export.pictures import picture
-from clip_export.preprocess_graph import preprocess_graph
+from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
 from clip_export.processors import load_processor, preprocessing_of
 from clip_toolkit.preprocess import normalise, preprocess
-from clip_toolkit.resizing import GraphResizer
 
 SIZE = 224
 TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
@@ -104,7 +103,7 @@ def test_resize_needs_the_settings_it_has():
     (parameter,) = [attribute for attribute in resize.attribute if attribute.name == "cubic_coeff_a"]
     parameter.f = -0.75
     image = pixels_of((480, 640))
-    wrong = GraphResizer(model.SerializeToString())(image).astype(int) - preprocess(image, rule)
+    wrong = GraphPreprocessor(model)(image).astype(int) - preprocess(image, rule)
     assert (np.abs(wrong) > 0).mean() > 0.1
 
 
@@ -116,8 +115,8 @@ def test_decoded_jpeg_takes_the_same_way():
     assert np.abs(graph(rule)(image).astype(int) - preprocess(image, rule)).max() <= 1
 
 
-def graph(rule) -> GraphResizer:
-    return GraphResizer(preprocess_graph(rule).SerializeToString())
+def graph(rule) -> GraphPreprocessor:
+    return GraphPreprocessor(preprocess_graph(rule))
 
 
 def difference(rule, shape: tuple[int, int]) -> NDArray[np.int64]:

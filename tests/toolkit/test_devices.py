@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from clip_toolkit import DeviceError, MissingDependencyError, devices, load
+from clip_toolkit import DeviceError, MissingDependencyError, ModelError, devices, load
 from clip_toolkit.devices import CPU, usable_cores
 
 CUDA, OPENVINO = "CUDAExecutionProvider", "OpenVINOExecutionProvider"
@@ -66,6 +66,8 @@ def test_auto_takes_a_gpu_that_works_and_lets_pillow_resize(demo: Path, pretend)
     pretend([CUDA, CPU], [CUDA])
     classifier = load(demo)
     assert (classifier.provider, classifier.notes, classifier.resize) == (CUDA, (), "pillow")
+    with pytest.raises(ModelError, match=f"not known to be right on {CUDA}"):
+        load(demo, resize="graph")
 
 
 def test_advice_where_foreign_operators_are_slow(demo: Path, pretend):

@@ -66,7 +66,6 @@ WRONG = {
     "ops": "fast",
     "temperature": 0,
     "golden": [{}],
-    "resize_graph": "***",
     "version": 1,
 }
 
@@ -75,6 +74,11 @@ WRONG = {
 def test_each_wrong_field_is_named(edited: Edited, path: str, value: object):
     with pytest.raises(SpecError, match=path.rpartition(".")[2]):
         read_spec(edited(put(path, value)))
+
+
+def test_damaged_base64_is_named(edited: Edited):
+    with pytest.raises(SpecError, match=r"golden\[1\]\.png: expected base64"):
+        read_spec(edited(lambda data: data["golden"][1].update(png="***")))
 
 
 @pytest.mark.parametrize("path", ["labels", "encoder", "preprocessing.size", "head.activation"])

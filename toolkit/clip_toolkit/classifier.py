@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.devices import OpenSession, open_session
+from clip_toolkit.devices import CPU, RESIZES, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.images import ImageSource, decode, source_name
 from clip_toolkit.locate import find_model
 from clip_toolkit.model_file import read_spec
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.preprocess import normalise
-from clip_toolkit.resizing import choose_resizer
+from clip_toolkit.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.spec import ModelSpec
 
 
@@ -25,7 +24,7 @@ def load(
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
-    resize: str = "auto",
+    resize: str = "pillow",
 ) -> Classifier:
     """Open a model file of ``clip-export``.
 
@@ -33,11 +32,12 @@ def load(
         model: path; without one `clip_toolkit.locate.find_model` decides.
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``coreml`` or ``directml``.
         threads: CPU threads; default all cores this process may use.
-        resize: ``graph`` (the file's own), ``pillow`` (bit for bit the transformers processor's) or ``auto``.
+        resize: ``pillow``, bit for bit what the transformers processor does, or ``graph``, the file's own: one image
+            a run, and within the tolerance that the parity receipt states.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: the file is damaged, foreign, or keeps weights in other files.
+        ModelError: the file is damaged, foreign, keeps weights in other files, or cannot resize as asked.
         DeviceError: a device asked for by name is not there.
         MissingDependencyError: ONNX Runtime is not installed.
     """
@@ -67,16 +67,21 @@ class Classifier:
         spec: what the file says of itself.
         provider: the ONNX Runtime execution provider that runs it.
         notes: remarks on the device, one line each.
-        resize: ``graph`` or ``pillow``, the resize that is used.
+        resize: ``pillow`` or ``graph``.
     """
 
-    def __init__(self, spec: ModelSpec, opened: OpenSession, resize: str = "auto") -> None:
-        """Wrap an open session; most callers want `load`."""
+    def __init__(self, spec: ModelSpec, opened: OpenSession, resize: str = "pillow") -> None:
+        """Wrap an open session; most callers want `load`.
+
+        Raises:
+            ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
+        """
+        _check_resize(resize, spec, opened.provider)
         self.spec = spec
         self.provider = opened.provider
         self.notes = opened.notes
         self._session = opened.session
-        self.resize, self._resizer = choose_resizer(spec, opened.provider, resize)
+        self.resize = resize
 
     def predict(self, image: ImageSource) -> Prediction:
         """Classify one image.
@@ -110,14 +115,18 @@ class Classifier:
         return self._stream(iter(images), batch_size, errors)
 
     def pixels(self, image: ImageSource) -> NDArray[np.uint8]:
-        """Decode, resize and crop one image to uint8 RGB ``[size, size, 3]``.
+        """Decode one image and, unless the graph does it, resize and crop it.
+
+        Returns:
+            uint8 RGB ``[size, size, 3]``, or ``[height, width, 3]`` with ``resize="graph"``.
 
         Raises:
             ImageError: as in `predict`.
         """
         decoded = decode(image)
         try:
-            return self._resizer(decoded)
+            check_aspect(*decoded.shape[:2])
+            return decoded if self.resize == "graph" else preprocess(decoded, self.spec.preprocessing)
         except ImageError as error:
             raise ImageError(f"{source_name(image)}: {error}") from error
 
@@ -169,5 +178,20 @@ class Classifier:
     def _predictions(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
         if not pixels:
             return []
-        rows = zip(*self.run(np.stack(pixels)), strict=True)
-        return [Prediction(self.spec.labels, *row, self.provider) for row in rows]
+        # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
+        batches = [image[None] for image in pixels] if self.resize == "graph" else [np.stack(pixels)]
+        return [
+            Prediction(self.spec.labels, *row, self.provider)
+            for batch in batches
+            for row in zip(*self.run(batch), strict=True)
+        ]
+
+
+def _check_resize(resize: str, spec: ModelSpec, provider: str) -> None:
+    if resize not in RESIZES:
+        raise ModelError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
+    if resize == "graph" and spec.input != "image":
+        raise ModelError("resize: this file takes pixel_values and has no resize in it. Use resize='pillow'.")
+    if resize == "graph" and provider != CPU:
+        # CUDA: microsoft/onnxruntime#25264; OpenVINO: openvinotoolkit/openvino#35893
+        raise ModelError(f"resize: the graph's is not known to be right on {provider}. Use resize='pillow'.")

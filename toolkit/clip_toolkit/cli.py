@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clip_toolkit.devices import DEVICES
+from clip_toolkit.devices import DEVICES, RESIZES
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.locate import ENVIRONMENT_VARIABLE, Located, find_model
 from clip_toolkit.records import FORMATS, Record, lines, record
-from clip_toolkit.resizing import RESIZES
 from clip_toolkit.version import __version__
 
 
@@ -30,7 +29,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default: table)")
     parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images per run (default: 8)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all usable cores)")
-    parser.add_argument("--resize", choices=RESIZES, default="auto", help="who resizes the image (default: auto)")
+    parser.add_argument(
+        "--resize",
+        choices=RESIZES,
+        default="pillow",
+        help="who resizes the image: Pillow, exactly, or the model's graph",
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--describe", nargs="?", const="", metavar="MODEL", help="print what the model file says")
     action.add_argument("--selftest", nargs="?", const="", metavar="MODEL", help="replay the model's golden vectors")

@@ -27,6 +27,9 @@ PROVIDERS = {
 DEVICES = ("auto", *PROVIDERS)
 """What ``device`` may be."""
 
+RESIZES = ("pillow", "graph")
+"""What ``resize`` may be: the host's Pillow, or the resize inside the model file."""
+
 # What ``auto`` tries before the CPU: no compilers that take minutes or may be slower than a plain CPU.
 _AUTOMATIC = ("cuda", "coreml", "directml")
 

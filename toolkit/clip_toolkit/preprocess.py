@@ -50,12 +50,8 @@ def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
 
     Returns:
         uint8 RGB ``[size, size, 3]``.
-
-    Raises:
-        ImageError: one side is more than `MAX_ASPECT` times the other.
     """
     height, width = image.shape[:2]
-    check_aspect(height, width)
     new_height, new_width = resized_shape(height, width, preprocessing)
     resample = _FILTERS[preprocessing.resample]
     resized = Image.fromarray(image).resize((new_width, height), resample).resize((new_width, new_height), resample)

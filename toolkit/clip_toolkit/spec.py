@@ -166,7 +166,6 @@ class ModelSpec:
         parity: evidence of the export.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
-        resize_graph: a small ONNX model that does the preprocessing alone, for hosts that batch mixed sizes.
         version: version of this format.
     """
 
@@ -181,7 +180,6 @@ class ModelSpec:
     parity: ParityReceipt | None = None
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
-    resize_graph: bytes = b""
     version: str = SPEC_VERSION
 
     def to_json(self) -> str:

@@ -1,0 +1,70 @@
+"""One picture in a fresh process: what a user waits for who calls a command once."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+_ROUNDS = 5
+
+_PYTORCH = """
+import sys, torch, transformers
+from PIL import Image
+encoder = transformers.CLIPVisionModelWithProjection.from_pretrained(sys.argv[1]).eval()
+processor = transformers.CLIPImageProcessor.from_pretrained(sys.argv[1])
+head = torch.nn.Sequential(torch.nn.Linear(768, 256), torch.nn.ReLU(), torch.nn.Linear(256, 2))
+inputs = processor(images=Image.open(sys.argv[2]), return_tensors="pt")
+with torch.inference_mode():
+    pooled = encoder.vision_model(**inputs).pooler_output
+    print(torch.softmax(head(pooled), dim=-1))
+"""
+
+
+@dataclass(frozen=True)
+class Cold:
+    """A whole process.
+
+    Attributes:
+        name: what ran.
+        seconds: median wall time.
+        peak: largest resident memory in bytes.
+    """
+
+    name: str
+    seconds: float
+    peak: int
+
+
+def measure_cold(folder: Path) -> list[Cold]:
+    """PyTorch and transformers against ``clip-infer``, in turns, on ViT-B/32 and a photo-sized JPEG."""
+    image = folder / "photo.jpg"
+    Image.effect_mandelbrot((640, 480), (-2, -1.5, 1, 1.5), 60).convert("RGB").save(image)
+    commands = {
+        "PyTorch and transformers": ["-c", _PYTORCH, str(folder / "checkpoint"), str(image)],
+        "clip-infer": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "ours.onnx")],
+    }
+    results: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
+    for _ in range(_ROUNDS + 1):
+        for name, arguments in commands.items():
+            results[name].append(_process([sys.executable, "-W", "ignore", *arguments]))
+    return [
+        Cold(name, statistics.median(seconds for seconds, _ in runs[1:]), max(peak for _, peak in runs[1:]))
+        for name, runs in results.items()
+    ]
+
+
+def _process(command: list[str]) -> tuple[float, int]:
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"failed with {process.returncode}: {command}")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024

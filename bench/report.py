@@ -1,0 +1,91 @@
+"""docs/benchmarks.md from what was measured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from cold import Cold
+from interleave import Timing
+
+_PACKAGES = ("torch", "transformers", "optimum-onnx", "onnxruntime", "openvino", "numpy", "pillow")
+
+_PREFACE = """# Benchmarks
+
+Written by `make bench`. Each contender runs in a process of its own; they take turns, a few runs each, round after
+round, so that whatever else the machine does meets all of them alike. A time is the median over the rounds, a ratio the
+median of the rounds' ratios. **Trust the ratios, not the milliseconds.** Weights are random, in the true shapes: speed
+does not depend on their values. Everything computes in float32 on the CPU, with as many threads as there are cores.
+Behind each encoder is the default head (256 hidden units, 2 classes); Optimum's file is the encoder alone.
+
+The *MatMul floor* is a graph of the very products that ours needs, and nothing else, on the same ONNX Runtime. Its
+share of our time says how much is left to win without a faster product.
+"""
+
+
+def render(
+    timings: dict[str, list[Timing]], resizes: Sequence[tuple[str, float, float, float]], colds: Sequence[Cold]
+) -> str:
+    """The page: ``timings`` by the title of the encoder, the resize, and cold processes."""
+    lines = [_PREFACE, *_machine()]
+    for title, rows in timings.items():
+        lines += [f"\n## {title}\n", *_table(rows)]
+    if resizes:
+        lines += ["\n## Resize to 224, one image\n", *_resizes(resizes)]
+    if colds:
+        lines += ["\n## One 640x480 JPEG in a fresh process, CLIP ViT-B/32 in float32\n", *_colds(colds)]
+    return "\n".join(lines) + "\n"
+
+
+def _machine() -> Iterator[str]:
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    yield f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, Python {platform.python_version()}, {versions}."
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    extras = [name.upper() for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if name in flags]
+    return f"{len(names)} cores of {names[0]} ({', '.join(extras)})"
+
+
+def _table(rows: Sequence[Timing]) -> Iterator[str]:
+    yield "| batch | | ms per image | x PyTorch | x Optimum | share of floor | file MiB | peak MiB | load s |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for batch in sorted({row.batch for row in rows}):
+        group = {row.name: row for row in rows if row.batch == batch}
+        floor = group["MatMul floor, ONNX Runtime"]
+        for name, row in group.items():
+            optimum = next((other for key, other in group.items() if key.startswith("Optimum")), None)
+            share = f"{row.speed_over(floor):.2f}" if name.startswith("ours, ONNX") else ""
+            cells = [
+                str(batch),
+                f"**{name}**" if name.startswith("ours, ONNX") else name,
+                f"{row.per_image * 1e3:.1f}",
+                f"{row.speed_over(group['PyTorch eager']):.2f}",
+                f"{row.speed_over(optimum):.3f}" if optimum else "not exported",
+                share,
+                f"{row.size / 2**20:.0f}" if row.size else "",
+                f"{row.peak / 2**20:.0f}",
+                f"{row.load:.1f}",
+            ]
+            yield f"| {' | '.join(cells)} |"
+
+
+def _resizes(rows: Sequence[tuple[str, float, float, float]]) -> Iterator[str]:
+    yield "| image | Pillow ms | graph, 1 thread ms | x | graph, all threads ms | x |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, pillow, one, many in rows:
+        graph = " | ".join(f"{taken * 1e3:.1f} | {pillow / taken:.2f}" for taken in (one, many))
+        yield f"| {name} | {pillow * 1e3:.1f} | {graph} |"
+
+
+def _colds(rows: Sequence[Cold]) -> Iterator[str]:
+    yield "| | seconds | peak MiB |"
+    yield "| --- | --- | --- |"
+    for row in rows:
+        yield f"| {row.name} | {row.seconds:.2f} | {row.peak / 2**20:.0f} |"

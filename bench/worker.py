@@ -1,0 +1,103 @@
+"""One contender in a process of its own: ``worker.py ENGINE PATH BATCH THREADS``.
+
+Prints a line of JSON when it is ready, then for each number on stdin runs so often and prints the seconds of each run.
+Between those it sleeps, so that no spinning thread of its disturbs the others.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+WARM_UP = 3
+
+
+def torch_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
+    """The transformers encoder and the head, eagerly."""
+    import torch
+
+    from clip_export.encoder import Encoder
+    from clip_export.heads import VLMtoMLP
+
+    torch.set_num_threads(threads)
+    encoder = Encoder.from_pretrained(path)
+    head = VLMtoMLP(encoder.dim, 256, 2).eval()
+    values = torch.zeros(batch, 3, encoder.preprocessing.size, encoder.preprocessing.size)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return head(encoder.features(values))
+
+    return run
+
+
+def onnxruntime_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
+    """An ONNX file on ONNX Runtime's CPU provider; images at the model's own size."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    feeds = {source.name: _input(source.type, source.shape, batch, path)}
+    return lambda: session.run(None, feeds)
+
+
+def openvino_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
+    """An ONNX file on OpenVINO in float32, its shapes fixed beforehand as OpenVINO likes them."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    source = model.inputs[0]
+    shape = [batch, *(dimension.get_length() for dimension in list(source.partial_shape)[1:])]
+    model.reshape({source.any_name: shape})
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    values = np.zeros(shape, np.float32)
+    return lambda: request.infer({0: values})
+
+
+def _input(kind: str, shape: list[int | str], batch: int, path: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if kind == "tensor(uint8)":
+        from clip_toolkit.model_file import read_spec
+
+        size = read_spec(path).preprocessing.size
+        return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    # Optimum leaves every size open; all its encoders here take 224 pixels.
+    known = [n if isinstance(n, int) else usual for n, usual in zip(shape[1:], (3, 224, 224), strict=False)]
+    return rng.standard_normal((batch, *known), dtype=np.float32)
+
+
+RUNNERS = {"torch": torch_runner, "onnxruntime": onnxruntime_runner, "openvino": openvino_runner}
+
+
+def main() -> None:
+    """Serve the parent until it closes stdin."""
+    engine, path, batch, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    start = time.perf_counter()
+    run = RUNNERS[engine](path, batch, threads)
+    loaded = time.perf_counter() - start
+    for _ in range(WARM_UP):
+        run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    size = Path(path).stat().st_size if Path(path).is_file() else None
+    print(json.dumps({"load": loaded, "peak": peak, "size": size}), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
+
+
+if __name__ == "__main__":
+    main()
