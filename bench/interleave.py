@@ -45,10 +45,15 @@ class Timing:
         return statistics.median(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
-def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int, runs: int) -> list[Timing]:
-    """Start every contender, then time them in turns."""
+_TURN = 1.0  # seconds of a turn that are aimed at
+_MOST_RUNS = 6
+
+
+def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int) -> list[Timing]:
+    """Start every contender, then time them in turns of equally many runs."""
     workers = [_start(entry, batch, threads) for entry in entries]
     facts = [json.loads(_line(worker)) for worker in workers]
+    runs = min(_MOST_RUNS, max(1, round(_TURN / max(fact["warm"] for fact in facts))))
     times: list[list[float]] = [[] for _ in entries]
     for _ in range(rounds):
         for worker, taken in zip(workers, times, strict=True):

@@ -41,7 +41,7 @@ def main() -> None:
         entries = contenders(subject, _folder(name))
         timings[subject.title] = []
         for batch in BATCHES:
-            rows = measure(entries, batch, threads, args.rounds, runs=max(2, 6 // batch))
+            rows = measure(entries, batch, threads, args.rounds)
             timings[subject.title] += rows
             for row in rows:
                 print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)

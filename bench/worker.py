@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-WARM_UP = 3
+WARM_UP = 2
 
 
 def torch_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
@@ -86,10 +86,12 @@ def main() -> None:
     run = RUNNERS[engine](path, batch, threads)
     loaded = time.perf_counter() - start
     for _ in range(WARM_UP):
+        start = time.perf_counter()
         run()
+        warm = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     size = Path(path).stat().st_size if Path(path).is_file() else None
-    print(json.dumps({"load": loaded, "peak": peak, "size": size}), flush=True)
+    print(json.dumps({"load": loaded, "peak": peak, "size": size, "warm": warm}), flush=True)
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):

@@ -55,7 +55,7 @@ WRONG = {
     "preprocessing.mode": "stretch",
     "preprocessing.resample": "lanczos",
     "preprocessing.size": True,
-    "preprocessing.resize": 1,
+    "preprocessing.resize": 10**9,
     "preprocessing.mean": [0.5],
     "preprocessing.std": [0, 1, 1],
     "preprocessing.passes": "vertical_first",

@@ -227,6 +227,8 @@ def _check_version(data: dict[str, Any]) -> None:
         )
 
 
+_MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
+
 _CHOICES = {
     "mode": ("crop", "squash"),
     "resample": ("bicubic", "bilinear"),
@@ -241,6 +243,7 @@ def _check(spec: ModelSpec) -> None:
     rule = spec.preprocessing
     for name, choices in _CHOICES.items():
         _require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
+    _require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
     _require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
     _require(len(rule.mean) == 3, "preprocessing.mean", "3 values", rule.mean)
     _require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
