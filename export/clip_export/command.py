@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 
@@ -38,6 +39,20 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def number(above: float, below: float = math.inf, *, or_equal: bool = False) -> Callable[[str], float]:
+    """An argument type: a number above ``above`` (or equal to it) and below ``below``."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not (above < value < below or (or_equal and value == above)):
+            raise argparse.ArgumentTypeError(
+                f"must be {'at least' if or_equal else 'above'} {above:g} and below {below:g}"
+            )
+        return value
+
+    return parse
 
 
 def _quiet_libraries() -> None:

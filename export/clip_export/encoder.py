@@ -121,7 +121,7 @@ def _downloaded(encoder: str, revision: str | None) -> tuple[Any, Any]:
 
 
 def _model(encoder: str, revision: str | None, config: Any, family: Family) -> nn.Module:
-    name = (config.architectures or [None])[0]
+    name = (config.architectures or family.architectures)[0]
     if name not in family.architectures:
         raise EncoderError(f"architecture {name!r} is not supported. Supported are: {', '.join(family.architectures)}.")
     try:

@@ -85,6 +85,8 @@ def _checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] |
             f"the head takes {layers[0]} inputs, but the {encoder.feature} feature of {encoder.id} has {encoder.dim}. "
             "Use the encoder and feature that the head was trained on."
         )
+    if layers[-1] < 2:
+        raise HeadError("the head has 1 output. A softmax over it would always say 100 %; train one output per class.")
     labels = tuple(labels) if labels is not None else head.labels
     if labels is None:
         raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")

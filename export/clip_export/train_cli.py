@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.command import add_common_arguments, execute, positive
+from clip_export.command import add_common_arguments, execute, number, positive
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
@@ -31,11 +31,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, default=Path("head.pt"), help="head file, .pt or .safetensors (%(default)s)"
     )
     parser.add_argument("--epochs", type=positive, default=100, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of Adam (default: %(default)s)")
+    parser.add_argument("--lr", type=number(0), default=1e-4, help="learning rate of Adam (default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--hidden-dim", type=positive, default=256, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--dropout", type=float, default=0.1, help="(default: %(default)s)")
-    parser.add_argument("--val-fraction", type=float, default=0.2, help="held out of each class (default: %(default)s)")
+    parser.add_argument("--dropout", type=number(0, 1, or_equal=True), default=0.1, help="(default: %(default)s)")
+    parser.add_argument(
+        "--val-fraction", type=number(0, 1), default=0.2, help="held out of each class (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of split, weights and order (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, or a PyTorch device such as cpu or cuda")
     add_common_arguments(parser)

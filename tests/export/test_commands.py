@@ -18,6 +18,8 @@ from hub_server import COMMIT, serve
 
 Checkpoint = Callable[[str], Path]
 
+TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"
+
 MODULES = {
     "clip-train": "clip_export.train_cli",
     "clip-export": "clip_export.export_cli",
@@ -122,10 +124,10 @@ def test_unreadable_training_images_are_named_counted_and_skipped(photos: Path, 
     assert "skipped 1 of 8 files" in done.stderr
 
 
-def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
+def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, tmp_path: Path):
     cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
     train = ("clip-train", photos, "--encoder", "someone/tiny", "--epochs", 2)
-    with serve("someone/tiny", checkpoint("clip")) as address:
+    with serve("someone/tiny", TINY_CLIP) as address:
         done = run(*train, "--revision", "main", cwd=tmp_path, HF_ENDPOINT=address, **cache)
         assert done.returncode == 0, done.stderr
         unknown = failed(*train, "--revision", "v9", cwd=tmp_path, HF_ENDPOINT=address, **cache)
@@ -138,6 +140,9 @@ def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, checkpoint
     assert done.returncode == 0, done.stderr
     spec = read_spec(tmp_path / "model.onnx")
     assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
+    named = ("--encoder", "someone/tiny", "--revision", COMMIT, "-o", "named.onnx")
+    assert run("clip-export", "--head", "head.pt", *named, cwd=tmp_path, **gone).returncode == 0
+    assert read_spec(tmp_path / "named.onnx").golden == spec.golden
     assert run(*train, cwd=tmp_path, **gone).returncode == 0
     line = failed(*train, cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty"))
     assert "local folder" in line
@@ -217,7 +222,16 @@ def test_help_and_version_import_neither_torch_nor_onnxruntime(command: str, tmp
 
 @pytest.mark.parametrize(
     "arguments",
-    [("clip-train",), ("clip-train", "photos"), ("clip-export",), ("clip-export", "--head", "h.pt", "--ops", "fast")],
+    [
+        ("clip-train",),
+        ("clip-train", "photos"),
+        ("clip-train", "photos", "--encoder", "x", "--lr", "-1"),
+        ("clip-train", "photos", "--encoder", "x", "--lr", "nan"),
+        ("clip-train", "photos", "--encoder", "x", "--dropout", "1"),
+        ("clip-train", "photos", "--encoder", "x", "--val-fraction", "0"),
+        ("clip-export",),
+        ("clip-export", "--head", "h.pt", "--ops", "fast"),
+    ],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...], tmp_path: Path):
     assert run(*arguments, cwd=tmp_path).returncode == 2

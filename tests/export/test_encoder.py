@@ -89,6 +89,11 @@ def test_unsupported_architecture_of_a_known_family(copy: Path):
         Encoder.from_pretrained(str(copy))
 
 
+def test_a_configuration_without_architecture_means_the_familys_own(copy: Path):
+    edit(copy / "config.json", architectures=None)
+    assert Encoder.from_pretrained(str(copy)).dim == 48
+
+
 def test_missing_weights_are_not_filled_with_random_ones(copy: Path):
     weights = load_file(copy / "model.safetensors")
     del weights["vision_model.encoder.layers.1.mlp.fc1.weight"]

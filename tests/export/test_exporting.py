@@ -181,6 +181,11 @@ def test_head_that_does_not_fit_the_encoder(encoder: EncoderOf, tmp_path: Path):
         export_classifier(TrainedHead(VLMtoMLP()), encoder("clip"), tmp_path / "m.onnx", ["a", "b"])
 
 
+def test_a_single_output_is_refused(encoder: EncoderOf, tmp_path: Path):
+    with pytest.raises(HeadError, match="one output per class"):
+        export_classifier(TrainedHead(VLMtoMLP(48, 8, 1)), encoder("clip"), tmp_path / "m.onnx", ["a"])
+
+
 @pytest.mark.parametrize(
     ("labels", "said"), [(["a", "b"], "3 outputs, but 2 labels"), (["a", "b", "a"], "differ"), (None, "--labels")]
 )

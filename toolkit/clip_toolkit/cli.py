@@ -139,6 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClipToolkitError as error:
         _say(str(error))
         return 1
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
         sys.stdout = None
         return 1
