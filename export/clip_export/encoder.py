@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from clip_export.families import Family, family_of
 from clip_export.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec import EncoderSpec, Preprocessing
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 FEATURES = ("pooled", "projected")
 """What the head may read: the tower's pooled output, or its projection into the space shared with text."""
@@ -60,10 +65,12 @@ class Encoder:
         """
         if feature not in FEATURES:
             raise EncoderError(f"feature: expected one of {', '.join(FEATURES)}, got {feature!r}")
-        config, processor = _downloaded(encoder, revision)
+        cached = _cached(encoder, revision)
+        source, wanted = (encoder, revision) if cached is None else (cached, None)
+        config, processor = _downloaded(source, wanted)
         try:
             family = family_of(config.model_type)
-            model = _model(encoder, revision, config, family)
+            model = _model(source, wanted, config, family)
             preprocessing = preprocessing_of(processor)
         except EncoderError as error:
             raise EncoderError(f"{encoder}: {error}") from error
@@ -72,7 +79,7 @@ class Encoder:
         _check_tower(tower, preprocessing, encoder)
         return cls(
             id=encoder,
-            revision=getattr(config, "_commit_hash", None),
+            revision=_commit(source, wanted),
             family=family,
             feature=feature,
             tower=tower,
@@ -105,6 +112,46 @@ class Encoder:
         """What the model file says of the encoder. Of a local folder only the name is kept."""
         name = Path(self.id).resolve().name if Path(self.id).is_dir() else self.id
         return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim)
+
+
+def _cached(encoder: str, revision: str | None) -> str | None:
+    """The checkpoint's folder in the hub's cache, if it is what the hub has, or if the hub cannot be reached.
+
+    One question to the hub at most, and none for a commit, which never changes. Left to itself, the hub client asks for
+    every file, and retries each for half a minute where there is no network.
+    """
+    if Path(encoder).is_dir():
+        return None
+    wanted = revision
+    try:
+        if revision is None or not _COMMIT.fullmatch(revision):
+            wanted = huggingface_hub.HfApi().model_info(encoder, revision=revision, timeout=10).sha
+    except HfHubHTTPError:  # the hub's own answer, such as an unknown id: loading will report it
+        return None
+    except Exception:  # no network: the client's HTTP library differs between its versions
+        wanted = revision
+    try:
+        folder = Path(huggingface_hub.snapshot_download(encoder, revision=wanted, local_files_only=True))
+    except Exception:  # not in the cache, or not an id at all
+        return None
+    return str(folder) if _has_weights(folder) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit of a checkpoint that was just loaded: the name of its folder in the hub's cache."""
+    try:
+        path = (
+            source
+            if Path(source).is_dir()
+            else huggingface_hub.hf_hub_download(source, "config.json", revision=revision, local_files_only=True)
+        )
+    except Exception:  # a cache of another layout
+        return None
+    return next((part for part in reversed(Path(path).parts) if _COMMIT.fullmatch(part)), None)
 
 
 def _downloaded(encoder: str, revision: str | None) -> tuple[Any, Any]:

@@ -49,6 +49,8 @@ class _Hub(BaseHTTPRequestHandler):
         if path.startswith(resolve):
             revision, _, name = path.removeprefix(resolve).partition("/")
             self._file(revision, name, send_body=send_body)
+        elif path.startswith(f"{api}/revision/") and path.rpartition("/")[2] not in ("main", COMMIT):
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif path == api or path.startswith(f"{api}/revision/"):
             siblings = [{"rfilename": item.name} for item in sorted(self.folder.iterdir())]
             self._send(200, json.dumps({"id": self.repository, "sha": COMMIT, "siblings": siblings}).encode(), {})
