@@ -29,7 +29,11 @@ def execute(program: str, run: Callable[[argparse.Namespace], int], args: argpar
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that name an encoder, and ``--version``."""
     parser.add_argument("--revision", help="branch, tag or commit of the encoder on the hub")
-    parser.add_argument("--feature", choices=("pooled", "projected"), help="what the head reads (default: pooled)")
+    parser.add_argument(
+        "--feature",
+        choices=("pooled", "projected"),
+        help="what the head reads (default: what it was trained on, or pooled)",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
 
@@ -39,6 +43,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def seed(text: str) -> int:
+    """An argument type: what both NumPy and PyTorch take for a seed."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError("must be at least 0 and below 2**63")
+    return value
 
 
 def number(above: float, below: float = math.inf, *, or_equal: bool = False) -> Callable[[str], float]:

@@ -134,11 +134,13 @@ def _cached(encoder: str, revision: str | None) -> str | None:
         folder = Path(huggingface_hub.snapshot_download(encoder, revision=wanted, local_files_only=True))
     except Exception:  # not in the cache, or not an id at all
         return None
-    return str(folder) if _has_weights(folder) else None
+    return str(folder) if _is_whole(folder) else None
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
+def _is_whole(folder: Path) -> bool:
+    """Other programs may have fetched a part of the checkpoint."""
+    has_weights = any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
+    return has_weights and (folder / "preprocessor_config.json").is_file()
 
 
 def _commit(source: str, revision: str | None) -> str | None:
@@ -151,12 +153,13 @@ def _commit(source: str, revision: str | None) -> str | None:
         )
     except Exception:  # a cache of another layout
         return None
-    return next((part for part in reversed(Path(path).parts) if _COMMIT.fullmatch(part)), None)
+    commit = re.search(r"/snapshots/([0-9a-f]{40})(/|$)", Path(path).as_posix())
+    return commit[1] if commit else None
 
 
 def _downloaded(encoder: str, revision: str | None) -> tuple[Any, Any]:
     try:
-        config = transformers.AutoConfig.from_pretrained(encoder, revision=revision)
+        config = transformers.AutoConfig.from_pretrained(encoder, revision=revision, trust_remote_code=False)
         return config, load_processor(encoder, revision)
     except Exception as error:  # transformers lets through whatever the hub client and its HTTP library raise
         place = "the local folder" if Path(encoder).is_dir() else "no local folder of this name, and the model hub"

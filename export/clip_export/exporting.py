@@ -13,7 +13,7 @@ from clip_export.atomic import check_writable, written_atomically
 from clip_export.encoder import Encoder
 from clip_export.head_files import TrainedHead
 from clip_export.network import network_graph
-from clip_export.parity import prove
+from clip_export.parity import check_seconds, prove
 from clip_export.pictures import golden_files, proof_files
 from clip_export.reference import Reference, reference
 from clip_export.versions import tool_versions
@@ -117,6 +117,7 @@ def _proved(spec: ModelSpec, head: nn.Module, encoder: Encoder, path: Path, opti
     expected = reference(encoder, head, files, options.temperature)
     receipt = prove(path, files, expected)
     checks = {name: check(encoder, head, files, expected) for name, check in options.cross_checks}
+    check_seconds(checks, receipt.logit_scale)
     golden = _golden_vectors(encoder, head, options.temperature)
     return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)
 

@@ -140,7 +140,7 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
             raise HeadError(f"{path}: head format {description.version} is newer than this clip-toolkit. Upgrade it.")
         module = VLMtoMLP.from_spec(description.head)
         module.load_state_dict(weights)
-    except (ValueError, SpecError, RuntimeError) as error:
+    except (ValueError, SpecError, RuntimeError, TypeError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, HeadError):
             raise
         raise HeadError(f"{path}: the head file is damaged ({error}). Train it again.") from error
@@ -175,20 +175,27 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     """The state_dict in a notebook's file, which may be a checkpoint with more around it."""
     if isinstance(content, Mapping):
         for key in _WRAPPERS:
-            if isinstance(content.get(key), Mapping):
+            if isinstance(content.get(key), Mapping) and content[key] is not content:
                 return _unwrapped(content[key], path)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(_is_weight(name, value) for name, value in content.items()):
         raise HeadError(
-            f"{path}: expected a state_dict (names to tensors), got {type(content).__name__}. "
+            f"{path}: expected a state_dict (names to floating-point tensors), got {type(content).__name__}. "
             "Save it with torch.save(mlp_head.state_dict(), 'head.pt')"
         )
     return dict(content)
+
+
+def _is_weight(name: object, value: object) -> bool:
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        return False
+    return value.is_floating_point() and not value.is_sparse and not value.is_meta
 
 
 def _from_state_dict(state: dict[str, Tensor], activation: str, path: Path) -> VLMtoMLP:
     weights = {name.removesuffix("weight"): tensor for name, tensor in state.items() if name.endswith("weight")}
     odd = [name for name, tensor in state.items() if tensor.ndim > 2 or not name.endswith(("weight", "bias"))]
     odd += [f"{name}weight" for name, tensor in weights.items() if tensor.ndim != 2]
+    odd += [name for name, tensor in state.items() if name.endswith("bias") and not _fits_bias(name, tensor, weights)]
     if odd or not weights:
         raise HeadError(
             f"{path}: expected the weights and biases of Linear layers, found {odd[0] if odd else 'none'}. "
@@ -204,17 +211,25 @@ def _from_state_dict(state: dict[str, Tensor], activation: str, path: Path) -> V
     return head.eval()
 
 
+def _fits_bias(name: str, bias: Tensor, weights: Mapping[str, Tensor]) -> bool:
+    weight = weights.get(name.removesuffix("bias"))
+    return weight is not None and bias.shape == weight.shape[:1]
+
+
 def _chain(shapes: Mapping[str, tuple[int, int]], path: Path) -> Sequence[str]:
     """Names of the layers in the order in which outputs fit inputs: as saved, else the only order that fits."""
+    by_number = sorted(shapes, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")])
+    for names in (list(shapes), by_number):
+        if _fits(names, shapes):
+            return names
     names = list(shapes)
-    if _fits(names, shapes):
-        return names
     orders = (
         [order for order in itertools.permutations(names) if _fits(order, shapes)] if len(names) <= _MOST_LAYERS else []
     )
     if len(orders) != 1:
         listed = ", ".join(f"{name.rstrip('.')} {inputs}->{outputs}" for name, (inputs, outputs) in shapes.items())
-        raise HeadError(f"{path}: the Linear layers do not form one chain: {listed}")
+        how = "fit together in several orders; save the head as .pt, which keeps theirs" if orders else "form no chain"
+        raise HeadError(f"{path}: the Linear layers {how}: {listed}")
     return orders[0]
 
 

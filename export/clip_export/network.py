@@ -14,8 +14,11 @@ from clip_export.operators import OPERATORS
 from clip_export.preprocess_graph import preprocess_graph
 from clip_export.versions import IR_VERSION, OPSET
 from clip_export.vit_weights import canonical_vit
+from clip_toolkit.errors import EncoderError
 
 OUTPUTS = ("probabilities", "logits", "embedding")
+
+_LARGEST = 2**31 - 2**24  # bytes of weights; the limit of a protobuf message, less room for everything else
 
 _EXAMPLE_BATCH = 3  # any size but 1, which the exporter would take for a constant
 
@@ -46,12 +49,17 @@ def network_graph(encoder: Encoder, head: nn.Module, input_kind: str, ops: str, 
         ops: a name of `clip_export.operators.OPERATORS`.
         temperature: as in `Network`.
     """
+    size = sum(parameter.numel() for parameter in (*encoder.tower.parameters(), *head.parameters())) * 4
+    if size > _LARGEST:
+        raise EncoderError(
+            f"{encoder.id}: {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2 GiB. Use a smaller encoder."
+        )
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
     network = Network(vit, head.eval(), temperature).eval()
-    size = encoder.preprocessing.size
+    side = encoder.preprocessing.size
     if input_kind == "pixels":
-        return _exported(network, torch.zeros(_EXAMPLE_BATCH, 3, size, size), "pixel_values")
-    example = torch.zeros(_EXAMPLE_BATCH, size, size, 3, dtype=torch.uint8)
+        return _exported(network, torch.zeros(_EXAMPLE_BATCH, 3, side, side), "pixel_values")
+    example = torch.zeros(_EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
     body = _exported(network, example, "pixels")
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
     model.graph.name = "clip_classifier"

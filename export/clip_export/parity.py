@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityRece
         ParityError: a difference is out of tolerance; the message names it.
     """
     scale = float(np.abs(expected.logits).max())
+    if not np.isfinite(scale):
+        raise ParityError("the PyTorch model itself answers NaN or infinity: encoder or head hold damaged weights.")
     classifier = load(path, device="cpu")
     pillow = _pillow_differences(classifier, files, expected)
     graph = None
@@ -67,6 +69,17 @@ def check(receipt: ParityReceipt) -> None:
     _check_path("Pillow's resize", receipt.pillow, receipt.logit_scale, TOLERANCE, 0)
     if receipt.graph is not None:
         _check_path("the graph's resize", receipt.graph, receipt.logit_scale, GRAPH_TOLERANCE, GRAPH_PIXELS)
+
+
+def check_seconds(opinions: Mapping[str, Mapping[str, float]], scale: float) -> None:
+    """Hold the differences of other exporters' files against the same tolerance.
+
+    Raises:
+        ParityError: PyTorch and a second opinion do not agree.
+    """
+    for name, found in opinions.items():
+        if not (found["logits"] <= TOLERANCE * scale and found["embedding"] <= TOLERANCE):
+            raise ParityError(f"cross-check: {name} differs from PyTorch by {dict(found)}. No file was written.")
 
 
 def _check_path(name: str, found: Differences, scale: float, tolerance: float, pixels: int) -> None:

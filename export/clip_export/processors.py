@@ -17,7 +17,9 @@ _KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do
 def load_processor(encoder: str, revision: str | None) -> Any:
     """The checkpoint's image processor with the Pillow backend: torchvision's, the other one, changes the pixels."""
     pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-    return transformers.AutoImageProcessor.from_pretrained(encoder, revision=revision, **pillow)
+    return transformers.AutoImageProcessor.from_pretrained(
+        encoder, revision=revision, trust_remote_code=False, **pillow
+    )
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:

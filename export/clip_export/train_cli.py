@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.command import add_common_arguments, execute, number, positive
+from clip_export.command import add_common_arguments, execute, number, positive, seed
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--val-fraction", type=number(0, 1), default=0.2, help="held out of each class (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of split, weights and order (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of split, weights and order (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, or a PyTorch device such as cpu or cuda")
     add_common_arguments(parser)
     return parser.parse_args(argv)
@@ -84,7 +84,7 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.ones(1, device=name).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError or others, by device
         raise DeviceError(f"device {name}: PyTorch cannot use it ({str(error).partition(chr(10))[0]})") from error
     return name

@@ -116,6 +116,18 @@ def test_data_parallel_prefix_and_alphabetical_order(tmp_path: Path):
     torch.testing.assert_close(load_head(tmp_path / "head.safetensors").module(FEATURES), module(FEATURES))
 
 
+def test_numbered_square_layers_in_a_sorted_file(tmp_path: Path):
+    """Safetensors puts 12 before 3: the numbers tell the order, the shapes do not."""
+    layers = {number: nn.Linear(12, 12) for number in (0, 3, 6, 9, 12)} | {15: nn.Linear(12, 3)}
+    weights = {f"net.{number}.weight": layer.weight.detach().clone() for number, layer in layers.items()}
+    weights |= {f"net.{number}.bias": layer.bias.detach().clone() for number, layer in layers.items()}
+    save_file(weights, tmp_path / "head.safetensors")
+    expected = FEATURES
+    for number, layer in layers.items():
+        expected = layer(expected) if number == 15 else torch.relu(layer(expected))
+    torch.testing.assert_close(load_head(tmp_path / "head.safetensors").module(FEATURES), expected)
+
+
 def test_activation_of_a_bare_state_dict_is_an_option(tmp_path: Path):
     module = Notebook().eval()
     torch.save(module.state_dict(), tmp_path / "head.pt")
@@ -162,7 +174,11 @@ REFUSED = {
     "layer norm": ({"a.weight": torch.zeros(8, 12), "norm.weight": torch.zeros(8)}, r"norm\.weight"),
     "no chain": ({"a.weight": torch.zeros(8, 12), "b.weight": torch.zeros(3, 9)}, "12->8, b 9->3"),
     "nothing": ({}, "none"),
-    "numbers": ({"a": 1.0}, "names to tensors"),
+    "numbers": ({"a": 1.0}, "names to floating-point tensors"),
+    "integers": ({"a.weight": torch.zeros(3, 12, dtype=torch.int8)}, "names to floating-point tensors"),
+    "names that are none": ({0: torch.zeros(3, 12)}, "names to floating-point tensors"),
+    "bias of another size": ({"a.weight": torch.zeros(3, 12), "a.bias": torch.zeros(5)}, r"a\.bias"),
+    "bias without weight": ({"a.weight": torch.zeros(3, 12), "b.bias": torch.zeros(3)}, r"b\.bias"),
     "a tensor": (torch.zeros(3, 12), "Tensor"),
 }
 

@@ -40,6 +40,10 @@ EXTERNAL = {
 }
 """Where a reference to another file can hide."""
 
+_WIDE_TAG = varint(2**32 | 14 << 3) + b"\x01"  # readers that cut tags to 32 bits see data_location here
+EXTERNAL["tag of more than 32 bits"] = field(GRAPH, field(INITIALIZER, field(8, b"w") + _WIDE_TAG))
+EXTERNAL["value of more than 32 bits"] = field(GRAPH, field(INITIALIZER, field(14, 2**32 + 1)))
+
 
 def nested(depth: int) -> bytes:
     """A graph within an attribute of a node of a graph, ``depth`` times."""

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_both_resizes_agree_and_are_named(demo: Path, pictures: list[Pixels]):
     assert (graph.resize, pillow.resize) == ("graph", "pillow")
     for picture in pictures:
         assert same(graph.predict(picture), pillow.predict(picture), 0.05)
+
+
+def _one_label_less(data: dict[str, Any]) -> None:
+    data["labels"].pop()
+    data["head"]["layers"][-1] -= 1
+
+
+def test_metadata_that_speaks_of_another_graph(edited: Callable[..., Path]):
+    for change in (_one_label_less, lambda data: data.update(input="pixels")):
+        with pytest.raises(ModelError, match="the metadata speaks of"):
+            load(edited(change), device="cpu")
 
 
 def test_resize_options(demo: Path, edited: Callable[..., Path]):

@@ -20,10 +20,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch):
     def make(available: list[str], starting: list[str]) -> None:
         real = onnxruntime.InferenceSession
 
-        def session(path: object, options: object, providers: list[str]) -> object:
+        def session(path: object, options: object, providers: list[str], **_: object) -> object:
             opened = real(path, options, providers=[CPU])
+            started = [provider for provider in providers if provider in (*starting, CPU)]
             return SimpleNamespace(
-                get_providers=lambda: [p for p in providers if p in (*starting, CPU)], run=opened.run
+                get_providers=lambda: started,
+                get_inputs=opened.get_inputs,
+                get_outputs=opened.get_outputs,
+                run=opened.run,
             )
 
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)

@@ -65,6 +65,7 @@ WRONG = {
     "input": "video",
     "ops": "fast",
     "temperature": 0,
+    "preprocessing.scale": int("9" * 400),
     "golden": [{}],
     "version": 1,
 }

@@ -77,6 +77,7 @@ class Classifier:
             ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
         """
         _check_resize(resize, spec, opened.provider)
+        _check_graph(spec, opened)
         self.spec = spec
         self.provider = opened.provider
         self.notes = opened.notes
@@ -185,6 +186,19 @@ class Classifier:
             for batch in batches
             for row in zip(*self.run(batch), strict=True)
         ]
+
+
+def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:
+    """The graph must be the one that the metadata speaks of."""
+    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
+    classes, dim = len(spec.labels), spec.encoder.dim
+    expected = {"probabilities": [classes], "logits": [classes], "embedding": [dim]}
+    if found != expected:
+        raise ModelError(f"the metadata speaks of outputs {expected}, the graph has {found}. Export the model again.")
+    name = "image" if spec.input == "image" else "pixel_values"
+    inputs = [item.name for item in opened.session.get_inputs()]
+    if inputs != [name]:
+        raise ModelError(f"the metadata speaks of the input {name}, the graph has {inputs}. Export the model again.")
 
 
 def _check_resize(resize: str, spec: ModelSpec, provider: str) -> None:

@@ -132,10 +132,11 @@ def _advice(device: str, ops: str) -> tuple[str, ...]:
 def _session(path: Path, providers: list[str], threads: int | None) -> Any:
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
     try:
-        return runtime.InferenceSession(os.fspath(path), options, providers=providers)
+        options.intra_op_num_threads = threads or usable_cores()
+        # Without its fallback, which would go on on the CPU and leave the provider's name standing.
+        return runtime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base
         raise ModelError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
 

@@ -18,7 +18,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clip_toolkit.errors import ImageError, ImageNotFoundError
 
@@ -57,6 +57,10 @@ def decode(source: ImageSource) -> NDArray[np.uint8]:
         return _rgb(_opened(source, name), name)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: is not an image in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: has too many pixels to be decoded safely. Shrink it first.") from error
     except Exception as error:  # Pillow's plugins raise anything on damaged files, from struct.error to SyntaxError
         raise ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?") from error
 

@@ -79,7 +79,10 @@ def _read_bytes(value: Any, where: str) -> bytes:
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise SpecError(f"{where}: {str(value)[:20]}... is too large a number") from error
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SpecError(f"{where}: expected {kind.__name__}, got {type(value).__name__} ({str(value)[:40]!r})")
     return value

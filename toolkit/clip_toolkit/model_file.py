@@ -13,12 +13,13 @@ from pathlib import Path
 from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
 from clip_toolkit.spec import SPEC_KEY, ModelSpec
 
+_LARGEST_TAG = 2**32 - 1
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
-_TENSOR_EXTERNAL = 1
 
 # For each message, the fields in which a tensor can hide, and the message each of them holds.
 _TENSOR_PATHS: dict[str, dict[int, str]] = {
@@ -93,7 +94,7 @@ def _metadata(data: mmap.mmap, model: Span) -> Iterator[tuple[str, str]]:
 def _refers_outside(data: mmap.mmap, message: Span, kind: str) -> bool:
     if kind == "tensor":
         return any(
-            number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value == _TENSOR_EXTERNAL)
+            number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)
             for number, value in _fields(data, message)
         )
     inner = _TENSOR_PATHS[kind]
@@ -113,8 +114,8 @@ def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, int | Span]]:
     while position < end:
         tag, position = _varint(data, position, end)
         number, wire_type = tag >> 3, tag & 7
-        if number == 0:
-            raise _WireError("field number 0")
+        if number == 0 or tag > _LARGEST_TAG:  # other readers cut a tag to 32 bits and would see another field
+            raise _WireError(f"field number {number}")
         if wire_type == _VARINT:
             value, position = _varint(data, position, end)
             yield number, value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -218,7 +219,7 @@ def _parsed(text: str) -> dict[str, Any]:
 def _check_version(data: dict[str, Any]) -> None:
     version = data.get("version")
     major = str(version).partition(".")[0]
-    if not isinstance(version, str) or not major.isdigit():
+    if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version):
         raise SpecError(f"spec: expected a version like {SPEC_VERSION}, got {version!r}. Export the model again.")
     if int(major) > int(SPEC_VERSION.partition(".")[0]):
         raise SpecError(
@@ -245,9 +246,12 @@ def _check(spec: ModelSpec) -> None:
         _require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
     _require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
     _require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
-    _require(len(rule.mean) == 3, "preprocessing.mean", "3 values", rule.mean)
+    _require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
+    finite = all(map(math.isfinite, (*rule.mean, *rule.std, rule.scale)))
+    _require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
     _require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
     _require(len(spec.labels) >= 1, "labels", "at least 1", spec.labels)
+    _require(len(set(spec.labels)) == len(spec.labels), "labels", "labels that differ", spec.labels)
     _require(
         spec.head.layers[-1:] == (len(spec.labels),), "head.layers", f"{len(spec.labels)} outputs", spec.head.layers
     )
