@@ -37,6 +37,8 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Name a file.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is no ordinary file, and would be replaced by one. Name another.")
     temporary = _temporary(path)
     try:
         temporary.touch()

@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 from clip_export.extra import require_export_extra
 from clip_toolkit.errors import ClipToolkitError
+from clip_toolkit.terminal import print_any_text
 from clip_toolkit.version import __version__
 
 
 def execute(program: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Run a command and return its exit code."""
     try:
+        print_any_text()
         require_export_extra()
         _quiet_libraries()
         return run(args)

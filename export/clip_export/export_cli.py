@@ -60,8 +60,11 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.atomic import check_writable
     from clip_export.exporting import export_classifier
     from clip_export.head_files import load_head
+    from clip_toolkit.errors import OutputError
 
     check_writable(args.output)
+    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
+        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
     head = load_head(args.head, args.activation)
     encoder = _encoder(args, head)
     spec = export_classifier(head, encoder, args.output, args.labels, _options(args))

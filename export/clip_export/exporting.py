@@ -92,6 +92,9 @@ def _checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] |
         raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")
     if len(labels) != layers[-1]:
         raise HeadError(f"the head has {layers[-1]} outputs, but {len(labels)} labels were given: {', '.join(labels)}")
+    undecodable = [label for label in labels if label.encode(errors="replace").decode() != label]
+    if undecodable:
+        raise HeadError(f"the label {undecodable[0]!r} is not valid Unicode text. Name the classes with --labels.")
     if len(set(labels)) != len(labels):
         raise HeadError(f"the labels must differ from each other, got {', '.join(labels)}")
     return labels

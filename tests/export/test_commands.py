@@ -169,6 +169,7 @@ def test_bad_data_encoder_and_output(photos: Path, checkpoint: Checkpoint, tmp_p
     assert "ending in .pt" in failed("clip-train", photos, *encoder, "--out", "head.bin", cwd=tmp_path)
     assert "device tpu" in failed("clip-train", photos, *encoder, "--device", "tpu", cwd=tmp_path)
     assert "no such head file" in failed("clip-export", "--head", "none.pt", cwd=tmp_path)
+    assert "no ordinary file" in failed("clip-export", "--head", "none.pt", "-o", "/dev/null", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

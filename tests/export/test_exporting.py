@@ -187,7 +187,13 @@ def test_a_single_output_is_refused(encoder: EncoderOf, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"), [(["a", "b"], "3 outputs, but 2 labels"), (["a", "b", "a"], "differ"), (None, "--labels")]
+    ("labels", "said"),
+    [
+        (["a", "b"], "3 outputs, but 2 labels"),
+        (["a", "b", "a"], "differ"),
+        (["a", "b", "\udce9"], "Unicode"),
+        (None, "--labels"),
+    ],
 )
 def test_labels_that_do_not_fit(encoder: EncoderOf, head_for: HeadFor, tmp_path: Path, labels: object, said: str):
     head = replace(head_for(encoder("clip")), labels=None)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,12 @@ def test_selftest(demo: Path, capsys: Captured, edited: Callable[..., Path]):
     broken = edited(lambda data: data["golden"][0]["logits"].reverse())
     assert main(["--selftest", str(broken)]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_terminal_that_lacks_the_letters_gets_escapes(image: str):
+    done = process(image, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "n\\xe4me.png" in done.stdout
 
 
 def test_errors_are_one_line_and_exit_code_1(tmp_path: Path):

@@ -12,6 +12,7 @@ from clip_toolkit.devices import DEVICES, RESIZES
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.locate import ENVIRONMENT_VARIABLE, Located, find_model
 from clip_toolkit.records import FORMATS, Record, lines, record
+from clip_toolkit.terminal import print_any_text
 from clip_toolkit.version import __version__
 
 
@@ -134,6 +135,7 @@ def _say(*messages: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors become one line on stderr and exit code 1."""
     args = parse_args(argv)
+    print_any_text()
     try:
         return run(args)
     except ClipToolkitError as error:
