@@ -26,17 +26,27 @@ def metadata(text: str, key: str = SPEC_KEY) -> bytes:
     return field(14, field(1, key.encode()) + field(2, text.encode()))
 
 
-GRAPH, NODE, INITIALIZER, ATTRIBUTE, FUNCTION = 7, 1, 5, 5, 25
+GRAPH, NODE, INITIALIZER, ATTRIBUTE, TRAINING, FUNCTION = 7, 1, 5, 5, 20, 25
 
-EXTERNAL_TENSOR = field(8, b"w") + field(13, field(1, b"location") + field(2, b"/etc/passwd")) + field(14, 1)
+LOCATION = field(13, field(1, b"location") + field(2, b"/etc/passwd"))
+EXTERNAL_TENSOR = field(8, b"w") + LOCATION + field(14, 1)
 
 EXTERNAL = {
     "initializer": field(GRAPH, field(INITIALIZER, EXTERNAL_TENSOR)),
     "constant node": field(GRAPH, field(NODE, field(ATTRIBUTE, field(5, EXTERNAL_TENSOR)))),
     "list of tensors": field(GRAPH, field(NODE, field(ATTRIBUTE, field(10, EXTERNAL_TENSOR)))),
     "nested graph": field(GRAPH, field(NODE, field(ATTRIBUTE, field(6, field(INITIALIZER, EXTERNAL_TENSOR))))),
+    "list of graphs": field(GRAPH, field(NODE, field(ATTRIBUTE, field(11, field(INITIALIZER, EXTERNAL_TENSOR))))),
     "sparse initializer": field(GRAPH, field(15, field(1, EXTERNAL_TENSOR))),
+    "sparse indices": field(GRAPH, field(15, field(2, EXTERNAL_TENSOR))),
+    "sparse attribute": field(GRAPH, field(NODE, field(ATTRIBUTE, field(22, field(1, EXTERNAL_TENSOR))))),
+    "list of sparse": field(GRAPH, field(NODE, field(ATTRIBUTE, field(23, field(1, EXTERNAL_TENSOR))))),
     "function": field(GRAPH, b"") + field(FUNCTION, field(7, field(ATTRIBUTE, field(5, EXTERNAL_TENSOR)))),
+    "default of a function": field(FUNCTION, field(11, field(5, EXTERNAL_TENSOR))),
+    "training start": field(TRAINING, field(1, field(INITIALIZER, EXTERNAL_TENSOR))),
+    "training step": field(TRAINING, field(2, field(INITIALIZER, EXTERNAL_TENSOR))),
+    "location without a flag": field(GRAPH, field(INITIALIZER, LOCATION)),
+    "flag without a location": field(GRAPH, field(INITIALIZER, field(14, 1))),
 }
 """Where a reference to another file can hide."""
 

@@ -3,7 +3,9 @@
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit import Classifier, ImageError, ModelError, Prediction, load
+from clip_toolkit.devices import CPU, OpenSession
+from clip_toolkit.preprocess import normalise
 
 Pixels = NDArray[np.uint8]
 
@@ -31,6 +35,13 @@ def same(first: Prediction, second: Prediction, tolerance: float = 1e-5) -> bool
     return all(
         np.allclose(getattr(first, name), getattr(second, name), atol=tolerance)
         for name in ("probabilities", "logits", "embedding")
+    )
+
+
+def fake_session(classifier: Classifier, source: str, run: Callable[..., object]) -> SimpleNamespace:
+    """A session with the interface of the built-in model, another input name, and a run of the test's own."""
+    return SimpleNamespace(
+        run=run, get_inputs=lambda: [SimpleNamespace(name=source)], get_outputs=classifier._session.get_outputs
     )
 
 
@@ -176,3 +187,36 @@ def test_an_endless_strip_is_named(classifier: Classifier, tmp_path: Path):
     Image.new("RGB", (1, 2000)).save(path)
     with pytest.raises(ImageError, match=r"strip\.png.*1x2000"):
         classifier.predict(path)
+
+
+def test_equal_probabilities_keep_the_order_of_the_labels():
+    labels = tuple(f"label {i}" for i in range(100))
+    pairs = np.tile(np.array([0.005, 0.015], np.float32), 50)
+    top = [score.label for score in Prediction(labels, pairs, pairs, pairs, CPU).top(100)]
+    assert top == [*labels[1::2], *labels[::2]]
+
+
+def test_files_that_take_pixel_values_get_normalised_pixels_of_their_size(classifier: Classifier, pixels: Pixels):
+    spec = replace(classifier.spec, input="pixels")
+    given = []
+
+    def run(_: list[str], feeds: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        given.append(feeds)
+        return [np.ones((1, len(spec.labels)), np.float32)] * 2 + [np.ones((1, spec.encoder.dim), np.float32)]
+
+    wants_pixels = Classifier(spec, OpenSession(fake_session(classifier, "pixel_values", run), CPU, ()))
+    wants_pixels.predict(pixels)
+    assert list(given[0]) == ["pixel_values"]
+    expected = normalise(classifier.pixels(pixels)[None], spec.preprocessing)
+    assert np.array_equal(given[0]["pixel_values"], expected)
+    size = spec.preprocessing.size
+    with pytest.raises(ImageError, match=f"takes {size}x{size} only, got {size + 1}x{size}"):
+        wants_pixels.run(np.zeros((1, size, size + 1, 3), np.uint8))
+
+
+def test_a_network_that_fails_is_a_model_error(classifier: Classifier, pixels: Pixels):
+    def run(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(ModelError, match=f"{CPU}: out of memory"):
+        Classifier(classifier.spec, OpenSession(fake_session(classifier, "image", run), CPU, ())).predict(pixels)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clip_toolkit
+from clip_toolkit import classifier as classifier_module
+from clip_toolkit import cli
 from clip_toolkit.cli import main
 from clip_toolkit.model_file import read_spec
 
@@ -66,6 +69,7 @@ def test_a_bad_image_does_not_stop_the_others(image: str, tmp_path: Path):
     assert done.returncode == 1
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["error"] is None for record in records] == [True, False, False, True]
+    assert all(list(record) == KEYS for record in records)
     assert records[1]["label"] is None
     assert records[1]["top"] == []
     assert "bad.jpg" in done.stderr
@@ -171,6 +175,100 @@ def test_a_reader_that_leaves_early_is_no_error_of_ours(image: str):
         errors = running.stderr.read()
     assert "Traceback" not in errors
     assert "BrokenPipe" not in errors
+
+
+def test_labels_with_commas_quotes_and_line_ends_survive_every_format(
+    image: str, edited: Callable[..., Path], capsys: Captured
+):
+    def change(data: dict[str, Any]) -> None:
+        data["labels"] = [f'a, "{i}"\nb' for i in range(len(data["labels"]))]
+
+    model = edited(change)
+    arguments = [image, "--model", str(model), "--device", "cpu", "--format"]
+    expected = clip_toolkit.load(model, device="cpu").predict(image).label
+    outputs = {}
+    for form in ("json", "jsonl", "csv"):
+        assert main([*arguments, form]) == 0
+        outputs[form] = capsys.readouterr().out
+    assert json.loads(outputs["json"])[0]["label"] == expected
+    assert json.loads(outputs["jsonl"])["label"] == expected
+    assert outputs["jsonl"].count("\n") == 1
+    (row,) = csv.DictReader(io.StringIO(outputs["csv"], newline=""))
+    assert row["label"] == expected
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
+def test_nothing_but_bad_images(form: str, capsys: Captured):
+    assert main(["missing.jpg", "--format", form]) == 1
+    captured = capsys.readouterr()
+    assert "missing.jpg" in captured.err
+    assert ("missing.jpg" in captured.out) == (form != "table")
+
+
+def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured):
+    opened, batches = [], []
+    load, predict_many = classifier_module.load, clip_toolkit.Classifier.predict_many
+
+    def spied_load(*arguments: object) -> clip_toolkit.Classifier:
+        opened.append(arguments[1:])
+        return load(*arguments)
+
+    def spied_many(self, images: list[str], batch_size: int, errors: str) -> object:
+        batches.append(batch_size)
+        return predict_many(self, images, batch_size, errors)
+
+    monkeypatch.setattr(classifier_module, "load", spied_load)
+    monkeypatch.setattr(clip_toolkit.Classifier, "predict_many", spied_many)
+    assert main([image, "--device", "cpu", "--threads", "1", "--resize", "graph", "--batch-size", "3"]) == 0
+    assert opened == [("cpu", 1, "graph")]
+    assert batches == [3]
+    assert "CPU" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--threads"])
+def test_numbers_beyond_any_machine_are_usage_errors(option: str):
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse_args([option, "1" + "0" * 25, "a.jpg"])  # parsed and no more: nothing must start so many threads
+    assert stopped.value.code == 2
+
+
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Captured):
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    assert main(["a.jpg"]) == 130
+    assert capsys.readouterr().err == "clip-infer: interrupted\n"
+
+
+def test_usage_errors_do_not_name_our_functions(capsys: Captured):
+    with pytest.raises(SystemExit):
+        main(["--top-k", "many", "a.jpg"])
+    assert "_positive" not in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_hold_a_name_is_no_crash(pixels: NDArray[np.uint8], tmp_path: Path):
+    Image.fromarray(pixels).save(tmp_path / "snow \u2603.png")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = process("snow \u2603.png", cwd=tmp_path, env=environment)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+def test_a_full_disk_is_one_line_and_exit_code_1(image: str):
+    command = [sys.executable, "-m", "clip_toolkit.cli", image, "--format", "jsonl", "--device", "cpu"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "clip-infer: " in done.stderr
+
+
+def test_version(capsys: Captured):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"clip-infer {clip_toolkit.__version__}\n"
 
 
 def test_public_names():

@@ -100,3 +100,54 @@ def test_cores_follow_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for text, cores in [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)]:
         quota.write_text(text)
         assert usable_cores() == cores
+
+
+def test_advice_is_not_given_where_the_file_needs_none(edited, pretend):
+    pretend([OPENVINO, CPU], [OPENVINO])
+    assert load(edited(lambda data: data.update(ops="standard")), device="openvino").notes == ()
+
+
+@pytest.mark.parametrize("provider", [CUDA, "CoreMLExecutionProvider", "DmlExecutionProvider"])
+def test_a_provider_that_raises_fails_by_name_and_falls_back_by_auto(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+):
+    real = onnxruntime.InferenceSession
+
+    def session(path: object, options: object, providers: list[str], **_: object) -> object:
+        if provider in providers:
+            raise RuntimeError("no driver\nand a long trace")
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    (device,) = (name for name, value in devices.PROVIDERS.items() if value == provider)
+    with pytest.raises(ModelError, match="no driver"):
+        load(demo, device=device)
+    classifier = load(demo)
+    (note,) = classifier.notes
+    assert "no driver" in note
+    assert "\n" not in note
+    assert classifier.provider == CPU
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+@pytest.mark.parametrize(("threads", "expected"), [(3, 3), (None, 5)])
+def test_threads_reach_the_session(  # the sessions are not opened: no threads are started
+    demo: Path, monkeypatch: pytest.MonkeyPatch, device: str, threads: int | None, expected: int
+):
+    asked = []
+
+    real = onnxruntime.InferenceSession
+
+    def session(path: object, options: onnxruntime.SessionOptions, providers: list[str], **_: object) -> object:
+        asked.append(options.intra_op_num_threads)
+        opened = real(path, onnxruntime.SessionOptions(), providers=[CPU])
+        return SimpleNamespace(
+            get_providers=lambda: providers, get_inputs=opened.get_inputs, get_outputs=opened.get_outputs
+        )
+
+    monkeypatch.setattr(devices, "usable_cores", lambda: 5)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    load(demo, device=device, threads=threads)
+    assert asked == [expected]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from clip_toolkit import ImageError, ImageNotFoundError, decode, images
 
@@ -62,6 +62,7 @@ def test_alpha_is_composited_over_white():
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 128]]], np.uint8)
     assert decode(encoded(Image.fromarray(rgba)))[0].tolist() == [[10, 20, 30], [255, 255, 255], [127, 127, 127]]
     assert decode(encoded(Image.new("LA", (2, 1), (0, 0))))[0, 0].tolist() == [255, 255, 255]
+    assert decode(encoded(Image.new("LA", (2, 1), (60, 128))))[0, 0].tolist() == [157, 157, 157]
 
 
 def test_palette_with_and_without_transparency():
@@ -133,6 +134,8 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyP
         np.zeros((1, 4, 4, 3), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0, 3), np.uint8),
+        np.zeros((4, 4, 3), bool),
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
@@ -145,3 +148,45 @@ def test_arrays_of_another_kind_are_refused_with_what_they_are(array: NDArray[np
 def test_other_types_are_refused(source: object):
     with pytest.raises(ImageError, match="expected a path"):
         decode(source)
+
+
+def test_wider_integers_are_cut_to_sixteen_bits():
+    values = np.array([[-5, 257, 70_000]], np.int32)
+    assert decode(Image.fromarray(values))[0, :, 0].tolist() == [0, 1, 255]
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_composited_over_white():
+    values = np.array([[0, 257, 65535]], np.uint16)
+    assert decode(encoded(Image.fromarray(values), transparency=257))[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_a_pillow_image_without_pixels_is_refused():
+    with pytest.raises(ImageError, match="0x5"):
+        decode(Image.new("RGB", (0, 5)))
+
+
+def test_postscript_starts_no_other_program(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    with pytest.raises(ImageError):
+        decode(BAD["postscript"])
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "postscript"])
+def test_messages_speak_of_the_file_and_not_of_our_objects(name: str, tmp_path: Path):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(BAD[name])
+    with pytest.raises(ImageError) as caught:
+        decode(path)
+    assert "object at 0x" not in str(caught.value)
+
+
+def test_our_limit_decides_and_not_pillows_warning(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # above it Pillow warns, above its double it refuses
+    assert decode(PNG).shape == (64, 64, 3)
+
+
+def test_what_pillow_refuses_as_too_large_gets_our_remedy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    monkeypatch.setattr(images, "MAX_PIXELS", 128)
+    with pytest.raises(ImageError, match="Shrink it first"):
+        decode(PNG)

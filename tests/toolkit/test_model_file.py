@@ -71,3 +71,13 @@ def test_a_graph_that_onnxruntime_refuses(demo: Path, tmp_path: Path):
     spec = read_spec(demo).to_json()
     with pytest.raises(ModelError, match="ONNX Runtime cannot open it"):
         load(write(tmp_path / "m.onnx", field(1, 10) + field(GRAPH, field(2, b"empty")) + metadata(spec)), device="cpu")
+
+
+def test_metadata_that_is_no_text(demo: Path, tmp_path: Path):
+    with pytest.raises(ModelError, match="expected an ONNX file"):
+        read_spec(write(tmp_path / "m.onnx", demo.read_bytes() + field(14, field(1, b"\xff\xfe"))))
+
+
+def test_a_path_that_no_file_can_have():
+    with pytest.raises(ModelError):
+        read_spec("a\0b.onnx")

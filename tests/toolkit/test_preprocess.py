@@ -73,3 +73,19 @@ def test_normalise_follows_its_formula(pixels: NDArray[np.uint8]):
     assert (values.dtype, values.shape) == (np.float32, (1, 3, 60, 90))
     expected = (pixels.astype(np.float64) / 255 - (0.5, 0.4, 0.3)) / (0.25, 0.26, 0.27)
     np.testing.assert_allclose(values[0].transpose(1, 2, 0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spare", [3, 7, 11])
+def test_the_crop_of_a_tall_and_of_a_wide_picture_is_rounded_down(spare: int):
+    line = np.arange(20 + spare, dtype=np.uint8)
+    kept = line[spare // 2 : spare // 2 + 20]
+    wide = np.broadcast_to(line[None, :, None], (20, 20 + spare, 3)).copy()
+    assert np.array_equal(preprocess(wide, rule(resize=20, size=20))[0, :, 0], kept)
+    assert np.array_equal(preprocess(wide.transpose(1, 0, 2).copy(), rule(resize=20, size=20))[:, 0, 0], kept)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1)])
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+def test_sides_of_one_pixel(shape: tuple[int, int], mode: str):
+    image = np.full((*shape, 3), 90, np.uint8)
+    assert np.array_equal(preprocess(image, rule(mode, 16, 16)), np.full((16, 16, 3), 90))

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
+from clip_toolkit.devices import OpenSession
+from clip_toolkit.model_file import read_spec
+from clip_toolkit.selftest import OTHER_PROVIDER_FACTOR, TOLERANCES
 
 Edited = Callable[..., Path]
 
@@ -28,6 +31,17 @@ def test_tampered_numbers_fail_without_a_crash(edited: Edited, output: str):
 
     failed = {drift.output for drift in selftest(load(edited(change), device="cpu")) if not drift.passed}
     assert failed == {output}
+
+
+def test_drift_of_probabilities_is_absolute(edited: Edited):
+    def halve(data: dict[str, Any]) -> None:
+        for vector in data["golden"]:
+            vector["probabilities"] = [value / 2 for value in vector["probabilities"]]
+
+    highest = max(max(vector.probabilities) for vector in read_spec(edited(lambda _: None)).golden)
+    drifts = selftest(load(edited(halve), device="cpu"))
+    (drift,) = (d.drift for d in drifts if (d.path, d.output) == ("pillow", "probabilities"))
+    assert drift == pytest.approx(highest / 2, abs=1e-3)
 
 
 def test_a_tampered_picture_fails(edited: Edited):
@@ -56,3 +70,10 @@ def test_nan_does_not_pass(demo: Path, monkeypatch: pytest.MonkeyPatch):
     run = classifier.run
     monkeypatch.setattr(classifier, "run", lambda image: Outputs(*(values * np.nan for values in run(image))))
     assert not any(drift.passed for drift in selftest(classifier))
+
+
+def test_other_providers_may_drift_further_and_do_not_resize(classifier: Classifier):
+    elsewhere = Classifier(classifier.spec, OpenSession(classifier._session, "CUDAExecutionProvider", ()))
+    drifts = selftest(elsewhere)
+    assert {drift.path for drift in drifts} == {"pillow"}
+    assert {drift.tolerance for drift in drifts} == {TOLERANCES["pillow"] * OTHER_PROVIDER_FACTOR}

@@ -65,15 +65,20 @@ WRONG = {
     "input": "video",
     "ops": "fast",
     "temperature": 0,
-    "preprocessing.scale": int("9" * 400),
     "golden": [{}],
-    "version": 1,
+    "preprocessing.long_edge": "round",
+    "preprocessing.exif": "ignore",
+    "preprocessing.scale": True,
+    "head.activation": 1,
+    "tools": {"onnx": 1},
+    "parity": [],
+    "parity.cross_check": {"other": 3},
 }
 
 
 @pytest.mark.parametrize(("path", "value"), WRONG.items(), ids=WRONG.keys())
 def test_each_wrong_field_is_named(edited: Edited, path: str, value: object):
-    with pytest.raises(SpecError, match=path.rpartition(".")[2]):
+    with pytest.raises(SpecError, match=rf"edited\.onnx: spec\.{path}\b"):
         read_spec(edited(put(path, value)))
 
 
@@ -110,3 +115,41 @@ def test_endless_metadata_is_refused(demo: Path, monkeypatch: pytest.MonkeyPatch
 def test_numbers_survive_as_they_are(demo: Path):
     spec = read_spec(demo)
     assert json.loads(spec.to_json())["golden"][0]["logits"] == list(spec.golden[0].logits)
+
+
+def ascii_id(value: object) -> str:
+    return ascii(value)[:12]
+
+
+@pytest.mark.parametrize("version", [None, 1, "", "one", "\u00b2", "9" * 5000], ids=ascii_id)
+def test_what_is_no_version_is_refused(edited: Edited, version: object):
+    with pytest.raises(SpecError, match=r"spec: .*version"):
+        read_spec(edited(put("version", version)))
+
+
+NUMBERS = ["temperature", "head.dropout", "preprocessing.scale"]
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400], ids=["nan", "inf", "huge"])
+def test_numbers_that_are_none_are_refused(edited: Edited, path: str, value: float):
+    with pytest.raises(SpecError, match=path.rpartition(".")[2]):
+        read_spec(edited(put(path, value)))
+
+
+def test_labels_head_and_encoder_must_fit(edited: Edited):
+    def no_labels(data: dict[str, Any]) -> None:
+        data["labels"] = []
+        data["head"]["layers"][-1] = 0
+
+    def another_encoder(data: dict[str, Any]) -> None:
+        data["encoder"]["dim"] += 1
+
+    for change, said in [(no_labels, "labels"), (another_encoder, r"head\.layers: .* inputs")]:
+        with pytest.raises(SpecError, match=rf"spec\.{said}"):
+            read_spec(edited(change))
+
+
+def test_base64_beyond_ascii_is_named(edited: Edited):
+    with pytest.raises(SpecError, match=r"golden\[0\]\.png: expected base64"):
+        read_spec(edited(lambda data: data["golden"][0].update(png="\u00e9")))

@@ -15,6 +15,8 @@ from clip_toolkit.records import FORMATS, Record, lines, record
 from clip_toolkit.terminal import print_any_text
 from clip_toolkit.version import __version__
 
+_MOST = 1024  # threads, images a run, labels an image: beyond it lies a typing error, not a machine
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; usage errors exit with code 2."""
@@ -58,9 +60,9 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {_MOST}, got {text!r}")
     return number
 
 
@@ -146,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has left: nothing more to say
         sys.stdout = None
+        return 1
+    except OSError as error:
+        sys.stdout = None
+        _say(f"the output cannot be written ({error.strerror})")
         return 1
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+import warnings
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -39,6 +41,8 @@ MAX_PIXELS = 178_956_970
 
 _WHITE_16 = 65535
 
+_PILLOW_WARNINGS = threading.Lock()  # catching warnings changes the state of the whole process
+
 
 def decode(source: ImageSource) -> NDArray[np.uint8]:
     """Decode any image source by the rule above.
@@ -60,7 +64,7 @@ def decode(source: ImageSource) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: is not an image in a known format") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: has too many pixels to be decoded safely. Shrink it first.") from error
+        raise ImageError(f"{name}: more than {MAX_PIXELS} pixels. Shrink it first.") from error
     except Exception as error:  # Pillow's plugins raise anything on damaged files, from struct.error to SyntaxError
         raise ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?") from error
 
@@ -85,7 +89,9 @@ def _opened(source: str | os.PathLike[str] | bytes | IO[bytes] | Image.Image, na
         source = io.BytesIO(source)
     if not hasattr(source, "read"):
         raise ImageError(f"{name}: expected a path, bytes, a binary file, a Pillow image or a uint8 array")
-    image = Image.open(source, formats=_registered_formats())
+    with _PILLOW_WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+        image = Image.open(source, formats=_registered_formats())
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS} pixels. Shrink it first.")
     return image
@@ -122,6 +128,8 @@ def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).clip(0, _WHITE_16).astype(np.uint32)
+    if "transparency" in image.info:
+        values = np.where(values == image.info["transparency"], _WHITE_16, values)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 

@@ -7,8 +7,8 @@ written by a newer minor version still reads.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
+import math
 import types
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -73,16 +73,23 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
 def _read_bytes(value: Any, where: str) -> bytes:
     try:
         return base64.b64decode(_typed(str, value, where), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or characters beyond ASCII
         raise SpecError(f"{where}: expected base64, got {str(value)[:20]!r}") from error
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise SpecError(f"{where}: {str(value)[:20]}... is too large a number") from error
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _finite(value, where)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SpecError(f"{where}: expected {kind.__name__}, got {type(value).__name__} ({str(value)[:40]!r})")
     return value
+
+
+def _finite(value: float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"{where}: expected a finite number, got {number}")
+    return number

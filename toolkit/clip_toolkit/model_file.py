@@ -55,6 +55,10 @@ def read_spec(path: str | Path) -> ModelSpec:
         ) from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except ModelError:
+        raise
+    except ValueError as error:  # a null byte in the path
+        raise ModelError(f"{path}: cannot be read ({error})") from error
 
 
 def _mapped(descriptor: int, path: Path) -> mmap.mmap:

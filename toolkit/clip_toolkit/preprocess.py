@@ -1,7 +1,7 @@
 """Preprocessing with Pillow, bit for bit what the transformers image processors (Pillow backend) do.
 
-The exported graph holds the same steps as operators. This path serves execution providers whose resize is not
-faithful, and is the reference that the graph's resize is measured against.
+The exported graph holds the same steps as operators, for apps without Pillow. The Python runtime takes this path, and
+the graph's resize is measured against it.
 
 A resize has two passes with rounding between them, so that their order shows. Pillow resized horizontally first up to
 version 12; since 13 it takes the vertical pass first for images that lose much more height than width

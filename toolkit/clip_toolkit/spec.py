@@ -131,7 +131,7 @@ class ParityReceipt:
     tolerance: float
     pillow: Differences
     graph: Differences | None = None
-    cross_check: dict[str, Any] = field(default_factory=dict)
+    cross_check: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
