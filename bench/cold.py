@@ -1,13 +1,18 @@
-"""One picture in a fresh process: what a user waits for who calls a command once."""
+"""One picture in a fresh process: what a user waits for who calls a command once.
+
+Run as a program of its own, ``cold.py FOLDER``: the kernel counts a parent's memory as its child's peak, so that the
+parent has to be small.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -60,6 +65,12 @@ def measure_cold(folder: Path) -> list[Cold]:
     ]
 
 
+def measure_apart(folder: Path) -> list[Cold]:
+    """`measure_cold` from a small process."""
+    done = subprocess.run([sys.executable, __file__, str(folder)], check=True, capture_output=True, text=True)
+    return [Cold(**row) for row in json.loads(done.stdout)]
+
+
 def _process(command: list[str]) -> tuple[float, int]:
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -68,3 +79,7 @@ def _process(command: list[str]) -> tuple[float, int]:
     if process.returncode:
         raise RuntimeError(f"failed with {process.returncode}: {command}")
     return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(row) for row in measure_cold(Path(sys.argv[1]))]))

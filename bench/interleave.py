@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Timing:
 
 _TURN = 1.0  # seconds of a turn that are aimed at
 _MOST_RUNS = 6
+_REST = 0.2  # seconds between turns, until the threads of the last contender have stopped spinning
 
 
 def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int) -> list[Timing]:
@@ -58,6 +60,7 @@ def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int)
     for _ in range(rounds):
         for worker, taken in zip(workers, times, strict=True):
             assert worker.stdin is not None
+            time.sleep(_REST)
             worker.stdin.write(f"{runs}\n")
             worker.stdin.flush()
             taken.append(statistics.median(json.loads(_line(worker))))

@@ -7,7 +7,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from cold import measure_cold
+from cold import measure_apart
 from contenders import contenders
 from encoders import SUBJECTS
 from interleave import Timing, measure
@@ -45,7 +45,7 @@ def main() -> None:
             timings[subject.title] += rows
             for row in rows:
                 print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
-    cold = measure_cold(_folder("b32")) if "b32" in args.only else []
+    cold = measure_apart(_folder("b32")) if "b32" in args.only else []
     args.out.write_text(render(timings, measure_resize(threads), cold), encoding="utf-8")
     print(f"wrote {args.out}")
 
