@@ -1,4 +1,4 @@
-"""The operators that have more than one spelling in ONNX: attention and QuickGELU.
+"""The operators that have more than one spelling in ONNX: attention and SiLU.
 
 `STANDARD` is plain PyTorch: it runs eagerly, and its export uses standard ONNX alone. `FUSED` exports single
 ``com.microsoft`` operators, which ONNX Runtime (also for Node and the web) runs faster; it cannot run eagerly.
@@ -13,9 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-QUICK_GELU_ALPHA = 1.702
-"""Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of https://arxiv.org/abs/1606.08415."""
-
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -26,23 +23,23 @@ class Operators:
     Attributes:
         name: ``standard`` or ``ort``, as in `clip_toolkit.spec.ModelSpec.ops`.
         attention: query ``[batch, n, dim]``, key and value ``[batch, m, dim]``, heads; returns ``[batch, n, dim]``.
-        quick_gelu: elementwise.
+        silu: ``x * sigmoid(x)``, elementwise.
     """
 
     name: str
     attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
-    quick_gelu: Activation
+    silu: Activation
 
     def activation(self, name: str) -> Activation:
-        """The activation that a transformers config calls ``name``.
+        """The activation of a name in `ACTIVATIONS`.
 
         Raises:
-            KeyError: it is none of `ACTIVATIONS`.
+            KeyError: there is none of this name.
         """
-        return {"quick_gelu": self.quick_gelu, "gelu": functional.gelu, "gelu_pytorch_tanh": _tanh_gelu}[name]
+        return {"silu": self.silu, "gelu": functional.gelu, "gelu_pytorch_tanh": _tanh_gelu}[name]
 
 
-ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
+ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
 
 
 def _tanh_gelu(x: Tensor) -> Tensor:
@@ -58,16 +55,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return (weights @ split(value)).transpose(1, 2).reshape(-1, query.shape[1], query.shape[2])
 
 
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(QUICK_GELU_ALPHA * x)
-
-
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return _symbolic("MultiHeadAttention", (query, key, value), query, num_heads=heads)
 
 
-def _fused_quick_gelu(x: Tensor) -> Tensor:
-    return _symbolic("QuickGelu", (x,), x, alpha=QUICK_GELU_ALPHA)
+def _fused_silu(x: Tensor) -> Tensor:
+    return _symbolic("QuickGelu", (x,), x, alpha=1.0)  # for which the operator skips its multiplication
 
 
 def _symbolic(name: str, inputs: tuple[Tensor, ...], like: Tensor, **attributes: float) -> Tensor:
@@ -76,7 +69,7 @@ def _symbolic(name: str, inputs: tuple[Tensor, ...], like: Tensor, **attributes:
     )
 
 
-STANDARD = Operators("standard", _attention, _quick_gelu)
-FUSED = Operators("ort", _fused_attention, _fused_quick_gelu)
+STANDARD = Operators("standard", _attention, functional.silu)
+FUSED = Operators("ort", _fused_attention, _fused_silu)
 OPERATORS = {operators.name: operators for operators in (FUSED, STANDARD)}
 """By the name that ``clip-export --ops`` takes."""

@@ -11,12 +11,18 @@ import torch
 from torch import Tensor
 
 from clip_export.encoder import Encoder
-from clip_export.operators import ACTIVATIONS, STANDARD, Operators
+from clip_export.operators import STANDARD, Operators
 from clip_export.vit import VisionTransformer, ViTConfig
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec import Preprocessing
 
 Weights = dict[str, Tensor]
+
+_ACTIVATIONS = {"quick_gelu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
+"""What transformers configs call an activation, and which of `clip_export.operators.ACTIVATIONS` computes it."""
+
+QUICK_GELU_SLOPE = 1.702
+"""Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of https://arxiv.org/abs/1606.08415."""
 
 _NOTHING_TO_FOLD = Preprocessing("squash", 0, 0, "bicubic", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=1.0)
 
@@ -28,7 +34,7 @@ def canonical_vit(
 
     Args:
         encoder: the encoder.
-        operators: spelling of attention and QuickGELU.
+        operators: spelling of attention and SiLU.
         takes_pixel_values: expect normalised ``pixel_values`` and fold nothing into the patch convolution.
 
     Raises:
@@ -41,9 +47,10 @@ def canonical_vit(
 
 def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
     config, family, projection = encoder.tower.config, encoder.family, encoder.projection
-    if config.hidden_act not in ACTIVATIONS:
+    if config.hidden_act not in _ACTIVATIONS:
         raise EncoderError(
-            f"{encoder.id}: activation {config.hidden_act!r} is not supported. Supported are: {', '.join(ACTIVATIONS)}."
+            f"{encoder.id}: activation {config.hidden_act!r} is not supported. "
+            f"Supported are: {', '.join(_ACTIVATIONS)}."
         )
     return ViTConfig(
         size=config.image_size,
@@ -52,7 +59,7 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
         heads=config.num_attention_heads,
         hidden=config.intermediate_size,
         depth=config.num_hidden_layers,
-        activation=config.hidden_act,
+        activation=_ACTIVATIONS[config.hidden_act],
         eps=config.layer_norm_eps,
         pooling=family.pooling,
         pre_norm=family.pre_norm,
@@ -70,6 +77,8 @@ def _weights(encoder: Encoder, takes_pixel_values: bool) -> Weights:
     last = encoder.tower.config.num_hidden_layers - 1
     for i in range(last + 1):
         block = _block(_below(source, f"encoder.layers.{i}."))
+        if encoder.tower.config.hidden_act == "quick_gelu":
+            block |= _folded_slope(block)
         if i == last and encoder.family.pooling == "class":
             block = _query_apart(block)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
@@ -143,6 +152,15 @@ def _block(block: Weights) -> Weights:
         for kind in ("weight", "bias")
     }
     return packed | _renamed(block, _BLOCK_NAMES | {"self_attn.out_proj": "out"})
+
+
+def _folded_slope(block: Weights) -> Weights:
+    """QuickGELU as SiLU: with y = 1.702 x, ``x * sigmoid(1.702 x)`` is ``y * sigmoid(y) / 1.702``."""
+    return {
+        "fc1.weight": block["fc1.weight"] * QUICK_GELU_SLOPE,
+        "fc1.bias": block["fc1.bias"] * QUICK_GELU_SLOPE,
+        "fc2.weight": block["fc2.weight"] / QUICK_GELU_SLOPE,
+    }
 
 
 def _query_apart(block: Weights) -> Weights:
