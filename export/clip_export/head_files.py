@@ -52,6 +52,19 @@ class EncoderReference:
 
 
 @dataclass(frozen=True)
+class DataReference:
+    """Where the images are that a head was trained on.
+
+    Attributes:
+        folder: absolute path of the data folder.
+        held_out: files that it was not trained on, relative to ``folder``, with slashes.
+    """
+
+    folder: str
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedHead:
     """A head and what is known of it. A notebook's state_dict knows neither encoder nor labels.
 
@@ -60,12 +73,14 @@ class TrainedHead:
         encoder: the encoder it was trained on, or None.
         labels: class names in the order of its outputs, or None.
         training: summary of the training, for people.
+        data: the images it was trained on, or None.
     """
 
     module: VLMtoMLP
     encoder: EncoderReference | None = None
     labels: tuple[str, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    data: DataReference | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class _Description:
     encoder: EncoderReference
     labels: tuple[str, ...]
     training: dict[str, Any]
+    data: DataReference | None = None
 
 
 def save_head(head: TrainedHead, path: Path) -> None:
@@ -90,7 +106,9 @@ def save_head(head: TrainedHead, path: Path) -> None:
     check_suffix(path)
     if head.encoder is None or head.labels is None:
         raise HeadError("head: cannot be saved without its encoder and labels")
-    description = _Description(_FORMAT, _FORMAT_VERSION, head.module.spec, head.encoder, head.labels, head.training)
+    description = _Description(
+        _FORMAT, _FORMAT_VERSION, head.module.spec, head.encoder, head.labels, head.training, head.data
+    )
     text = json.dumps(asdict(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
     content = save(weights, metadata={_FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
@@ -144,7 +162,7 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         if isinstance(error, HeadError):
             raise
         raise HeadError(f"{path}: the head file is damaged ({error}). Train it again.") from error
-    return TrainedHead(module.eval(), description.encoder, description.labels, description.training)
+    return TrainedHead(module.eval(), description.encoder, description.labels, description.training, description.data)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.atomic import check_writable
     from clip_export.encoder import Encoder
-    from clip_export.head_files import EncoderReference, TrainedHead, check_suffix, save_head
+    from clip_export.head_files import DataReference, EncoderReference, TrainedHead, check_suffix, save_head
     from clip_export.image_folder import read_image_folder
 
     check_suffix(args.out)
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     encoder = Encoder.from_pretrained(args.encoder, args.revision, args.feature or "pooled")
     print(f"{len(folder.files)} files in {len(folder.classes)} classes; encoder {args.encoder}, {encoder.dim} wide")
     features = _features(encoder, folder, _device(args.device), args.batch_size)
-    head, last, counts = _train(features, folder, _options(args), args.val_fraction)
+    head, last, (train, validation) = _train(features, folder, _options(args), args.val_fraction)
     summary = {
         "images": len(features.kept),
         "skipped": len(features.errors),
-        "train": counts[0],
-        "validation": counts[1],
+        "train": len(train),
+        "validation": len(validation),
         "epochs": args.epochs,
         "learning rate": args.lr,
         "seed": args.seed,
@@ -70,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
         "validation accuracy": round(last.val_accuracy, 4),
     }
     reference = EncoderReference(_portable_id(args.encoder), encoder.revision, encoder.feature)
-    save_head(TrainedHead(head, reference, folder.classes, summary), args.out)
-    print(f"validation accuracy {last.val_accuracy:.1%} on {counts[1]} images, training {last.train_accuracy:.1%}")
+    held_out = [folder.files[features.kept[row]].relative_to(args.data).as_posix() for row in validation]
+    data = DataReference(str(args.data.resolve()), tuple(held_out))
+    save_head(TrainedHead(head, reference, folder.classes, summary, data), args.out)
+    print(
+        f"validation accuracy {last.val_accuracy:.1%} on {len(validation)} images, training {last.train_accuracy:.1%}"
+    )
     print(f"wrote {args.out}")
     return 0
 
@@ -123,7 +127,7 @@ def _features(encoder: Encoder, folder: ImageFolder, device: str, batch_size: in
 
 def _train(
     features: Features, folder: ImageFolder, options: TrainingOptions, fraction: float
-) -> tuple[VLMtoMLP, Epoch, tuple[int, int]]:
+) -> tuple[VLMtoMLP, Epoch, tuple[list[int], list[int]]]:
     import torch
 
     from clip_export.image_folder import require_every_class, stratified_split
@@ -142,7 +146,7 @@ def _train(
             options,
             lambda epoch: advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_accuracy:.1%}"),
         )
-    return head, last, (len(train), len(validation))
+    return head, last, (train, validation)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
