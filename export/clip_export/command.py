@@ -47,6 +47,14 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """An argument type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be at least 0 and at most 1")
+    return value
+
+
 def seed(text: str) -> int:
     """An argument type: what both NumPy and PyTorch take for a seed."""
     value = int(text)
@@ -79,5 +87,5 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+    for name in ("torch.onnx", "onnxscript", "onnx_ir", "onnxruntime.quantization"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, execute
+from clip_export.quantize_cli import add_quantization_arguments, check_quantization_arguments, quantization_receipt
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
-    from clip_export.head_files import TrainedHead
+    from clip_export.head_files import DataReference, TrainedHead
     from clip_toolkit.spec import Differences, ModelSpec
 
 PROGRAM = "clip-export"
@@ -51,14 +52,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="ONNX Runtime's fused operators, or standard ONNX alone for OpenVINO, TensorRT and CoreML (%(default)s)",
     )
     parser.add_argument("--cross-check", choices=("optimum",), help="compare with a second exporter's file, too")
+    add_quantization_arguments(parser)
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_quantization_arguments(parser, args)
+    return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
     from clip_export.atomic import check_writable
-    from clip_export.exporting import export_classifier
+    from clip_export.exporting import checked_labels, export_classifier
     from clip_export.head_files import load_head
     from clip_toolkit.errors import OutputError
 
@@ -67,8 +71,13 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
     head = load_head(args.head, args.activation)
     encoder = _encoder(args, head)
-    spec = export_classifier(head, encoder, args.output, args.labels, _options(args))
+    labels = checked_labels(head, encoder, args.labels)
+    options = _options(args, labels, encoder, head.data)
+    exported = export_classifier(head, encoder, args.output, labels, options)
+    spec = exported.spec
     print("\n".join(receipt(spec)))
+    if exported.quantized is not None:
+        print("\n".join(quantization_receipt(exported.quantized)))
     print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
 
@@ -86,15 +95,19 @@ def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
     return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
 
 
-def _options(args: argparse.Namespace) -> ExportOptions:
+def _options(
+    args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, data: DataReference | None
+) -> ExportOptions:
     from clip_export.exporting import ExportOptions
+    from clip_export.quantize_cli import quantization_options
 
     checks = ()
     if args.cross_check:
         from clip_export.optimum_check import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks)
+    quantization = quantization_options(args, labels, encoder.preprocessing, data)
+    return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
 
 
 def receipt(spec: ModelSpec) -> list[str]:

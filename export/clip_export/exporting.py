@@ -6,20 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
 from torch import nn
 
 from clip_export.atomic import check_writable, written_atomically
 from clip_export.encoder import Encoder
 from clip_export.head_files import TrainedHead
+from clip_export.heads import VLMtoMLP
 from clip_export.network import network_graph
 from clip_export.parity import check_seconds, prove
 from clip_export.pictures import golden_files, proof_files
+from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.reference import Reference, reference
+from clip_export.saving import save_model
 from clip_export.versions import tool_versions
-from clip_toolkit import load, selftest
+from clip_toolkit import Classifier, Outputs, load, selftest
 from clip_toolkit.errors import HeadError, ParityError
-from clip_toolkit.spec import SPEC_KEY, GoldenVector, ModelSpec
+from clip_toolkit.spec import GoldenVector, ModelSpec
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
 """A second exporter's largest differences from PyTorch, by output."""
@@ -34,12 +36,27 @@ class ExportOptions:
         ops: ``ort`` or ``standard``, likewise.
         temperature: the logits are divided by it before the softmax.
         cross_checks: second opinions, by name.
+        quantization: how to quantize it, or None to leave it in float32.
     """
 
     input: str = "image"
     ops: str = "ort"
     temperature: float = 1.0
     cross_checks: tuple[tuple[str, CrossCheck], ...] = ()
+    quantization: QuantizationOptions | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        spec: the spec in the file, with its receipts.
+        quantized: what quantization changed, with the names of the images, or None.
+    """
+
+    spec: ModelSpec
+    quantized: Quantized | None = None
 
 
 def export_classifier(
@@ -48,7 +65,7 @@ def export_classifier(
     output: Path,
     labels: Sequence[str] | None = None,
     options: ExportOptions = ExportOptions(),
-) -> ModelSpec:
+) -> Exported:
     """Write encoder, head and preprocessing as one ONNX file, proved against PyTorch before it appears.
 
     Args:
@@ -58,27 +75,54 @@ def export_classifier(
         labels: class names, default the head's own.
         options: how the file is written.
 
-    Returns:
-        The spec in the file, with the parity receipt.
-
     Raises:
         HeadError: the head does not fit the encoder or the labels.
         OutputError: the file cannot be written.
         ParityError: the file does not reproduce the PyTorch model.
+        QuantizationError: it cannot be quantized, or would decide differently.
     """
-    labels = _checked_labels(head, encoder, labels)
+    labels = checked_labels(head, encoder, labels)
     check_writable(output)
     model = network_graph(encoder, head.module, options.input, options.ops, options.temperature)
     spec = _spec(head, encoder, labels, options)
     with written_atomically(output) as temporary:
-        _save(model, spec, temporary)
+        save_model(model, spec, temporary)
         spec = _proved(spec, head.module, encoder, temporary, options)
-        _save(model, spec, temporary)
+        save_model(model, spec, temporary)
         _check_selftest(temporary)
-    return spec
+        if options.quantization is None:
+            return Exported(spec)
+        del model  # as large as the file, and no longer needed
+        return _quantized(temporary, spec, head.module, options.quantization)
 
 
-def _checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None) -> tuple[str, ...]:
+def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions) -> Exported:
+    """Put a quantized file in the place of a proved float one."""
+    with written_atomically(path) as scratch:
+        quantized = quantize(path, head, options, scratch)
+        spec = replace(spec, quantization=quantized.receipt)
+        save_model(quantized.model, spec, scratch)
+        spec = replace(spec, golden=_own_golden_vectors(load(scratch, device="cpu")))
+        save_model(quantized.model, spec, scratch)
+        _check_selftest(scratch)
+    return Exported(spec, quantized)
+
+
+def _own_golden_vectors(classifier: Classifier) -> tuple[GoldenVector, ...]:
+    """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
+    files = golden_files(classifier.spec.preprocessing.resize)
+    return tuple(
+        GoldenVector(file, *(tuple(map(float, getattr(answer, name))) for name in Outputs._fields))
+        for file, answer in zip(files, classifier.predict_many(files, batch_size=1), strict=True)
+    )
+
+
+def checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """The class names that an export will write: ``labels``, or else the head's own.
+
+    Raises:
+        HeadError: the head does not fit the encoder or the labels.
+    """
     layers = head.module.spec.layers
     if layers[0] != encoder.dim:
         raise HeadError(
@@ -130,12 +174,6 @@ def _golden_vectors(encoder: Encoder, head: nn.Module, temperature: float) -> tu
     answers = reference(encoder, head, files, temperature)
     rows = zip(files, answers.probabilities, answers.logits, answers.embedding, strict=True)
     return tuple(GoldenVector(file, *(tuple(map(float, values)) for values in arrays)) for file, *arrays in rows)
-
-
-def _save(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
-    model.producer_name, model.producer_version = "clip-toolkit", spec.tools["clip-toolkit"]
-    onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
-    path.write_bytes(model.SerializeToString())
 
 
 def _check_selftest(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 
 import onnx
@@ -90,8 +91,20 @@ def _exported(network: Network, example: Tensor, name: str) -> onnx.ModelProto:
         )
     model: onnx.ModelProto = program.model_proto
     model.ir_version = IR_VERSION
+    _name_after_modules(model)
     _strip_traces(model)
     return model
+
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter notes the modules around a node, the outermost first
+
+
+def _name_after_modules(model: onnx.ModelProto) -> None:
+    """Put the PyTorch module in front of each node's name, as in ``vit.blocks.0.qkv/node_linear``."""
+    for node in model.graph.node:
+        scopes = [ast.literal_eval(item.value) for item in node.metadata_props if item.key == _SCOPES]
+        if scopes and len(scopes[0]) > 1:
+            node.name = f"{scopes[0][-2]}/{node.name}"
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

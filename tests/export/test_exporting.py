@@ -134,7 +134,7 @@ def test_the_file_names_no_folder_of_the_machine_that_made_it(exported: Exported
 
 def test_temperature_is_part_of_the_file(encoder: EncoderOf, head_for: HeadFor, tmp_path: Path):
     used = encoder("clip")
-    spec = export_classifier(head_for(used), used, tmp_path / "m.onnx", options=ExportOptions(temperature=3.0))
+    spec = export_classifier(head_for(used), used, tmp_path / "m.onnx", options=ExportOptions(temperature=3.0)).spec
     prediction = clip_toolkit.load(tmp_path / "m.onnx").predict(proof_files(SIZE)[0])
     expected = torch.softmax(torch.from_numpy(prediction.logits) / 3, dim=-1).numpy()
     np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
@@ -143,7 +143,7 @@ def test_temperature_is_part_of_the_file(encoder: EncoderOf, head_for: HeadFor, 
 
 def test_labels_of_the_caller_take_precedence(encoder: EncoderOf, head_for: HeadFor, tmp_path: Path):
     used = encoder("clip")
-    assert export_classifier(head_for(used), used, tmp_path / "m.onnx", ["x", "y", "z"]).labels == ("x", "y", "z")
+    assert export_classifier(head_for(used), used, tmp_path / "m.onnx", ["x", "y", "z"]).spec.labels == ("x", "y", "z")
 
 
 def test_a_file_out_of_tolerance_never_appears(

@@ -45,7 +45,7 @@ def test_cross_check_goes_into_the_receipt(
 ):
     used = encoder(name, feature)
     options = ExportOptions(cross_checks=(("optimum", optimum_differences),))
-    spec = export_classifier(head_for(used), used, tmp_path / "m.onnx", options=options)
+    spec = export_classifier(head_for(used), used, tmp_path / "m.onnx", options=options).spec
     assert set(spec.parity.cross_check["optimum"]) == {"embedding", "logits"}
     assert spec.parity.cross_check["optimum"]["logits"] <= 1e-5
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_toolkit.cpu import saturates
 from clip_toolkit.devices import CPU, RESIZES, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.images import ImageSource, decode, source_name
@@ -80,7 +81,7 @@ class Classifier:
         _check_graph(spec, opened)
         self.spec = spec
         self.provider = opened.provider
-        self.notes = opened.notes
+        self.notes = (*opened.notes, *_quantization_notes(spec, opened.provider))
         self._session = opened.session
         self.resize = resize
 
@@ -199,6 +200,18 @@ def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:
     inputs = [item.name for item in opened.session.get_inputs()]
     if inputs != [name]:
         raise ModelError(f"the metadata speaks of the input {name}, the graph has {inputs}. Export the model again.")
+
+
+def _quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:
+    receipt = spec.quantization
+    if receipt is None or provider != CPU or not saturates(receipt.target):
+        return ()
+    return (
+        (
+            f"this int8 file was made for {receipt.target}, and may saturate on this processor, which has no VNNI. "
+            "Check with --selftest, or export it again with --target x86."
+        ),
+    )
 
 
 def _check_resize(resize: str, spec: ModelSpec, provider: str) -> None:

@@ -35,6 +35,7 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     for name, value in spec.training.items():
         yield f"training {name}", str(value)
     yield from _parity_rows(spec)
+    yield from _quantization_rows(spec)
     yield "golden vectors", f"{len(spec.golden)} pictures"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
@@ -64,6 +65,33 @@ def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
         yield "  graph resize", _differences(parity.graph)
     for name, figures in parity.cross_check.items():
         yield f"  {name}", ", ".join(f"{key} {value}" for key, value in figures.items())
+
+
+def _quantization_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    receipt = spec.quantization
+    if receipt is None:
+        yield "quantization", "none, float32"
+        return
+    target = f" for {receipt.target}" if receipt.mode == "int8" else ""
+    yield "quantization", f"{receipt.mode}{target}: {receipt.choice}"
+    yield (
+        "  agreement",
+        (
+            f"{receipt.agreement:.2%} with float32 on {receipt.evaluation_images} images ({receipt.source}); "
+            f"{len(receipt.flips)} flips, at least {receipt.min_agreement:.2%} was asked for"
+        ),
+    )
+    yield "  probabilities", f"moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most"
+    if receipt.accuracy_before is not None and receipt.accuracy_after is not None:
+        yield "  accuracy", f"{receipt.accuracy_before:.2%} in float32, {receipt.accuracy_after:.2%} now"
+    yield (
+        "  tuned on",
+        f"{receipt.calibration_images} images, {len(receipt.tried)} ways compared, {receipt.attempts} files judged",
+    )
+    if receipt.float_layers:
+        yield "  in float", ", ".join(receipt.float_layers)
+    speed = "not measured" if receipt.speed_ratio is None else f"{receipt.speed_ratio:.2f} x as fast at export"
+    yield "  size, speed", f"{receipt.size_ratio:.3f} of float32's size, {speed}"
 
 
 def _differences(differences: Differences) -> str:

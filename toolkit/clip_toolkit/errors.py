@@ -12,7 +12,8 @@
     ├── DatasetError (ValueError)
     ├── EncoderError (ValueError)
     ├── HeadError (ValueError)
-    └── ParityError (RuntimeError)
+    ├── ParityError (RuntimeError)
+    └── QuantizationError (RuntimeError)
 
 Each one also inherits the builtin a caller would catch anyway. A message says where, what was expected, what was
 found, and what to do about it.
@@ -69,3 +70,7 @@ class HeadError(ClipToolkitError, ValueError):
 
 class ParityError(ClipToolkitError, RuntimeError):
     """The exported file does not reproduce the PyTorch model."""
+
+
+class QuantizationError(ClipToolkitError, RuntimeError):
+    """Quantization cannot be done as asked, or the quantized file decides differently."""

@@ -135,8 +135,73 @@ class ParityReceipt:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A decision that quantization changed. Of the image nothing is kept: its name may be somebody's secret.
+
+    Attributes:
+        before: label of the float file.
+        before_probability: its probability there.
+        after: label of the quantized file.
+        after_probability: its probability there.
+    """
+
+    before: str
+    before_probability: float
+    after: str
+    after_probability: float
+
+
+@dataclass(frozen=True)
+class QuantizationReceipt:
+    """Evidence that a quantized file decides as the float one, by the shipped runtime on images it was not tuned on.
+
+    Attributes:
+        mode: ``int8``, ``int4`` or ``fp16``.
+        target: processor that it was made for: ``x86-vnni``, ``x86``, ``arm64``, ``web``; ``any`` but for int8.
+        choice: how it was done, for people.
+        tried: relative error of the logits on the calibration images, for each way that was tried.
+        float_layers: names of layers that stayed in float.
+        calibration_images: number of images that ranges and ways were chosen on.
+        evaluation_images: number of other images that it was judged by.
+        source: where those images came from, for people.
+        agreement: share of the evaluation images with the same most probable class.
+        min_agreement: bound on it.
+        flips: the decisions that changed.
+        mean_shift: mean over the images of the largest absolute change of a probability.
+        largest_shift: the largest of those changes.
+        accuracy_before: of the float file where classes are known.
+        accuracy_after: of this file.
+        size_ratio: size of this file relative to the float one.
+        speed_ratio: speed relative to the float one, for one image on the machine of the export; None if the target is
+            another kind of machine.
+        attempts: how many files were judged until one held the bound; each of them met the same images.
+        refit_images: number of images that the head was trained on again, behind the quantized encoder; 0 without.
+    """
+
+    mode: str
+    target: str
+    choice: str
+    tried: dict[str, float]
+    float_layers: tuple[str, ...]
+    calibration_images: int
+    evaluation_images: int
+    source: str
+    agreement: float
+    min_agreement: float
+    flips: tuple[Flip, ...]
+    mean_shift: float
+    largest_shift: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    size_ratio: float
+    speed_ratio: float | None
+    attempts: int = 1
+    refit_images: int = 0
+
+
+@dataclass(frozen=True)
 class GoldenVector:
-    """One picture and what the PyTorch model made of it.
+    """One picture and what the PyTorch model made of it; in a quantized file, what that file made of it at the export.
 
     Attributes:
         png: the picture, lossless.
@@ -164,7 +229,8 @@ class ModelSpec:
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
         temperature: the logits are divided by it before the softmax.
         training: summary written by the trainer, for people.
-        parity: evidence of the export.
+        parity: evidence of the export, of the float file if this one is quantized.
+        quantization: evidence of the quantization, or None in a float32 file.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
         version: version of this format.
@@ -179,6 +245,7 @@ class ModelSpec:
     temperature: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
     parity: ParityReceipt | None = None
+    quantization: QuantizationReceipt | None = None
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     version: str = SPEC_VERSION

@@ -1,0 +1,41 @@
+"""The feature: the tensor between encoder and head."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from clip_export.quantization.linears import rebuilt
+from clip_export.quantization.ranges import with_outputs
+
+_FIRST_LAYER = "head.layers.0.weight"
+
+
+def feature_name(model: onnx.ModelProto) -> str:
+    """Name of the float32 tensor ``[batch, dim]`` that the head reads."""
+    (name,) = (node.input[0] for node in model.graph.node if _FIRST_LAYER in node.input)
+    return name
+
+
+def feature_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """The network with the feature among its outputs, and its name."""
+    name = feature_name(model)
+    return with_outputs(model, [name]), name
+
+
+def shifted(model: onnx.ModelProto, shift: NDArray[np.float32]) -> onnx.ModelProto:
+    """The network with ``shift`` ``[dim]`` added to the feature, for the head and the embedding alike."""
+    name = feature_name(model)
+    nodes = []
+    for node in model.graph.node:
+        changed = onnx.NodeProto()
+        changed.CopyFrom(node)
+        for i, used in enumerate(node.input):
+            if used == name:
+                changed.input[i] = f"{name}_corrected"
+        nodes.append(changed)
+        if name in node.output:
+            nodes.append(helper.make_node("Add", [name, "vit.correction"], [f"{name}_corrected"]))
+    return rebuilt(model, nodes, {"vit.correction": shift.astype(np.float32)})

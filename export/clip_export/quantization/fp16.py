@@ -1,0 +1,60 @@
+"""fp16: half the size, for GPUs that have half-precision units; inputs and outputs keep their types."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from clip_export.quantization.ranges import observe
+from clip_toolkit.errors import QuantizationError
+
+LARGEST = float(np.finfo(np.float16).max)
+
+_PREPROCESSED = "pixels"  # the tensor that the encoder starts from; before it there are integers only
+_FLOAT_OPERATORS = ("Add", "Conv", "Gelu", "Gemm", "LayerNormalization", "MatMul", "MultiHeadAttention", "QuickGelu")
+
+
+def quantize_fp16(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> onnx.ModelProto:
+    """The network in half precision.
+
+    Args:
+        model: float32.
+        inputs: images as the network takes them, one a row, to look for overflow with.
+
+    Raises:
+        QuantizationError: a weight or an activation is too large for half precision.
+    """
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    _check_weights(model)
+    _check_activations(model, inputs)
+    source = onnx.ModelProto()
+    source.CopyFrom(model)  # the converter changes it in place
+    return convert_float_to_float16(
+        source, keep_io_types=True, disable_shape_infer=False, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"]
+    )
+
+
+def _check_weights(model: onnx.ModelProto) -> None:
+    for item in model.graph.initializer:
+        value = numpy_helper.to_array(item)
+        if value.dtype == np.float32 and np.abs(value).max(initial=0.0) > LARGEST:
+            raise _overflow(f"the weight {item.name}", float(np.abs(value).max()))
+
+
+def _check_activations(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> None:
+    nodes = list(model.graph.node)
+    start = max((i + 1 for i, node in enumerate(nodes) if _PREPROCESSED in node.output), default=0)
+    names = [node.output[0] for node in nodes[start:] if node.op_type in _FLOAT_OPERATORS]
+    for name, seen in observe(model, inputs, names).items():
+        largest = float(seen.channel_largest.max())
+        if not largest <= LARGEST:
+            raise _overflow(f"the activation {name}", largest)
+
+
+def _overflow(what: str, value: float) -> QuantizationError:
+    return QuantizationError(
+        f"fp16: {what} reaches {value:.3g}, and half precision ends at {LARGEST:g}. Use --quantize int8, or float32."
+    )

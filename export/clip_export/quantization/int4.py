@@ -1,0 +1,53 @@
+"""int4: the weights of the linear layers in blocks of 4-bit integers, for small files; products in float."""
+
+from __future__ import annotations
+
+import copy
+
+import onnx
+
+from clip_export.quantization.linears import ENCODER
+from clip_export.quantization.patches import with_integer_patches
+from clip_export.quantization.targets import TARGETS
+from clip_toolkit.errors import QuantizationError
+
+BLOCKS = (128, 64, 32)
+"""Weights that share a scale, from the smallest file to the most exact one."""
+
+INT4_ALPHA = 0.5
+"""Strength of the equalisation before."""
+
+_INT8_ACTIVATIONS = (
+    4  # of MatMulNBits' accuracy_level: blocks of activations in int8, the fastest that ONNX Runtime has
+)
+
+
+def quantize_int4(model: onnx.ModelProto, block: int, ops: str) -> onnx.ModelProto:
+    """The network with 4-bit weights.
+
+    Args:
+        model: float32, with `clip_export.quantization.linears.with_plain_linears`.
+        block: one of `BLOCKS`.
+        ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.ModelSpec`.
+
+    Raises:
+        QuantizationError: the installed ONNX Runtime is too old.
+    """
+    try:
+        from onnxruntime.quantization import QuantFormat
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    except ImportError as error:
+        raise QuantizationError(
+            "int4: needs ONNX Runtime 1.22 or newer. Install: pip install -U onnxruntime"
+        ) from error
+    encoder = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.startswith(ENCODER)]
+    quantizer = MatMulNBitsQuantizer(
+        copy.deepcopy(model),  # it works in place
+        block_size=block,
+        is_symmetric=False,
+        accuracy_level=_INT8_ACTIVATIONS,
+        nodes_to_exclude=[node.name for node in model.graph.node if node.name not in encoder],
+        quant_format=QuantFormat.QDQ if ops == "standard" else QuantFormat.QOperator,
+    )
+    quantizer.process()
+    return with_integer_patches(quantizer.model.model, TARGETS["x86"], ops)

@@ -1,0 +1,273 @@
+"""From a proved float file to a quantized one that decides the same, or to a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from clip_export.heads import VLMtoMLP
+from clip_export.pictures import golden_files, proof_files
+from clip_export.quantization.equalisation import equalised
+from clip_export.quantization.evidence import Evidence, LabelledImage
+from clip_export.quantization.features import feature_of
+from clip_export.quantization.fp16 import quantize_fp16
+from clip_export.quantization.gate import Decisions, compare, probabilities
+from clip_export.quantization.int4 import BLOCKS, INT4_ALPHA, quantize_int4
+from clip_export.quantization.int8 import Int8Scheme, quantize_int8
+from clip_export.quantization.linears import find_linears, with_constants, with_plain_linears
+from clip_export.quantization.ranges import observe, run
+from clip_export.quantization.refit import refit_head
+from clip_export.quantization.search import Choice, Int8Search, Report
+from clip_export.quantization.targets import Target
+from clip_export.saving import save_model
+from clip_toolkit import Classifier, decode, load, preprocess
+from clip_toolkit.errors import QuantizationError
+from clip_toolkit.preprocess import normalise
+from clip_toolkit.spec import ModelSpec, QuantizationReceipt
+
+MODES = ("int8", "int4", "fp16")
+
+_TIMED_RUNS = 9
+
+
+@dataclass(frozen=True)
+class QuantizationOptions:
+    """How a file is quantized.
+
+    Attributes:
+        mode: one of `MODES`.
+        target: processor, for int8.
+        evidence: the user's images; without them int8 has dynamic ranges, and drawn pictures judge.
+        refit: images to train the head on again, behind the quantized encoder.
+        min_agreement: share of the evaluation images, 0 to 1, on which the most probable class must stay the same.
+        minutes: after which the search for a better way ends.
+        report: told of what is going on, line by line.
+    """
+
+    mode: str
+    target: Target
+    evidence: Evidence | None = None
+    refit: tuple[LabelledImage, ...] = ()
+    min_agreement: float = 0.99
+    minutes: float = 10.0
+    report: Report = lambda _: None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What came of it.
+
+    Attributes:
+        model: the network, without metadata.
+        head: the head in it: the original one, or the one that was trained again.
+        decisions: what changed, with the names of the images.
+        receipt: the same for the model file.
+    """
+
+    model: onnx.ModelProto
+    head: VLMtoMLP
+    decisions: Decisions
+    receipt: QuantizationReceipt
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    text: str
+    model: onnx.ModelProto
+    float_layers: tuple[str, ...] = ()
+
+
+def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: Path) -> Quantized:
+    """Quantize a float file.
+
+    Args:
+        path: the proved float32 file.
+        head: the head in it.
+        options: how.
+        scratch: a file to try candidates in.
+
+    Raises:
+        QuantizationError: no way holds the agreement, fp16 overflows, or a refit was asked for without its images.
+    """
+    judge = _Judge(path, scratch, options)
+    model = with_plain_linears(_network(path))
+    search: dict[str, float] = {}
+    for candidate in _candidates(model, judge.spec, options, search):
+        decisions = judge.decisions(candidate.model)
+        options.report(f"{candidate.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
+        if decisions.agreement >= options.min_agreement:
+            break
+    else:
+        raise _refusal(options, decisions)
+    if options.refit:
+        head, candidate = _refitted(model, candidate, head, judge.spec, options.refit)
+        decisions = judge.decisions(candidate.model)
+        options.report(f"{candidate.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
+        if decisions.agreement < options.min_agreement:
+            raise _refusal(options, decisions)
+    return Quantized(candidate.model, head, decisions, judge.receipt(candidate, decisions, search))
+
+
+def _network(path: Path) -> onnx.ModelProto:
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    return model
+
+
+def _candidates(
+    model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOptions, tried: dict[str, float]
+) -> Iterator[_Candidate]:
+    """Ways to quantize, the preferred one first, each made when the one before has failed."""
+    if options.mode == "fp16":
+        yield _Candidate("half precision", quantize_fp16(model, _inputs(_tuning_images(spec, options), spec)))
+    elif options.mode == "int4":
+        # Behind an outlier channel weights are small, and would all be rounded to nothing beside others of their block.
+        inputs = _inputs(_tuning_images(spec, options), spec)
+        seen = observe(model, inputs, [layer.source for layer in find_linears(model).values()])
+        even, _ = equalised(model, seen, INT4_ALPHA)
+        for block in BLOCKS:
+            text = f"blocks of {block} weights, equalised ({INT4_ALPHA:g})"
+            yield _Candidate(text, quantize_int4(even, block, spec.ops))
+    elif options.evidence is None:
+        scheme = Int8Scheme(options.target, spec.ops, ranges=None)
+        yield _Candidate(str(Choice(None)), quantize_int8(model, scheme))
+    else:
+        inputs = _inputs(_tuning_images(spec, options), spec)
+        deadline = time.monotonic() + options.minutes * 60
+        search = Int8Search(model, inputs, options.target, spec.ops, deadline, options.report, tried)
+        best = search.best()
+        yield _Candidate(str(best), search.build(best))
+        for choice in search.more_exact(best):
+            yield _Candidate(str(choice), search.build(choice), choice.float_layers)
+
+
+def _tuning_images(spec: ModelSpec, options: QuantizationOptions) -> list[NDArray[np.uint8]]:
+    if options.evidence is not None:
+        return [image.pixels for image in options.evidence.calibration]
+    return [preprocess(decode(file), spec.preprocessing) for file in _drawn(spec)]
+
+
+def _drawn(spec: ModelSpec) -> list[bytes]:
+    size = spec.preprocessing.resize
+    return [*golden_files(size), *proof_files(size)]
+
+
+def _inputs(pixels: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[np.generic]:
+    """Images of the model's own size as the network takes them."""
+    batch = np.stack(pixels)
+    return batch if spec.input == "image" else normalise(batch, spec.preprocessing)
+
+
+def _refusal(options: QuantizationOptions, decisions: Decisions) -> QuantizationError:
+    flips = "; ".join(
+        f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
+        for name, flip in decisions.flips[:5]
+    )
+    remedies = {
+        "int8": "Give more typical images with --calibration, let the head adapt with --refit, or use --quantize int4",
+        "int4": "Use --quantize int8, or let the head adapt with --refit",
+        "fp16": "Use --quantize int8",
+    }
+    return QuantizationError(
+        f"{options.mode}: the quantized file agrees with the float one on {decisions.agreement:.2%} of "
+        f"{decisions.images} images, less than {options.min_agreement:.2%} ({flips}). No file was written. "
+        f"{remedies[options.mode]}; if such flips do not matter to you, lower --min-agreement."
+    )
+
+
+class _Judge:
+    """Compares candidates with the float file through the shipped runtime."""
+
+    def __init__(self, path: Path, scratch: Path, options: QuantizationOptions) -> None:
+        self.path, self.scratch, self.options = path, scratch, options
+        classifier = load(path, device="cpu")
+        self.spec = classifier.spec
+        self.images: list[NDArray[np.uint8] | bytes]
+        if options.evidence is None:
+            self.images = list(_drawn(self.spec))
+            self.names, self.targets = (
+                [f"drawn picture {i}" for i in range(len(self.images))],
+                [None] * len(self.images),
+            )
+        else:
+            judged = options.evidence.evaluation
+            self.images = [image.pixels for image in judged]
+            self.names, self.targets = [image.name for image in judged], [image.target for image in judged]
+        self.before = probabilities(classifier, self.images)
+        self.attempts = 0
+
+    def decisions(self, model: onnx.ModelProto) -> Decisions:
+        self.attempts += 1
+        save_model(model, self.spec, self.scratch)
+        after = probabilities(load(self.scratch, device="cpu"), self.images)
+        return compare(self.spec.labels, self.names, self.before, after, self.targets)
+
+    def receipt(self, candidate: _Candidate, decisions: Decisions, tried: dict[str, float]) -> QuantizationReceipt:
+        """Of the candidate that `decisions` was asked about last."""
+        options, evidence = self.options, self.options.evidence
+        return QuantizationReceipt(
+            mode=options.mode,
+            target=options.target.name if options.mode == "int8" else "any",
+            choice=candidate.text,
+            tried=tried,
+            float_layers=candidate.float_layers,
+            calibration_images=len(evidence.calibration) if evidence else 0,
+            evaluation_images=decisions.images,
+            source=evidence.source if evidence else "drawn pictures: no images were given",
+            agreement=decisions.agreement,
+            min_agreement=options.min_agreement,
+            flips=tuple(flip for _, flip in decisions.flips),
+            mean_shift=decisions.mean_shift,
+            largest_shift=decisions.largest_shift,
+            accuracy_before=decisions.accuracy_before,
+            accuracy_after=decisions.accuracy_after,
+            size_ratio=self.scratch.stat().st_size / self.path.stat().st_size,
+            speed_ratio=self._speed_ratio(),
+            attempts=self.attempts,
+            refit_images=len(options.refit),
+        )
+
+    def _speed_ratio(self) -> float | None:
+        """How many times faster the candidate is, for one image: median of the ratios of runs in turn."""
+        if self.options.mode == "int8" and not self.options.target.is_here:
+            return None
+        classifiers = [load(path, device="cpu") for path in (self.path, self.scratch)]
+        size = self.spec.preprocessing.size
+        image = np.zeros((1, size, size, 3), np.uint8)
+        before, after = np.array([[_seconds(each, image) for each in classifiers] for _ in range(_TIMED_RUNS + 1)]).T
+        return float(np.median(before[1:] / after[1:]))
+
+
+def _seconds(classifier: Classifier, image: NDArray[np.uint8]) -> float:
+    start = time.perf_counter()
+    classifier.run(image)
+    return time.perf_counter() - start
+
+
+def _refitted(
+    model: onnx.ModelProto,
+    candidate: _Candidate,
+    head: VLMtoMLP,
+    spec: ModelSpec,
+    images: Sequence[LabelledImage],
+) -> tuple[VLMtoMLP, _Candidate]:
+    inputs = _inputs([image.pixels for image in images], spec)
+    trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs))
+    weights = {f"head.{name}": value.numpy() for name, value in trained.state_dict().items()}
+    return trained, replace(
+        candidate,
+        text=f"{candidate.text}, head refitted on {len(images)} images",
+        model=with_constants(candidate.model, weights),
+    )
+
+
+def _features(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> torch.Tensor:
+    found, name = feature_of(model)
+    return torch.from_numpy(np.concatenate([values for (values,) in run(found, inputs, [name])]))

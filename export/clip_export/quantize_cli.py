@@ -1,0 +1,151 @@
+"""The part of ``clip-export`` that speaks of quantization: its arguments, where its images come from, its receipt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_export.command import number, share
+
+if TYPE_CHECKING:
+    from clip_export.head_files import DataReference
+    from clip_export.quantization.quantizing import QuantizationOptions, Quantized
+    from clip_toolkit.spec import Preprocessing
+
+# Names in clip_export.quantization, repeated so that --help needs no torch; a test holds them together.
+MODES = ("int8", "int4", "fp16")
+TARGETS = ("x86-vnni", "x86", "arm64", "web")
+
+_TRAINING_DATA = "the training data"  # of --refit without a folder
+_SHOWN_FLIPS = 20
+
+
+def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--quantize`` and what belongs to it."""
+    group = parser.add_argument_group(
+        "quantization", "a smaller and faster file, written only if it decides as the float one does on your images"
+    )
+    group.add_argument(
+        "--quantize", choices=MODES, help="int8: fastest on CPUs; int4: smallest; fp16: for GPUs (default: float32)"
+    )
+    group.add_argument(
+        "--target", choices=("auto", *TARGETS), default="auto", help="processor an int8 file is for (default: this one)"
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="typical images to tune on (default: the training folder, if it is still there)",
+    )
+    group.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="DIR",
+        help="other images to judge by (default: held-out ones of the calibration images)",
+    )
+    group.add_argument(
+        "--min-agreement",
+        type=share,
+        default=0.99,
+        metavar="SHARE",
+        help="of the evaluation images that must keep their class (default: %(default)s)",
+    )
+    group.add_argument(
+        "--refit",
+        nargs="?",
+        const=_TRAINING_DATA,
+        metavar="DIR",
+        help="train the head again behind the quantized encoder, on these images (default: the calibration images)",
+    )
+    group.add_argument(
+        "--search-minutes",
+        type=number(0),
+        default=10.0,
+        metavar="N",
+        help="time to search for the best int8 (default: %(default)s)",
+    )
+
+
+def check_quantization_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error where arguments do not go together."""
+    if args.quantize is None:
+        for name in ("calibration", "evaluation", "refit"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} needs --quantize")
+    if args.quantize != "int8" and args.target != "auto":
+        parser.error("--target needs --quantize int8")
+    if args.quantize == "fp16" and args.refit is not None:
+        parser.error("--refit goes with int8 and int4; fp16 moves the features too little for it")
+
+
+def quantization_options(
+    args: argparse.Namespace, labels: tuple[str, ...], rule: Preprocessing, remembered: DataReference | None
+) -> QuantizationOptions | None:
+    """What the arguments ask for; None without ``--quantize``.
+
+    Raises:
+        QuantizationError: images are too few, mixed up or of other classes, or this machine cannot prove the target.
+    """
+    if args.quantize is None:
+        return None
+    from clip_export.quantization.evidence import gather, refit_images
+    from clip_export.quantization.quantizing import QuantizationOptions
+    from clip_export.quantization.targets import find_target
+
+    target = find_target(args.target)
+    evidence = gather(labels, rule, args.calibration, args.evaluation, remembered)
+    if evidence is None:
+        _say(
+            "no images were given, and the training folder is not there: ranges are found at run time, and drawn "
+            "pictures judge. Give typical images with --calibration for a proof that means something."
+        )
+    else:
+        for error in evidence.unreadable:
+            _say(f"skipped: {error}")
+    folder = None if args.refit in (None, _TRAINING_DATA) else Path(args.refit)
+    return QuantizationOptions(
+        mode=args.quantize,
+        target=target,
+        evidence=evidence,
+        refit=refit_images(folder, evidence, labels, rule) if args.refit is not None else (),
+        min_agreement=args.min_agreement,
+        minutes=args.search_minutes,
+        report=_say,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"quantization: {text}", file=sys.stderr, flush=True)
+
+
+def quantization_receipt(quantized: Quantized) -> list[str]:
+    """What was done and what it changed, for people."""
+    receipt, decisions = quantized.receipt, quantized.decisions
+    target = f" for {receipt.target}" if receipt.mode == "int8" else ""
+    lines = [
+        f"{receipt.mode}{target}: {receipt.choice}",
+        (
+            f"agreement with float32 {receipt.agreement:.2%} of {receipt.evaluation_images} images ({receipt.source}); "
+            f"probabilities moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most"
+        ),
+    ]
+    if receipt.accuracy_before is not None and receipt.accuracy_after is not None:
+        lines.append(f"accuracy {receipt.accuracy_before:.2%} in float32, {receipt.accuracy_after:.2%} now")
+    for name, flip in decisions.flips[:_SHOWN_FLIPS]:
+        lines.append(
+            f"  flip: {name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
+        )
+    if len(decisions.flips) > _SHOWN_FLIPS:
+        lines.append(f"  and {len(decisions.flips) - _SHOWN_FLIPS} flips more")
+    return [*lines, _size_and_speed(receipt.size_ratio, receipt.speed_ratio)]
+
+
+def _size_and_speed(size: float, speed: float | None) -> str:
+    if speed is None:
+        verdict = "speed not measured, this machine being another"
+    else:
+        verdict = f"{speed:.2f} x as fast for one image on this CPU"
+        verdict = verdict if speed >= 1 else f"SLOWER than float32 here, {verdict}"
+    return f"{size:.3f} of the size of the float32 file; {verdict}"
