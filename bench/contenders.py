@@ -73,11 +73,12 @@ def _floor(encoder: Encoder, folder: Path) -> Path:
     """The products of the network's own shapes and nothing else, one after the other."""
     path = folder / "floor.onnx"
     if not path.is_file():
-        onnx.save(_products(encoder), path)
+        onnx.save(_products(product_shapes(encoder)), path)
     return path
 
 
-def _products(encoder: Encoder) -> onnx.ModelProto:
+def product_shapes(encoder: Encoder) -> list[tuple[int, int, int]]:
+    """Tokens, inputs and outputs of each product that the network needs."""
     config = canonical_vit(encoder).config
     tokens = config.patches + (config.pooling == "class")
     width, hidden = config.width, config.hidden
@@ -85,10 +86,10 @@ def _products(encoder: Encoder) -> onnx.ModelProto:
     last = [(tokens, width, 2 * width), (1, width, 2 * width), (1, width, hidden), (1, hidden, width)]
     shapes = [(config.patches, 3 * config.patch**2, width)]
     shapes += block * (config.depth - 1) + (last if config.pooling == "class" else [*block, *last])
-    return _product_graph(shapes)
+    return shapes
 
 
-def _product_graph(shapes: list[tuple[int, int, int]]) -> onnx.ModelProto:
+def _products(shapes: list[tuple[int, int, int]]) -> onnx.ModelProto:
     """Products of a slice of one large input with constants; a sum of one number each keeps them from being dropped."""
     rng = np.random.default_rng(0)
     rows, columns = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)

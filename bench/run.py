@@ -11,6 +11,8 @@ from cold import measure_apart
 from contenders import contenders
 from encoders import SUBJECTS
 from interleave import Timing, measure
+from operators import time_by_operator
+from quantized import Quantized, quantized
 from report import render
 from resize import measure_resize
 
@@ -45,9 +47,18 @@ def main() -> None:
             timings[subject.title] += rows
             for row in rows:
                 print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
+    int8 = _int8(threads, args.rounds) if "b32" in args.only else None
     cold = measure_apart(_folder("b32")) if "b32" in args.only else []
-    args.out.write_text(render(timings, measure_resize(threads), cold), encoding="utf-8")
+    args.out.write_text(render(timings, int8, measure_resize(threads), cold), encoding="utf-8")
     print(f"wrote {args.out}")
+
+
+def _int8(threads: int, rounds: int) -> tuple[Quantized, list[Timing], dict[int, dict[str, float]]]:
+    files = quantized(_folder("int8"))
+    rows = [row for batch in BATCHES for row in measure(files.contenders, batch, threads, rounds)]
+    for row in rows:
+        print(f"int8, batch {row.batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
+    return files, rows, {batch: time_by_operator(files.ours, batch, threads) for batch in BATCHES}
 
 
 def _folder(name: str) -> Path:
