@@ -100,19 +100,14 @@ def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: 
     model = with_plain_linears(_network(path))
     search: dict[str, float] = {}
     for candidate in _candidates(model, judge.spec, options, search):
-        decisions = judge.decisions(candidate.model)
-        options.report(f"{candidate.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
+        fitted, candidate_head = candidate, head
+        if options.refit:
+            candidate_head, fitted = _refitted(model, candidate, head, judge.spec, options.refit)
+        decisions = judge.decisions(fitted.model)
+        options.report(f"{fitted.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
         if decisions.agreement >= options.min_agreement:
-            break
-    else:
-        raise _refusal(options, decisions)
-    if options.refit:
-        head, candidate = _refitted(model, candidate, head, judge.spec, options.refit)
-        decisions = judge.decisions(candidate.model)
-        options.report(f"{candidate.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
-        if decisions.agreement < options.min_agreement:
-            raise _refusal(options, decisions)
-    return Quantized(candidate.model, head, decisions, judge.receipt(candidate, decisions, search))
+            return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions, search))
+    raise _refusal(options, decisions)
 
 
 def _network(path: Path) -> onnx.ModelProto:
