@@ -32,7 +32,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     for name in ("cat", "dog"):
         (folder / "photos" / name).mkdir(parents=True)
-        for number in range(6):
+        for number in range(48):
             image = Image.new("RGB", (90 + number, 70), "navy")
             draw = ImageDraw.Draw(image)
             (draw.ellipse if name == "cat" else draw.rectangle)((20, 15, 60 + number, 55), fill="gold")
