@@ -23,7 +23,8 @@ from clip_export.features import image_features
 from clip_export.head_files import DataReference, EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads import VLMtoMLP
 from clip_export.pictures import picture
-from clip_export.quantization import targets
+from clip_export.quantization import quantizing, targets
+from clip_export.quantization.linears import with_constants
 from clip_export.quantization.quantizing import MODES
 from clip_export.train_cli import main as train
 from clip_export.training import Examples, TrainingOptions, train_head
@@ -188,15 +189,20 @@ def test_refit_trains_the_head_behind_the_quantized_encoder(
 
 
 def test_a_file_that_decides_otherwise_is_refused(
-    encoder: EncoderOf, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoder: EncoderOf,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     used = encoder("clip")
-    torch.manual_seed(3)
-    features = image_features(used, sorted(photos.rglob("*.png"))).values
-    head = VLMtoMLP(used.dim, (), 2).eval()  # two classes, half of the images each
-    strongest = torch.linalg.svd(features - features.mean(0)).Vh[0]
-    head.layers[-1].weight.data = torch.stack([strongest, -strongest])
-    head.layers[-1].bias.data = -head.layers[-1].weight.data @ features.median(0).values
+    head = VLMtoMLP(used.dim, (), 2).eval()
+
+    def damaged(model: onnx.ModelProto, *_: object) -> onnx.ModelProto:
+        swapped = {name: np.flip(value.numpy(), 0) for name, value in head.layers.state_dict().items()}
+        return with_constants(model, {f"head.layers.{name}": value for name, value in swapped.items()})
+
+    monkeypatch.setattr(quantizing, "quantize_int4", damaged)
     save_head(TrainedHead(head, EncoderReference(used.id), ("a", "b")), tmp_path / "head.pt")
     flat = tmp_path / "flat"
     flat.mkdir()
