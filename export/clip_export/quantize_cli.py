@@ -57,7 +57,7 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=_TRAINING_DATA,
         metavar="DIR",
-        help="train the head again behind the quantized encoder, on these images (default: the calibration images)",
+        help="train the head again behind the quantized encoder, on these images (default: the calibration folder)",
     )
     group.add_argument(
         "--search-minutes",
