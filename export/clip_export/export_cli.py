@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.head_files import DataReference, TrainedHead
-    from clip_toolkit.spec import Differences, ModelSpec
+    from clip_toolkit.receipts import Differences
+    from clip_toolkit.spec import ModelSpec
 
 PROGRAM = "clip-export"
 

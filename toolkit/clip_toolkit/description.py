@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.spec import Differences, ModelSpec
+from clip_toolkit.receipts import Differences
+from clip_toolkit.spec import ModelSpec
 
 
 def describe(spec: ModelSpec, path: Path) -> str:

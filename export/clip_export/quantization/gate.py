@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit import Classifier
-from clip_toolkit.spec import Flip
+from clip_toolkit.receipts import Flip
 
 
 @dataclass(frozen=True)
