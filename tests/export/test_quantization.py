@@ -183,9 +183,17 @@ def test_refit_trains_the_head_behind_the_quantized_encoder(
     assert export(arguments) == 0
     receipt = read_spec(model).quantization
     assert receipt.refit_images == 90  # none of those that judge
+    before, after = load_head(head).module.layers[0].weight.detach().numpy(), _first_weight(model)
+    assert ("head refitted" in receipt.choice) == (not np.array_equal(before, after))
+    assert ("head kept" in receipt.choice) == np.array_equal(before, after)
     assert receipt.accuracy_after >= receipt.accuracy_before
     assert export([*arguments, str(photos)]) == 0
     assert read_spec(model).quantization.refit_images == 90
+
+
+def _first_weight(model: Path) -> np.ndarray:
+    (weight,) = (item for item in onnx.load(model).graph.initializer if item.name == "head.layers.0.weight")
+    return onnx.numpy_helper.to_array(weight)
 
 
 def test_a_file_that_decides_otherwise_is_refused(

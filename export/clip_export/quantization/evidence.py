@@ -30,12 +30,14 @@ class LabelledImage:
         name: path below its folder, for people.
         target: index of its class, or None where that is not known.
         pixels: uint8 RGB ``[size, size, 3]``, resized and cropped as the runtime does it.
+        digest: of the file's content.
     """
 
     path: Path
     name: str
     target: int | None
     pixels: NDArray[np.uint8]
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def refit_images(
         QuantizationError: there are fewer than `LEAST_CALIBRATION`.
     """
     folder = evidence.folder if folder is None and evidence is not None else folder
-    judged = {_digest(image.path) for image in evidence.evaluation} if evidence is not None else set()
+    judged = {image.digest for image in evidence.evaluation} if evidence is not None else set()
     files = [] if folder is None else [path for path in _images_below(folder) if _digest(path) not in judged]
     images = _Reader(labels, rule).read(folder, files, MOST_EVALUATION) if folder is not None else []
     if len(images) < LEAST_CALIBRATION:
@@ -133,7 +135,7 @@ def refit_images(
 
 def _split(reader: _Reader, folder: Path, parts: tuple[list[Path], list[Path]], source: str) -> Evidence:
     judged = reader.read(folder, parts[1], MOST_EVALUATION)
-    known = {_digest(image.path) for image in judged}
+    known = {image.digest for image in judged}
     tuned = reader.read(folder, (path for path in parts[0] if _digest(path) not in known), MOST_CALIBRATION)
     return _checked(tuned, judged, reader, folder, source)
 
@@ -155,8 +157,8 @@ def _checked(
 
 
 def _require_apart(tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage]) -> None:
-    known = {_digest(image.path): image.name for image in tuned}
-    common = [image.name for image in judged if _digest(image.path) in known]
+    known = {image.digest: image.name for image in tuned}
+    common = [image.name for image in judged if image.digest in known]
     if common:
         raise QuantizationError(
             f"evaluation: {len(common)} of its images are calibration images, too, such as {common[0]}. Judging by "
@@ -193,8 +195,8 @@ class _Reader:
             if len(images) == most:
                 break
             image = self._image(folder, path)
-            if image is not None and (digest := _digest(path)) not in seen:
-                seen.add(digest)
+            if image is not None and image.digest not in seen:
+                seen.add(image.digest)
                 images.append(image)
         return images
 
@@ -206,7 +208,7 @@ class _Reader:
         except ImageError as error:
             self.errors.append(error)
             return None
-        return LabelledImage(path, name.as_posix(), target, pixels)
+        return LabelledImage(path, name.as_posix(), target, pixels, _digest(path))
 
     def _target(self, folder: Path, name: str) -> int:
         if name not in self.labels:

@@ -30,7 +30,8 @@ from clip_export.saving import save_model
 from clip_toolkit import Classifier, decode, load, preprocess
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.preprocess import normalise
-from clip_toolkit.spec import ModelSpec, QuantizationReceipt
+from clip_toolkit.receipts import QuantizationReceipt
+from clip_toolkit.spec import ModelSpec
 
 MODES = ("int8", "int4", "fp16")
 
@@ -255,6 +256,10 @@ def _refitted(
 ) -> tuple[VLMtoMLP, _Candidate]:
     inputs = _inputs([image.pixels for image in images], spec)
     trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs))
+    if trained is head:
+        return head, replace(
+            candidate, text=f"{candidate.text}, head kept: refitting on {len(images)} images did not help"
+        )
     weights = {f"head.{name}": value.numpy() for name, value in trained.state_dict().items()}
     return trained, replace(
         candidate,
