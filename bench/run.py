@@ -14,7 +14,7 @@ from interleave import Timing, measure
 from report import render
 from resize import measure_resize
 
-from clip_toolkit.devices import usable_cores
+from clip_toolkit.cores import usable_cores
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from clip_export.atomic import check_writable, written_atomically
+from clip_toolkit.atomic import check_writable, written_atomically
 from clip_export.encoder import Encoder
 from clip_export.head_files import TrainedHead
 from clip_export.network import network_graph

@@ -98,7 +98,7 @@ def test_many_are_lazy(classifier: Classifier, pixels: Pixels):
     stream = classifier.predict_many(images(), batch_size=4)
     assert taken == 0
     next(stream)
-    assert taken == 4
+    assert taken <= 4 * (classifier.threads + 1)
 
 
 def test_a_bad_image_among_many(classifier: Classifier, pixels: Pixels):

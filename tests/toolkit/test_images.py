@@ -122,7 +122,7 @@ def test_missing_files_and_folders(tmp_path: Path):
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match="64x64 is more than 4032 pixels.*--max-pixels"):
+    with pytest.raises(ImageError, match=r"64x64 is more than 4032 pixels.*--max-pixels"):
         decode(PNG, DecodeOptions(max_pixels=64 * 63))
 
 
