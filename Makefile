@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 EXAMPLES := examples/node examples/browser
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-openvino lint format types models tiny-clip examples bench clean
+.PHONY: demo test test-slow test-wheel test-transformers5 test-openvino fuzz lint format types models tiny-clip examples bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -43,6 +43,10 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 	$(BIN)/clip-export --head build/openvino/head.pt -o build/openvino/ort.onnx
 	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
 	.venv-openvino/bin/pytest -q tests/openvino
+
+# Seeded mutants of images and model files; minutes.
+fuzz: $(VENV)/ready
+	$(BIN)/python tests/fuzz/run.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check

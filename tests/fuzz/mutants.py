@@ -39,19 +39,20 @@ def models(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.onnx"))]
 
 
-def mutant(seeds: list[bytes], number: int, head: int | None = None) -> bytes:
-    """Mutant ``number``: one seed with up to eight changes, in its first ``head`` bytes where that is given."""
+def mutant(seeds: list[bytes], number: int, ends: int | None = None) -> bytes:
+    """Mutant ``number``: one seed with up to eight changes, in its first or last ``ends`` bytes where that is given."""
     rng = random.Random(number)  # noqa: S311  # for the same mutants every time, not for secrets
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.randint(1, 8)):
-        _change(data, rng, min(len(data), head or len(data)))
+        size = min(len(data), ends or len(data))
+        _change(data, rng, rng.choice((0, len(data) - size)), size)
     return bytes(data)
 
 
-def _change(data: bytearray, rng: random.Random, end: int) -> None:
-    if end < 2:
+def _change(data: bytearray, rng: random.Random, start: int, size: int) -> None:
+    if size < 2:
         return
-    at = rng.randrange(end)
+    at = start + rng.randrange(size)
     kind = rng.randrange(6)
     if kind == 0:
         data[at] ^= 1 << rng.randrange(8)

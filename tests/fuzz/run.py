@@ -36,7 +36,8 @@ def main() -> int:
     """Run and return the exit code: 1 when anything was found."""
     args = parse_args()
     if args.only is not None:
-        TARGETS[args.target][0](_data(args.target, args.only))
+        target = TARGETS[args.target]
+        target.call(mutants.mutant(target.seeds(), args.only, target.ends))
         return 0
     if args.block:
         return run_block(args.target, *args.block)
@@ -50,23 +51,18 @@ def main() -> int:
 
 
 def _blocks(name: str, seed: int, total: int, alone: bool) -> list[tuple[str, int, int]]:
-    count = total if alone else round(total * TARGETS[name][2])
+    count = total if alone else round(total * TARGETS[name].share)
     return [(name, start, min(start + BLOCK, seed + count)) for start in range(seed, seed + count, BLOCK)]
-
-
-def _data(name: str, number: int) -> bytes:
-    # Metadata and the names of a model's graph are at its end, behind the weights; changes anywhere would miss them.
-    return mutants.mutant(TARGETS[name][1](), number)
 
 
 def run_block(name: str, start: int, end: int) -> int:
     """In the process of a block: one line before each mutant, and the exception if there is one."""
-    target, seeds, _ = TARGETS[name]
-    files = seeds()
+    target = TARGETS[name]
+    files = target.seeds()
     for number in range(start, end):
         print(number, flush=True)
         try:
-            target(mutants.mutant(files, number))
+            target.call(mutants.mutant(files, number, target.ends))
         except Exception:
             print(f"! {traceback.format_exc(limit=-3)!r}", flush=True)
     return 0

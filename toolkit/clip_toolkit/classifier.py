@@ -199,7 +199,7 @@ class Classifier:
         try:
             return self.pixels(image)
         except ImageError as error:
-            return error
+            return _without_frames(error)
 
     def _predictions(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
         if not pixels:
@@ -211,6 +211,15 @@ class Classifier:
             for batch in batches
             for row in zip(*self.run(batch), strict=True)
         ]
+
+
+def _without_frames(error: ImageError) -> ImageError:
+    """Tracebacks keep every local variable alive, among them half-decoded images of hundreds of megabytes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:

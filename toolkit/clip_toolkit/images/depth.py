@@ -8,7 +8,8 @@ integers of 32 bits    0 and 65535 where all values lie there, else the image's 
 floating point         the first of 0..1, 0..255, 0..65535 that holds all finite values, else the image's own
 =====================  ======================================================================================
 
-Not-a-number counts as black, infinity as the nearest end. TIFFs in which 0 is white are turned around.
+Values above what a TIFF states as its largest are white. Not-a-number counts as black, infinity as the nearest end.
+TIFFs in which 0 is white are turned around.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def eight_bit(image: Image.Image) -> NDArray[np.uint8]:
     grey = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), _ROWS):
         rows = np.nan_to_num(values[top : top + _ROWS].astype(np.float64), nan=low, posinf=high, neginf=low)
-        grey[top : top + _ROWS] = np.floor((rows - low) * 255 / (high - low) + 0.5)
+        grey[top : top + _ROWS] = np.floor((rows - low) * 255 / (high - low) + 0.5).clip(0, 255)
     if image.mode.startswith("I;") and _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         grey = 255 - grey
     transparent = image.info.get("transparency")
