@@ -83,7 +83,7 @@ bench: bench/.venv/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum]' pytest ruff mypy
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif]' pytest ruff mypy
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt

@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from clip_toolkit.atomic import check_writable, written_atomically
 from clip_export.encoder import Encoder
 from clip_export.head_files import TrainedHead
 from clip_export.network import network_graph
@@ -18,6 +17,7 @@ from clip_export.pictures import golden_files, proof_files
 from clip_export.reference import Reference, reference
 from clip_export.versions import tool_versions
 from clip_toolkit import load, selftest
+from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import HeadError, ParityError
 from clip_toolkit.spec import SPEC_KEY, GoldenVector, ModelSpec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import warnings
 from pathlib import Path
 
 from PIL import Image
@@ -17,6 +18,12 @@ _MODES = ("RGB", "L", "P", "1", "RGBA", "F", "I;16", "CMYK")
 def images() -> list[bytes]:
     """Small pictures in every mode of every format that Pillow can write."""
     Image.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of formats that Pillow will drop
+        return _written()
+
+
+def _written() -> list[bytes]:
     noise = Image.effect_noise((16, 12), 80)
     seeds = []
     for form in (*_FORMATS, *_MORE_FORMATS):
