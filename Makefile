@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 EXAMPLES := examples/node examples/browser
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-openvino lint format types models tiny-clip examples bench clean
+.PHONY: demo test test-slow test-wheel test-transformers5 test-openvino fuzz lint format types models tiny-clip examples bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -44,6 +44,10 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
 	.venv-openvino/bin/pytest -q tests/openvino
 
+# Seeded mutants of images and model files; minutes.
+fuzz: $(VENV)/ready
+	$(BIN)/python tests/fuzz/run.py
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -79,7 +83,7 @@ bench: bench/.venv/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum]' pytest ruff mypy
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif]' pytest ruff mypy
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt

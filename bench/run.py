@@ -16,7 +16,7 @@ from quantized import Quantized, quantized
 from report import render
 from resize import measure_resize
 
-from clip_toolkit.devices import usable_cores
+from clip_toolkit.cores import usable_cores
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)

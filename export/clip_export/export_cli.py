@@ -62,9 +62,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
-    from clip_export.atomic import check_writable
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.head_files import load_head
+    from clip_toolkit.atomic import check_writable
     from clip_toolkit.errors import OutputError
 
     check_writable(args.output)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from clip_export.atomic import check_writable, written_atomically
 from clip_export.encoder import Encoder
 from clip_export.head_files import TrainedHead
 from clip_export.heads import VLMtoMLP
@@ -20,6 +19,7 @@ from clip_export.reference import Reference, reference
 from clip_export.saving import save_model
 from clip_export.versions import tool_versions
 from clip_toolkit import Classifier, Outputs, load, selftest
+from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import HeadError, ParityError
 from clip_toolkit.spec import GoldenVector, ModelSpec
 

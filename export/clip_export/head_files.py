@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from clip_export.atomic import written_atomically
 from clip_export.heads import VLMtoMLP
+from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.json_codec import from_json
 from clip_toolkit.spec import HeadSpec

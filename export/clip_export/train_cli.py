@@ -46,10 +46,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
-    from clip_export.atomic import check_writable
     from clip_export.encoder import Encoder
     from clip_export.head_files import DataReference, EncoderReference, TrainedHead, check_suffix, save_head
     from clip_export.image_folder import read_image_folder
+    from clip_toolkit.atomic import check_writable
 
     check_suffix(args.out)
     check_writable(args.out)

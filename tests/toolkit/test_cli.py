@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clip_toolkit
-from clip_toolkit import classifier as classifier_module
-from clip_toolkit import cli
+from clip_toolkit import classify, cli
 from clip_toolkit.cli import main
 from clip_toolkit.model_file import read_spec
 
@@ -207,22 +206,26 @@ def test_nothing_but_bad_images(form: str, capsys: Captured):
 
 def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured):
     opened, batches = [], []
-    load, predict_many = classifier_module.load, clip_toolkit.Classifier.predict_many
+    load, predict_many = classify.load, clip_toolkit.Classifier.predict_many
 
-    def spied_load(*arguments: object) -> clip_toolkit.Classifier:
-        opened.append(arguments[1:])
-        return load(*arguments)
+    def spied_load(*arguments: object, **decoding: object) -> clip_toolkit.Classifier:
+        opened.append((*arguments[1:], decoding))
+        return load(*arguments, **decoding)
 
     def spied_many(self, images: list[str], batch_size: int, errors: str) -> object:
         batches.append(batch_size)
         return predict_many(self, images, batch_size, errors)
 
-    monkeypatch.setattr(classifier_module, "load", spied_load)
+    monkeypatch.setattr(classify, "load", spied_load)
     monkeypatch.setattr(clip_toolkit.Classifier, "predict_many", spied_many)
-    assert main([image, "--device", "cpu", "--threads", "1", "--resize", "graph", "--batch-size", "3"]) == 0
-    assert opened == [("cpu", 1, "graph")]
+    assert (
+        main([image, "--device", "cpu", "--threads", "1", "--resize", "graph", "--batch-size", "3", "--fast-decode"])
+        == 0
+    )
+    decoding = {"max_pixels": 178_956_970, "allow_truncated": False, "fast_decode": True}
+    assert opened == [("cpu", 1, "graph", decoding)]
     assert batches == [3]
-    assert "CPU" not in capsys.readouterr().err
+    assert "CPUExecutionProvider, threads: 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--threads"])

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from clip_toolkit import DeviceError, MissingDependencyError, ModelError, devices, load
-from clip_toolkit.devices import CPU, usable_cores
+from clip_toolkit.devices import CPU
 
 CUDA, OPENVINO = "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 
@@ -86,20 +86,6 @@ def test_without_onnxruntime_the_message_says_what_to_install(demo: Path, monkey
         load(demo)
     with pytest.raises(ImportError):
         load(demo)
-
-
-def test_cores_follow_affinity_and_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    quota = tmp_path / "cpu.max"
-
-    def fake_path(_: str) -> Path:
-        return quota
-
-    monkeypatch.setattr(devices, "Path", fake_path)
-    assert usable_cores() == 6  # no such file
-    for text, cores in [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 6)]:
-        quota.write_text(text)
-        assert usable_cores() == cores
 
 
 def test_advice_is_not_given_where_the_file_needs_none(edited, pretend):

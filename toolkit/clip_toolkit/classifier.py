@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import nullcontext
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.cpu import saturates
-from clip_toolkit.devices import CPU, RESIZES, OpenSession, open_session
+from clip_toolkit.devices import CPU, ONE_RUN_AT_A_TIME, RESIZES, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
-from clip_toolkit.images import ImageSource, decode, source_name
+from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, decode, source_name
 from clip_toolkit.locate import find_model
 from clip_toolkit.model_file import read_spec
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.spec import ModelSpec
+from clip_toolkit.stream.pipeline import chunks, in_order
 
 
 def load(
@@ -26,6 +28,10 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     resize: str = "pillow",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
+    fast_decode: bool = False,
 ) -> Classifier:
     """Open a model file of ``clip-export``.
 
@@ -35,6 +41,10 @@ def load(
         threads: CPU threads; default all cores this process may use.
         resize: ``pillow``, bit for bit what the transformers processor does, or ``graph``, the file's own: one image
             a run, and within the tolerance that the parity receipt states.
+        max_pixels: width times height beyond which an image is refused before it is decoded.
+        allow_truncated: decode what there is of a file that is cut short, instead of refusing it.
+        fast_decode: let JPEGs be scaled down while they are decoded: faster, and not quite the same pixels
+            (docs/runtime.md gives the drift).
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -44,7 +54,8 @@ def load(
     """
     path = find_model(model).path
     spec = read_spec(path)
-    return Classifier(spec, open_session(path, device, threads, spec.ops), resize)
+    options = DecodeOptions(max_pixels, allow_truncated, spec.preprocessing.resize if fast_decode else None)
+    return Classifier(spec, open_session(path, device, threads, spec.ops), resize, options)
 
 
 class Outputs(NamedTuple):
@@ -68,10 +79,14 @@ class Classifier:
         spec: what the file says of itself.
         provider: the ONNX Runtime execution provider that runs it.
         notes: remarks on the device, one line each.
+        threads: CPU threads, of the network and of `predict_many`.
+        options: how images are decoded.
         resize: ``pillow`` or ``graph``.
     """
 
-    def __init__(self, spec: ModelSpec, opened: OpenSession, resize: str = "pillow") -> None:
+    def __init__(
+        self, spec: ModelSpec, opened: OpenSession, resize: str = "pillow", options: DecodeOptions | None = None
+    ) -> None:
         """Wrap an open session; most callers want `load`.
 
         Raises:
@@ -83,7 +98,10 @@ class Classifier:
         self.provider = opened.provider
         self.notes = (*opened.notes, *_quantization_notes(spec, opened.provider))
         self._session = opened.session
+        self.threads = opened.threads
         self.resize = resize
+        self.options = options or DecodeOptions()
+        self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
 
     def predict(self, image: ImageSource) -> Prediction:
         """Classify one image.
@@ -101,6 +119,9 @@ class Classifier:
     ) -> Iterator[Prediction | ImageError]:
         """Classify many images, lazily and in order, ``batch_size`` at a time; sizes may differ.
 
+        As many batches as there are threads are decoded and run at once; no more than one beyond those is taken from
+        ``images``.
+
         Args:
             images: anything `predict` takes.
             batch_size: images per run of the network.
@@ -114,7 +135,7 @@ class Classifier:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         if errors not in ("raise", "return"):
             raise ValueError(f"errors: expected 'raise' or 'return', got {errors!r}")
-        return self._stream(iter(images), batch_size, errors)
+        return self._stream(images, batch_size, errors)
 
     def pixels(self, image: ImageSource) -> NDArray[np.uint8]:
         """Decode one image and, unless the graph does it, resize and crop it.
@@ -125,7 +146,7 @@ class Classifier:
         Raises:
             ImageError: as in `predict`.
         """
-        decoded = decode(image)
+        decoded = decode(image, self.options)
         try:
             check_aspect(*decoded.shape[:2])
             return decoded if self.resize == "graph" else preprocess(decoded, self.spec.preprocessing)
@@ -145,7 +166,8 @@ class Classifier:
         """
         feeds = self._feeds(image)
         try:
-            return Outputs(*self._session.run(list(Outputs._fields), feeds))
+            with self._turn:
+                return Outputs(*self._session.run(list(Outputs._fields), feeds))
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
 
@@ -162,20 +184,23 @@ class Classifier:
             raise ImageError(f"image: this file takes {size}x{size} only, got {image.shape[2]}x{image.shape[1]}")
         return {"pixel_values": normalise(image, self.spec.preprocessing)}
 
-    def _stream(self, images: Iterator[ImageSource], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
-        while chunk := list(islice(images, batch_size)):
-            prepared = [self._pixels_or_error(image, errors) for image in chunk]
-            predictions = iter(self._predictions([item for item in prepared if not isinstance(item, ImageError)]))
-            for item in prepared:
-                yield item if isinstance(item, ImageError) else next(predictions)
+    def _stream(self, images: Iterable[ImageSource], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
+        for results in in_order(chunks(images, batch_size), self._results, self.threads):
+            for result in results:
+                if isinstance(result, ImageError) and errors == "raise":
+                    raise result
+                yield result
 
-    def _pixels_or_error(self, image: ImageSource, errors: str) -> NDArray[np.uint8] | ImageError:
+    def _results(self, images: list[ImageSource]) -> list[Prediction | ImageError]:
+        prepared = [self._pixels_or_error(image) for image in images]
+        predictions = iter(self._predictions([item for item in prepared if not isinstance(item, ImageError)]))
+        return [item if isinstance(item, ImageError) else next(predictions) for item in prepared]
+
+    def _pixels_or_error(self, image: ImageSource) -> NDArray[np.uint8] | ImageError:
         try:
             return self.pixels(image)
         except ImageError as error:
-            if errors == "raise":
-                raise
-            return error
+            return _without_frames(error)
 
     def _predictions(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
         if not pixels:
@@ -187,6 +212,15 @@ class Classifier:
             for batch in batches
             for row in zip(*self.run(batch), strict=True)
         ]
+
+
+def _without_frames(error: ImageError) -> ImageError:
+    """Tracebacks keep every local variable alive, among them half-decoded images of hundreds of megabytes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip_toolkit.cores import usable_cores
 from clip_toolkit.errors import DeviceError, MissingDependencyError, ModelError
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ RESIZES = ("pillow", "graph")
 _AUTOMATIC = ("cuda", "coreml", "directml")
 
 _SPLIT_BY_FOREIGN_OPERATORS = ("tensorrt", "openvino", "coreml")
+_NEED_CUDA = ("cuda", "tensorrt")
+
+ONE_RUN_AT_A_TIME = (PROVIDERS["directml"],)
+"""Providers whose sessions do not bear two runs at once (ONNX Runtime's page on the DirectML provider)."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,13 @@ class OpenSession:
         session: the ONNX Runtime session.
         provider: the execution provider that really took the model.
         notes: remarks for the user, one line each.
+        threads: CPU threads it was given.
     """
 
     session: onnxruntime.InferenceSession
     provider: str
     notes: tuple[str, ...]
+    threads: int = 1
 
 
 def open_session(path: Path, device: str = "auto", threads: int | None = None, ops: str = "standard") -> OpenSession:
@@ -67,6 +74,7 @@ def open_session(path: Path, device: str = "auto", threads: int | None = None, o
     """
     if device not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    threads = threads or usable_cores()
     if device != "auto":
         return _open_named(path, device, threads, ops)
     notes = []
@@ -79,7 +87,7 @@ def open_session(path: Path, device: str = "auto", threads: int | None = None, o
         except (DeviceError, ModelError) as error:
             notes.append(f"{error} Running on the CPU.")
     notes = notes or ["running on the CPU: this build of ONNX Runtime has no GPU provider"]
-    return OpenSession(_session(path, [CPU], threads), CPU, tuple(notes))
+    return OpenSession(_session(path, [CPU], threads), CPU, tuple(notes), threads)
 
 
 def import_onnxruntime() -> Any:
@@ -98,18 +106,7 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def usable_cores() -> int:
-    """CPU cores this process may use: its affinity, cut by the quota of its control group (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        pass
-    return cores
-
-
-def _open_named(path: Path, device: str, threads: int | None, ops: str) -> OpenSession:
+def _open_named(path: Path, device: str, threads: int, ops: str) -> OpenSession:
     provider = PROVIDERS[device]
     available = import_onnxruntime().get_available_providers()
     if provider not in available:
@@ -117,10 +114,13 @@ def _open_named(path: Path, device: str, threads: int | None, ops: str) -> OpenS
             f"device {device}: this build of ONNX Runtime has no {provider}, only {', '.join(available)}. "
             "Install the build that has it, or use --device cpu."
         )
+    _load_libraries(device)
     session = _session(path, list(dict.fromkeys([provider, CPU])), threads)
     if provider not in session.get_providers():
-        raise DeviceError(f"device {device}: {provider} did not start (driver or libraries missing?).")
-    return OpenSession(session, provider, _advice(device, ops))
+        raise DeviceError(
+            f"device {device}: {provider} did not start (driver or libraries missing?). Run: clip-infer --doctor"
+        )
+    return OpenSession(session, provider, _advice(device, ops), threads)
 
 
 def _advice(device: str, ops: str) -> tuple[str, ...]:
@@ -129,12 +129,21 @@ def _advice(device: str, ops: str) -> tuple[str, ...]:
     return ()
 
 
-def _session(path: Path, providers: list[str], threads: int | None) -> Any:
+def _load_libraries(device: str) -> None:
+    """CUDA and cuDNN may come as wheels, where the system's loader does not look."""
+    preload = getattr(import_onnxruntime(), "preload_dlls", None)  # since ONNX Runtime 1.21
+    if device in _NEED_CUDA and preload is not None:
+        preload()
+
+
+def _session(path: Path, providers: list[str], threads: int) -> Any:
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = threads
+        # Idle threads that spin would take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Without its fallback, which would go on on the CPU and leave the provider's name standing.
         return runtime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base

@@ -14,7 +14,8 @@ from clip_toolkit.prediction import Prediction
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``."""
 
-FORMATS = ("table", "json", "jsonl", "csv")
+FORMATS = ("table", "json", "jsonl", "csv", "parquet")
+"""Forms of output; `lines` gives the text of all but ``parquet``."""
 
 
 def record(image: str, result: Prediction | ClipToolkitError, top_k: int, provider: str) -> Record:

@@ -11,3 +11,9 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(*messages: str) -> None:
+    """Print remarks of ``clip-infer`` on stderr, one line each."""
+    for message in messages:
+        print(f"clip-infer: {message}", file=sys.stderr)

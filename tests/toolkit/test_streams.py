@@ -1,0 +1,238 @@
+"""Runs over many images: inputs, output files, interruption and resumption."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_toolkit.cli import main
+from clip_toolkit.stream.inputs import expand
+from clip_toolkit.stream.progress import Progress
+from clip_toolkit.stream.stopping import Stop
+
+Captured = pytest.CaptureFixture[str]
+COUNT = 60
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pixels: NDArray[np.uint8]) -> Path:
+    """Sixty pictures in two folders, three files that are none, a hidden file, a pipe."""
+    for number in range(COUNT):
+        path = tmp_path / "photos" / f"{number % 2}" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(pixels, number, axis=1)).save(path)
+    for name in ("0/003.txt", "1/junk.jpg", "zero.png"):
+        (tmp_path / "photos" / name).write_bytes(b"junk" if "zero" not in name else b"")
+    (tmp_path / "photos" / ".DS_Store").write_bytes(b"junk")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "photos" / "pipe")
+    return tmp_path / "photos"
+
+
+def names(folder: Path) -> list[str]:
+    return [record["image"] for record in map(json.loads, folder.read_text(encoding="utf-8").splitlines())]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "clip_toolkit.cli", *map(str, arguments), "--device", "cpu", "--format", "jsonl"]
+
+
+def test_folders_patterns_and_names(folder: Path):
+    everything = list(expand([str(folder)]))
+    assert len(everything) == COUNT + 3
+    assert everything[0].endswith("zero.png")
+    assert everything[1:] == sorted(everything[1:])
+    assert not any("pipe" in name or "DS_Store" in name for name in everything)
+    pngs = list(expand([str(folder / "**" / "*.png")]))
+    assert pngs == sorted(name for name in everything if name.endswith(".png"))
+    assert list(expand(["-", "none.jpg", "none*.jpg"])) == ["-", "none.jpg", "none*.jpg"]
+
+
+def test_a_file_with_a_star_in_its_name_is_that_file(tmp_path: Path):
+    (tmp_path / "a[1].png").touch()
+    assert list(expand([str(tmp_path / "a[1].png")])) == [str(tmp_path / "a[1].png")]
+
+
+def test_links_that_lead_round_in_circles(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").touch()
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert list(expand([str(tmp_path)])) == [str(tmp_path / "a" / "x.png")]
+
+
+def test_standard_input_as_an_image_and_as_names(folder: Path):
+    image = folder / "0" / "000.png"
+    done = subprocess.run(command("-"), input=image.read_bytes(), capture_output=True, check=False, timeout=120)
+    by_bytes = json.loads(done.stdout)
+    listed = subprocess.run(
+        command("--stdin-paths"), input=f"{image}\n\n{folder / '1'}\n".encode(), capture_output=True, check=False
+    )
+    records = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert (done.returncode, listed.returncode) == (0, 1)
+    assert len(records) == 1 + COUNT // 2 + 1
+    assert by_bytes == records[0] | {"image": "-"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--resume", "a"], ["--format", "parquet", "a"], ["-", "--stdin-paths"], ["-", "-"]]
+)
+def test_options_that_do_not_go_together(arguments: list[str]):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "table"])
+def test_a_file_holds_what_the_screen_shows(folder: Path, form: str, capsys: Captured):
+    arguments = [str(folder), "--format", form, "--device", "cpu"]
+    assert main(arguments) == 1
+    shown = capsys.readouterr().out
+    assert main([*arguments, "--output", "out"]) == 1
+    assert capsys.readouterr().out == ""
+    assert Path("out").read_bytes().decode() == shown
+    assert sorted(path.name for path in Path().iterdir()) == ["out", "photos"]
+
+
+def test_parquet_holds_the_same_records(folder: Path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main([str(folder), "--format", "parquet", "--output", "out.parquet"]) == 1
+    assert main([str(folder), "--format", "jsonl", "--output", "out.jsonl"]) == 1
+    expected = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert parquet.read_table("out.parquet").to_pylist() == expected
+
+
+def test_parquet_without_pyarrow_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main([str(folder), "--format", "parquet", "--output", "out.parquet"]) == 1
+    assert "clip-toolkit[parquet]" in capsys.readouterr().err
+
+
+def test_kill_9_after_every_few_batches_and_resume_gives_the_same_file(folder: Path):
+    options = ["--batch-size", "2", "--threads", "1"]
+    assert main([str(folder), "--device", "cpu", "--format", "jsonl", "--output", "whole", *options]) == 1
+    kills = 0
+    while not Path("out").exists() and kills < 20:
+        running = subprocess.Popen(
+            command(folder, "--output", "out", "--resume", *options),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = _size("out.part")
+        while running.poll() is None and _size("out.part") <= before:
+            pass  # the moment it has written something, it dies
+        running.kill()
+        running.wait()
+        kills += 1
+    assert kills > 2
+    assert main([str(folder), "--device", "cpu", "--format", "jsonl", "--output", "out", "--resume", *options]) == 1
+    assert Path("out").read_bytes() == Path("whole").read_bytes()
+    assert not Path("out.part").exists()
+
+
+def _size(name: str) -> int:
+    return Path(name).stat().st_size if Path(name).exists() else 0
+
+
+@pytest.mark.parametrize("end", [0, 1, 5, 700, 1500, 3000])
+def test_a_part_file_cut_anywhere_is_continued(folder: Path, end: int):
+    arguments = [str(folder), "--device", "cpu", "--format", "csv", "--output", "out"]
+    whole = _interrupted(arguments)
+    assert main([*arguments, "--resume"]) == 1
+    expected = Path("out").read_bytes()
+    Path("out.part").write_bytes(whole[: max(0, len(whole) - end)])
+    assert main([*arguments, "--resume"]) == 1
+    assert Path("out").read_bytes() == expected
+
+
+def _interrupted(arguments: list[str]) -> bytes:
+    """The part file of a run that a signal ends at its 21st image, in the middle of the third batch."""
+    step = Progress.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "step", lambda self, failed: (step(self, failed), _signal_at(self, 21)))
+        assert main(arguments) == 128 + signal.SIGTERM
+    return Path("out.part").read_bytes()
+
+
+def _signal_at(progress: Progress, count: int) -> None:
+    if progress._done == count:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_ends_the_run_after_whole_batches(folder: Path, capsys: Captured):
+    part = _interrupted([str(folder), "--device", "cpu", "--output", "out"])
+    records = part.splitlines()[1:]
+    assert 21 <= len(records) < COUNT
+    assert len(records) % 8 == 0
+    assert not Path("out").exists()
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_the_process():
+    code = (
+        "import os, signal\nfrom clip_toolkit.stream.stopping import Stop\n"
+        "with Stop(lambda: print('asked', flush=True)):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('still here', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('never', flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "asked\nstill here\n"
+    assert done.returncode == -signal.SIGINT
+
+
+def test_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop(lambda: None):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--top-k", "1"], "another top_k"),
+        (["--batch-size", "4"], "another batch_size"),
+        (["extra"], "inputs have changed"),
+    ],
+)
+def test_what_does_not_continue_the_same_run_is_refused(
+    folder: Path, change: list[str], message: str, capsys: Captured
+):
+    arguments = [str(folder), "--device", "cpu", "--output", "out"]
+    part = _interrupted(arguments)
+    inputs = [*change, *arguments] if change == ["extra"] else [*arguments, *change]
+    assert main([*inputs, "--resume"]) == 1
+    assert message in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert Path("out.part").read_bytes() == part
+
+
+def test_a_foreign_part_file_is_left_alone(folder: Path, capsys: Captured):
+    Path("out.part").write_text("my notes\n")
+    assert main([str(folder), "--output", "out", "--resume"]) == 1
+    assert "no part file" in capsys.readouterr().err
+    assert Path("out.part").read_text() == "my notes\n"
+
+
+def test_progress_tells_rate_time_left_and_errors():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = iter([0.0, 1.0, 2.0])
+    terminal = Terminal()
+    progress = Progress(terminal, total=122, done=100, clock=lambda: next(now))
+    progress.step(failed=False)
+    progress.step(failed=True)
+    assert terminal.getvalue().endswith("102/122, 1.0 images/s, 0:20 left, 1 errors")
+    quiet = io.StringIO()
+    Progress(quiet, total=1).step(failed=True)
+    assert quiet.getvalue() == ""

@@ -1,0 +1,40 @@
+"""All that the doctor looks at, in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_toolkit.doctor.finding import Finding
+from clip_toolkit.doctor.installation import installation
+from clip_toolkit.doctor.machine import machine
+from clip_toolkit.doctor.providers import providers
+from clip_toolkit.errors import ModelError
+from clip_toolkit.model_file import read_spec
+
+
+def examine(model: Path, threads: int | None = None) -> list[Finding]:
+    """Look at the installation, the machine, the model file, and every execution provider running it.
+
+    Args:
+        model: the model file.
+        threads: CPU threads that runs would use; default all usable cores.
+    """
+    findings = [*installation()]
+    file = _model(model)
+    findings += [*machine(model.stat().st_size if model.is_file() else 0, threads), file]
+    if file.status != "wrong":
+        findings += providers(model, threads)
+    return findings
+
+
+def _model(path: Path) -> Finding:
+    try:
+        spec = read_spec(path)
+    except ModelError as error:
+        return Finding("model", "wrong", str(error), "clip-export --head head.pt -o model.onnx")
+    detail = f"{path}: {len(spec.labels)} labels, format {spec.version}, {len(spec.golden)} golden vectors"
+    if not spec.golden:
+        return Finding(
+            "model", "wrong", f"{detail}: nothing to test it with", "clip-export --head head.pt -o model.onnx"
+        )
+    return Finding("model", "fine", detail)

@@ -1,0 +1,117 @@
+"""The decode rule, step by step; `clip_toolkit.images` states it in words."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from clip_toolkit.errors import ImageError
+from clip_toolkit.images.depth import eight_bit, is_deep
+from clip_toolkit.images.opening import MAX_PIXELS, DecodeOptions, loaded
+from clip_toolkit.images.sources import ImageSource, binary_file, source_name
+
+BACKGROUND = (255, 255, 255)
+"""RGB colour that transparent pixels are composited over."""
+
+_ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4; the undoing of each is that of PIL.ImageOps.exif_transpose
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_DEFAULT = DecodeOptions()
+
+
+def decode(source: ImageSource, options: DecodeOptions = _DEFAULT) -> NDArray[np.uint8]:
+    """Decode any image source by the rule of `clip_toolkit.images`.
+
+    Returns:
+        uint8 RGB pixels ``[height, width, 3]``, values 0 to 255.
+
+    Raises:
+        ImageNotFoundError: the path names no file.
+        ImageError: the source is not an image, is damaged, is too large, or is an array of another shape or dtype.
+    """
+    if isinstance(source, np.ndarray):
+        return _checked_pixels(source)
+    name = source_name(source)
+    try:
+        return _decoded(source, name, options)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: is not an image in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: more than {MAX_PIXELS} pixels, a decompression bomb. Shrink it first.") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: there is not enough memory to decode it. Shrink it first.") from error
+
+
+def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> NDArray[np.uint8]:
+    if isinstance(source, Image.Image):
+        return _named(name, source, options)
+    with binary_file(source) as file:
+        return _named(name, file, options)
+
+
+def _named(name: str, source: Image.Image | IO[bytes], options: DecodeOptions) -> NDArray[np.uint8]:
+    try:
+        return _rgb(source if isinstance(source, Image.Image) else loaded(source, options))
+    except (UnidentifiedImageError, Image.DecompressionBombError, MemoryError):
+        raise
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Exception as error:  # Pillow's plugins raise anything on damaged files, from struct.error to SyntaxError
+        raise ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if 0 in image.size:
+        raise ImageError(f"the image is {image.width}x{image.height}; both sides must be at least 1 pixel")
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if is_deep(image.mode):
+        image = Image.fromarray(eight_bit(image))
+    elif _has_alpha(image):
+        image = _composited(image)
+    upright = image if turn is None else image.transpose(turn)
+    return np.asarray(upright.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged EXIF is no reason to refuse a picture, and its readers raise anything
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    if image.mode in {"1", "L", "P", "RGB"}:
+        return "transparency" in image.info
+    return image.mode in {"RGBA", "LA", "PA", "La", "RGBa"}
+
+
+def _composited(image: Image.Image) -> Image.Image:
+    image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
+
+
+def _checked_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ImageError(
+            f"array: expected uint8 RGB pixels [height, width, 3], got {pixels.dtype} {list(pixels.shape)}"
+        )
+    if 0 in pixels.shape:
+        raise ImageError(f"array: the shape {list(pixels.shape)} has a zero side; both must be at least 1 pixel")
+    return pixels

@@ -1,0 +1,70 @@
+"""What an image may be given as, and how messages call it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clip_toolkit.errors import ImageError, ImageNotFoundError
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
+"""What an image may be given as: a path, the bytes of a file, an open binary file, a Pillow image, or RGB pixels."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def source_name(source: ImageSource) -> str:
+    """How messages call an image: its path, or its type where it has none."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return f"<{type(source).__name__}>"
+
+
+@contextmanager
+def binary_file(source: ImageSource) -> Iterator[IO[bytes]]:
+    """A seekable binary file with the bytes of an encoded image; files of the caller stay open.
+
+    Raises:
+        ImageNotFoundError: the path names no file.
+        ImageError: the path cannot be read, or the source is of another type.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with _opened(source) as file:
+            yield _seekable(file)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield io.BytesIO(source)
+    elif isinstance(source, (Image.Image, np.ndarray)) or not hasattr(source, "read"):
+        raise ImageError(
+            f"{source_name(source)}: expected a path, bytes, a binary file, a Pillow image or a uint8 array"
+        )
+    else:
+        yield _seekable(source)
+
+
+def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
+    name = os.fspath(path)
+    try:
+        return Path(path).open("rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if _URL.match(name):
+            raise ImageError(f"{name}: URLs are not fetched. Download the image and name the file.") from error
+        raise ImageNotFoundError(f"{name}: there is no such image file") from error
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a null byte in the path
+        raise ImageError(f"{name!r}: cannot be read ({error})") from error
+
+
+def _seekable(file: IO[bytes]) -> IO[bytes]:
+    """Pillow goes back and forth in a file, which a pipe does not allow."""
+    seekable = getattr(file, "seekable", None)
+    return file if seekable is None or seekable() else io.BytesIO(file.read())

@@ -1,0 +1,150 @@
+"""Records on their way to an output file: ``OUTPUT.part``, which survives a kill and can be gone on with.
+
+JSON lines: first the settings of the run, then one record an image, written batch by batch. A batch that a kill cut in
+two is dropped and done again, so that a resumed run sees the very batches of an uninterrupted one, and gives the very
+same numbers. When all images are done the records are written to the output in its own format, and the part file goes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from clip_toolkit.atomic import check_writable
+from clip_toolkit.errors import OutputError
+from clip_toolkit.records import Record
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class PartFile:
+    """The part file of an output, open for writing.
+
+    Attributes:
+        path: its path.
+        done: number of records that an earlier run left in it.
+        failed: number of those with an error.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any], batch_size: int, resume: bool) -> None:
+        """Open or continue a part file.
+
+        Raises:
+            OutputError: it cannot be written; it is there and ``resume`` is not asked for; another process writes it;
+                or it comes from a run with other settings.
+        """
+        check_writable(output)
+        self.path = output.with_name(f"{output.name}.part")
+        if self.path.exists() and not resume:
+            raise OutputError(
+                f"{self.path}: is left from an interrupted run. Continue it with --resume, or remove it to start over."
+            )
+        self.done, self.failed = 0, 0
+        try:
+            self._file = self.path.open("a+b")
+            try:
+                self._lock()
+                self._continue(settings, batch_size)
+            except BaseException:
+                self._file.close()
+                raise
+        except OSError as error:
+            raise _explained(error, self.path) from error
+
+    def __enter__(self) -> Self:
+        """Nothing more than the opening did."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the file and leave it where it is."""
+        self._file.close()
+
+    def remaining(self, names: Iterable[str]) -> Iterator[str]:
+        """The names that are not done yet.
+
+        Raises:
+            OutputError: the names that are done are not the first of these.
+        """
+        names = iter(names)
+        for index, record in enumerate(self.records()):
+            name = next(names, None)
+            if record["image"] != name:
+                raise OutputError(
+                    f"{self.path}: the inputs have changed since: image {index + 1} was {record['image']!r}, "
+                    f"now it is {name!r}. Remove the file to start over."
+                )
+        return names
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write a batch of records."""
+        self._file.write(b"".join(json.dumps(item, ensure_ascii=False).encode(*_ENCODING) + b"\n" for item in records))
+        self._file.flush()
+
+    def records(self) -> Iterator[Record]:
+        """All records, in order."""
+        with self.path.open("rb") as lines:
+            next(lines, None)
+            for line in lines:
+                yield json.loads(line.decode(*_ENCODING))
+
+    def remove(self) -> None:
+        """Delete the file: its records have reached the output."""
+        self.path.unlink()
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"{self.path}: another process is writing it. Wait for it, or name another.") from error
+
+    def _continue(self, settings: dict[str, Any], batch_size: int) -> None:
+        self._file.seek(0)
+        header = self._file.readline()
+        if not header.endswith(b"\n"):
+            self._file.truncate(0)
+            self._file.write(json.dumps(settings).encode() + b"\n")
+            self._file.flush()
+            return
+        self._check(header, settings)
+        self._file.truncate(self._end_of_whole_batches(batch_size))
+        self.failed = sum(record["error"] is not None for record in self.records())
+
+    def _check(self, header: bytes, settings: dict[str, Any]) -> None:
+        try:
+            before = json.loads(header)
+        except ValueError:
+            before = None
+        if not isinstance(before, dict) or before.keys() != settings.keys():
+            raise OutputError(f"{self.path}: is no part file of this version. Remove it, or name another output.")
+        for name, value in settings.items():
+            if before[name] != value:
+                raise OutputError(
+                    f"{self.path}: comes from a run with another {name}: {before[name]!r}, now {value!r}. "
+                    "Repeat that run's options, or remove the file to start over."
+                )
+
+    def _end_of_whole_batches(self, batch_size: int) -> int:
+        end = self._file.tell()
+        position = end
+        for count, line in enumerate(self._file, 1):
+            position += len(line)
+            if line.endswith(b"\n") and count % batch_size == 0:
+                end, self.done = position, count
+        return end
+
+
+def _explained(error: OSError, path: Path) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
+    return OutputError(f"{path}: cannot be written ({error.strerror})")
+
+
+_ENCODING = ("utf-8", "surrogateescape")  # file names may be any bytes

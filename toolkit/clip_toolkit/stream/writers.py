@@ -1,0 +1,73 @@
+"""Records into a file, in the format asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from clip_toolkit.atomic import written_atomically
+from clip_toolkit.errors import MissingDependencyError
+from clip_toolkit.records import Record, lines
+
+_ROWS = 4096  # of a Parquet row group
+
+
+def write(records: Iterable[Record], form: str, path: Path) -> None:
+    """Write records to a file, which appears whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    with written_atomically(path) as temporary:
+        if form == "parquet":
+            _write_parquet(records, temporary)
+            return
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines(records, form))
+
+
+def import_pyarrow() -> Any:
+    """pyarrow, with its Parquet module, imported only when it is needed.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("Parquet needs pyarrow: pip install 'clip-toolkit[parquet]'") from error
+    return pa
+
+
+def _write_parquet(records: Iterable[Record], path: Path) -> None:
+    arrow = import_pyarrow()
+    schema = _schema(arrow)
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
+        for rows in _groups(iter(records)):
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+
+
+def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while rows := [_decodable(item) for item in islice(records, _ROWS)]:
+        yield rows
+
+
+def _decodable(item: Record) -> Record:
+    """Parquet's strings are UTF-8: bytes of a file name that are not appear as escapes."""
+    return {
+        key: value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if isinstance(value, str)
+        else value
+        for key, value in item.items()
+    }
+
+
+def _schema(arrow: Any) -> Any:
+    score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
+    kinds = {"probability": arrow.float64(), "top": arrow.list_(score)}
+    names = ("image", "label", "probability", "top", "provider", "error")
+    return arrow.schema([(name, kinds.get(name, arrow.string())) for name in names])
