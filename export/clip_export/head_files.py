@@ -23,7 +23,7 @@ from clip_export.atomic import written_atomically
 from clip_export.heads import VLMtoMLP
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.json_codec import from_json
-from clip_toolkit.spec import HeadSpec
+from clip_toolkit.spec import SINGLE_LABEL, HeadSpec
 
 _FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 1
@@ -52,6 +52,20 @@ class EncoderReference:
 
 
 @dataclass(frozen=True)
+class DataReference:
+    """Where the images are that a head was trained and judged on.
+
+    Attributes:
+        folder: absolute path of the data folder or manifest.
+        held_out: paths of the validation and test files, relative to the folder (of a manifest: to the one it lies in),
+            with forward slashes.
+    """
+
+    folder: str
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedHead:
     """A head and what is known of it. A notebook's state_dict knows neither encoder nor labels.
 
@@ -60,12 +74,20 @@ class TrainedHead:
         encoder: the encoder it was trained on, or None.
         labels: class names in the order of its outputs, or None.
         training: summary of the training, for people.
+        data: where its images are, or None.
+        task: one of `clip_toolkit.spec.TASKS`.
+        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        thresholds: likewise.
     """
 
     module: VLMtoMLP
     encoder: EncoderReference | None = None
     labels: tuple[str, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    data: DataReference | None = None
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,10 @@ class _Description:
     encoder: EncoderReference
     labels: tuple[str, ...]
     training: dict[str, Any]
+    data: DataReference | None = None
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def save_head(head: TrainedHead, path: Path) -> None:
@@ -90,7 +116,18 @@ def save_head(head: TrainedHead, path: Path) -> None:
     check_suffix(path)
     if head.encoder is None or head.labels is None:
         raise HeadError("head: cannot be saved without its encoder and labels")
-    description = _Description(_FORMAT, _FORMAT_VERSION, head.module.spec, head.encoder, head.labels, head.training)
+    description = _Description(
+        _FORMAT,
+        _FORMAT_VERSION,
+        head.module.spec,
+        head.encoder,
+        head.labels,
+        head.training,
+        head.data,
+        head.task,
+        head.temperature,
+        head.thresholds,
+    )
     text = json.dumps(asdict(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
     content = save(weights, metadata={_FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
@@ -144,7 +181,16 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         if isinstance(error, HeadError):
             raise
         raise HeadError(f"{path}: the head file is damaged ({error}). Train it again.") from error
-    return TrainedHead(module.eval(), description.encoder, description.labels, description.training)
+    return TrainedHead(
+        module.eval(),
+        description.encoder,
+        description.labels,
+        description.training,
+        description.data,
+        description.task,
+        description.temperature,
+        description.thresholds,
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -122,7 +122,7 @@ def _classify(located: Located, args: argparse.Namespace) -> int:
             if isinstance(result, ClipToolkitError):
                 failed += 1
                 _say(str(result))
-            yield record(image, result, args.top_k, classifier.provider)
+            yield record(image, result, args.top_k, classifier.provider, classifier.spec)
 
     for line in lines(records(), args.format):
         print(line, flush=True)

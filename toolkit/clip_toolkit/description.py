@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.spec import Differences, ModelSpec
+from clip_toolkit.spec import REGRESSION, Differences, ModelSpec
 
 
 def describe(spec: ModelSpec, path: Path) -> str:
@@ -18,10 +18,13 @@ def describe(spec: ModelSpec, path: Path) -> str:
 def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
     revision = f" at {encoder.revision}" if encoder.revision else ""
-    yield "labels", ", ".join(spec.labels)
+    yield "task", spec.task
+    yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
     yield "head", f"{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
     yield "temperature", f"{spec.temperature:g}"
+    if spec.thresholds:
+        yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
     yield "input", _input(spec)
     yield (
         "preprocessing",
