@@ -69,7 +69,9 @@ def export_classifier(
     labels = _checked_labels(head, encoder, labels)
     check_writable(output)
     spec = _spec(head, encoder, labels, options)
-    model = network_graph(encoder, head.module, options.input, options.ops, task=spec.task, temperature=spec.temperature)
+    model = network_graph(
+        encoder, head.module, options.input, options.ops, task=spec.task, temperature=spec.temperature
+    )
     with written_atomically(output) as temporary:
         _save(model, spec, temporary)
         spec = _proved(spec, head.module, encoder, temporary, options)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.spec import SINGLE_LABEL
+from clip_toolkit.spec import REGRESSION, SINGLE_LABEL
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 
@@ -67,5 +67,6 @@ def memberships(dataset: Dataset) -> NDArray[np.float64]:
     """Which labels each file counts for: ``[n, labels]`` of zeros and ones; of a regression ``[n, 1]`` of ones."""
     if dataset.task == SINGLE_LABEL:
         return np.eye(len(dataset.labels))[dataset.targets]
-    is_regression = dataset.task != "multi-label"
-    return np.ones((len(dataset.files), 1)) if is_regression else dataset.targets.astype(np.float64)
+    if dataset.task == REGRESSION:
+        return np.ones((len(dataset.files), 1))
+    return np.asarray(dataset.targets, np.float64)

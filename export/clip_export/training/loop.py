@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_export.heads import VLMtoMLP
 from clip_export.training.objective import Objective
@@ -64,7 +64,7 @@ def train_head(
     train: Examples,
     validation: Examples,
     outputs: int,
-    options: TrainingOptions = TrainingOptions(),
+    options: TrainingOptions | None = None,
     report: Callable[[Epoch], None] = lambda _: None,
     *,
     task: str = SINGLE_LABEL,
@@ -77,7 +77,7 @@ def train_head(
         train: examples to learn from.
         validation: examples to measure on; only early stopping lets them influence the head.
         outputs: number of classes or values.
-        options: how to train.
+        options: how to train; the defaults are the course's.
         report: called after every epoch.
         task: one of `clip_toolkit.spec.TASKS`.
         resume: where an earlier call with the same arguments had got to; the head becomes what it would have been.
@@ -88,6 +88,7 @@ def train_head(
     """
     if not len(train.features) or not len(validation.features):
         raise DatasetError("training: there are no examples to learn from, or none to measure on")
+    options = options or TrainingOptions()
     objective = Objective.fitted(task, train.targets, outputs, options)
     scaled = [Examples(item.features, objective.scaled(item.targets)) for item in (train, validation)]
     with torch.random.fork_rng(devices=[]):

@@ -59,16 +59,8 @@ class Objective:
         """Loss and score on examples, without dropout, class weights or smoothing."""
         head.eval()
         plain = Objective(self.task, None, 0.0, self.mean, self.std)
-        loss = right = 0.0
-        for features, targets in zip(examples.features.split(chunk), examples.targets.split(chunk), strict=True):
-            outputs = head(features)
-            loss += plain.loss(outputs, targets).item() * len(targets)
-            right += _right(outputs, targets, self.task)
-        count = len(examples.targets)
-        if self.task == REGRESSION:  # 1 - residual variance over the variance of the targets
-            spread = ((examples.targets - examples.targets.mean(0)) ** 2).mean().item()
-            return loss / count, 1 - loss / count / spread if spread else 0.0
-        return loss / count, right / count
+        outputs = torch.cat([head(features) for features in examples.features.split(chunk)])
+        return plain.loss(outputs, examples.targets).item(), score(outputs, examples.targets, self.task)
 
     def scaled(self, targets: Tensor) -> Tensor:
         """Targets as the loss sees them: of a regression with mean 0 and deviation 1."""
@@ -83,10 +75,15 @@ class Objective:
             last.bias.copy_(last.bias * self.std + self.mean)
 
 
-def _right(outputs: Tensor, targets: Tensor, task: str) -> float:
+def score(outputs: Tensor, targets: Tensor, task: str) -> float:
+    """Share of right decisions, 0 to 1; for a regression R squared, the mean of all values."""
     if task == SINGLE_LABEL:
-        return float((outputs.argmax(1) == targets).sum())
-    return float(((outputs > 0) == (targets > 0.5)).float().mean(1).sum())
+        return float((outputs.argmax(1) == targets).float().mean())
+    if task == MULTI_LABEL:
+        return float(((outputs > 0) == (targets > 0.5)).float().mean())
+    spread = ((targets - targets.mean(0)) ** 2).sum(0)
+    left = ((outputs - targets) ** 2).sum(0)
+    return float((1 - left / spread.clamp(min=torch.finfo(torch.float32).tiny)).mean())
 
 
 def _balanced(task: str, targets: Tensor, outputs: int) -> Tensor:

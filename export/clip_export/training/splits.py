@@ -128,7 +128,9 @@ def _check_two_of_each(dataset: Dataset, counts: NDArray[np.float64]) -> None:
 def _check(dataset: Dataset, split: Split) -> None:
     for name, side in zip(("training", "validation"), split, strict=False):
         if not side:
-            grouped = " The groups leave none for it; use smaller ones or another fraction." if any(dataset.groups) else ""
+            grouped = (
+                " The groups leave none for it; use smaller ones or another fraction." if any(dataset.groups) else ""
+            )
             raise DatasetError(f"split: the {name} side is empty.{grouped}")
     if dataset.task == SINGLE_LABEL:
         absent = set(range(len(dataset.labels))) - set(dataset.targets[split.train].tolist())
