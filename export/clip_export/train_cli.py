@@ -151,8 +151,8 @@ def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
             prepared.validation,
             len(prepared.dataset.labels),
             options,
-            prepared.dataset.task,
-            lambda trial: advance(1, f"validation loss {trial.best.val_loss:.4f}"),
+            task=prepared.dataset.task,
+            report=lambda trial: advance(1, f"validation loss {trial.best.val_loss:.4f}"),
         )
     print(f"sweep of {len(trials)}: {'lr':>8} {'decay':>6}  {'hidden':<8} {'epochs':>6} {'loss':>8} {'score':>7}")
     for trial in trials[:5]:

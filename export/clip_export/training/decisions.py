@@ -21,7 +21,7 @@ def decisions_for(
     validation: Examples,
     task: str,
     labels: tuple[str, ...],
-    rule: OperatingRule = OperatingRule(),
+    rule: OperatingRule,
     *,
     positive: str | None = None,
     calibrate: bool = True,
@@ -35,7 +35,7 @@ def decisions_for(
         logits = head(validation.features)
     temperature = fit_temperature(logits.clone(), validation.targets, task) if calibrate else 1.0
     answers = probabilities(logits, task, temperature).numpy()
-    return temperature, choose_thresholds(answers, validation.targets.numpy(), task, labels, rule, positive)
+    return temperature, choose_thresholds(answers, validation.targets.numpy(), task, labels, rule, positive=positive)
 
 
 def held_out_score(head: TrainedHead, examples: Examples) -> float:

@@ -116,9 +116,7 @@ def read_dataset(path: Path, options: DataOptions) -> Dataset:
     elif options.task == SINGLE_LABEL:
         dataset = read_image_folder(path)
     else:
-        raise DatasetError(
-            f"{path}: the task {options.task} needs a CSV file that names its targets. Give one as DATA."
-        )
+        raise DatasetError(f"{path}: {options.task} needs targets that folders cannot name. Give a CSV file as DATA.")
     return with_groups(dataset, options.groups) if options.groups else dataset
 
 
@@ -180,8 +178,8 @@ def _duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) ->
     if pairs:
         first, second = (dataset.relative(index) for index in pairs[0])
         yield (
-            f"{len(pairs)} held-out files are the same, byte for byte, as training files, such as {second} and {first}: "
-            "the figures flatter the head. Remove them."
+            f"{len(pairs)} held-out files equal training files byte for byte, such as {second} and {first}: the "
+            "figures flatter the head. Remove them."
         )
     targets: dict[str, list[int]] = {}
     for index, content in enumerate(contents):

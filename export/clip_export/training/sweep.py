@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from clip_export.training.loop import Epoch, Examples, train_head
 from clip_export.training.options import TrainingOptions
+from clip_toolkit.spec import SINGLE_LABEL
 
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 WEIGHT_DECAYS = (0.0, 1e-2)
@@ -30,7 +31,8 @@ def sweep(
     validation: Examples,
     outputs: int,
     options: TrainingOptions,
-    task: str,
+    *,
+    task: str = SINGLE_LABEL,
     report: Callable[[Trial], None] = lambda _: None,
 ) -> list[Trial]:
     """Every combination of `LEARNING_RATES`, `WEIGHT_DECAYS` and `WIDTHS`, that of the lowest validation loss first.

@@ -47,6 +47,7 @@ def choose_thresholds(
     task: str,
     labels: tuple[str, ...],
     rule: OperatingRule,
+    *,
     positive: str | None = None,
 ) -> dict[str, float]:
     """Thresholds as in `clip_toolkit.spec.ModelSpec`.
