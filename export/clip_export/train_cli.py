@@ -254,7 +254,7 @@ def _tell(prepared: Prepared, training: Training, head: TrainedHead) -> None:
 def _report(args: argparse.Namespace, prepared: Prepared, training: Training, head: TrainedHead) -> None:
     from clip_export.training.report import write_report
 
-    print(f"wrote {write_report(args.report, prepared, training, head)}")
+    print(f"wrote {write_report(args.report, prepared, training, head, args.positive)}")
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -1,8 +1,4 @@
-"""Train a head on a frozen encoder, in a few lines.
-
-from pathlib import Path
-from clip_export.training import Encoder, Examples, TrainingOptions, evaluate, image_features, train_head
-"""
+"""Train a head on the features of a frozen encoder, and see how good it is. docs/training.md shows the few lines."""
 
 from clip_export.encoder import Encoder
 from clip_export.heads import VLMtoMLP
@@ -15,6 +11,7 @@ from clip_export.training.image_folder import read_image_folder
 from clip_export.training.loop import Epoch, Examples, Training, train_head
 from clip_export.training.manifest import read_manifest
 from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import examples
 from clip_export.training.splits import Split, split_dataset
 
 __all__ = [
@@ -30,6 +27,7 @@ __all__ = [
     "TrainingOptions",
     "VLMtoMLP",
     "evaluate",
+    "examples",
     "image_features",
     "read_image_folder",
     "read_manifest",

@@ -168,33 +168,42 @@ def _figures(evaluation: Evaluation, index: int, samples: list[Array]) -> LabelF
 
 
 def _label_statistics(evaluation: Evaluation, index: int) -> dict[str, Callable[[Array], float]]:
-    from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+    """Plain counts where a count will do: scikit-learn's checks of its arguments take longer than all of them."""
+    from sklearn.metrics import average_precision_score
 
-    true, scores = evaluation.is_true()[:, index], evaluation.probabilities[:, index]
+    true, scores = evaluation.is_true()[:, index], evaluation.probabilities[:, index].astype(np.float64)
     decisions = evaluation.decisions
     said = decisions == index if evaluation.task == SINGLE_LABEL else decisions[:, index]
-    rule = OperatingRule("specificity", FIXED_SPECIFICITY)
 
-    def sensitivity(rows: Array) -> float:
-        threshold = threshold_at(scores[rows], true[rows], rule)
-        return float((scores[rows] >= threshold)[true[rows]].mean())
-
-    def by_decision(metric: Callable[..., float]) -> Callable[[Array], float]:
-        return lambda rows: float(metric(true[rows], said[rows], zero_division=np.nan))
-
-    def by_score(metric: Callable[..., float]) -> Callable[[Array], float]:
+    def where_both(metric: Callable[[Array, Array], float]) -> Callable[[Array], float]:
         return lambda rows: float(metric(true[rows], scores[rows])) if 0 < true[rows].sum() < len(rows) else np.nan
 
     return {
-        "precision": by_decision(precision_score),
-        "recall": by_decision(recall_score),
-        "F1": by_decision(f1_score),
-        "AUROC": by_score(roc_auc_score),
-        "AUPRC": by_score(average_precision_score),
-        f"sensitivity at {FIXED_SPECIFICITY:.0%} specificity": lambda rows: (
-            sensitivity(rows) if 0 < true[rows].sum() < len(rows) else np.nan
-        ),
+        "precision": lambda rows: _share((said & true)[rows].sum(), said[rows].sum()),
+        "recall": lambda rows: _share((said & true)[rows].sum(), true[rows].sum()),
+        "F1": lambda rows: _share(2 * (said & true)[rows].sum(), said[rows].sum() + true[rows].sum()),
+        "AUROC": where_both(_area_under_roc),
+        "AUPRC": where_both(average_precision_score),
+        f"sensitivity at {FIXED_SPECIFICITY:.0%} specificity": where_both(_sensitivity),
     }
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _area_under_roc(true: Array, scores: Array) -> float:
+    """The Mann-Whitney statistic: the chance that a positive scores above a negative, ties counting half."""
+    from scipy.stats import rankdata
+
+    positives = int(true.sum())
+    ranks = rankdata(scores)[true].sum() - positives * (positives + 1) / 2
+    return float(ranks / (positives * (len(true) - positives)))
+
+
+def _sensitivity(true: Array, scores: Array) -> float:
+    threshold = threshold_at(scores, true, OperatingRule("specificity", FIXED_SPECIFICITY))
+    return float((scores >= threshold)[true].mean())
 
 
 def _value_statistics(evaluation: Evaluation, index: int) -> dict[str, Callable[[Array], float]]:

@@ -149,22 +149,23 @@ def prepare(dataset: Dataset, encoder: Encoder, options: DataOptions, cache: Fea
     split = split_dataset(readable, features.contents, options.val_fraction, options.test_fraction, options.seed)
     if options.shots is not None:
         split = split._replace(train=few_shots(readable, split.train, options.shots, options.seed))
-    targets = torch.from_numpy(readable.targets)
     learnt = [readable.files[index] for index in split.train]
     views = [encoded(learnt, view).values for view in range(1, options.views + 1)]
     return Prepared(
         dataset=readable,
         split=split,
-        train=_with_views(_examples(features.values, targets, split.train), views),
-        validation=_examples(features.values, targets, split.validation),
-        test=_examples(features.values, targets, split.test) if split.test else None,
+        train=_with_views(examples(features, readable, split.train), views),
+        validation=examples(features, readable, split.validation),
+        test=examples(features, readable, split.test) if split.test else None,
         features=features,
         notes=(*_duplicate_notes(readable, split, features.contents), *(cache.notes if cache else ())),
     )
 
 
-def _examples(values: Tensor, targets: Tensor, indices: list[int]) -> Examples:
-    return Examples(values[indices], targets[indices])
+def examples(features: Features, dataset: Dataset, indices: Sequence[int]) -> Examples:
+    """Features and targets of some of the readable files, whose data set is ``dataset``."""
+    rows = list(indices)
+    return Examples(features.values[rows], torch.from_numpy(dataset.targets[rows]))
 
 
 def _with_views(train: Examples, views: list[Tensor]) -> Examples:
