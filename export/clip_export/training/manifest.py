@@ -55,10 +55,9 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restkey="", restval="")
-            rows = list(reader)
+            columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    columns = reader.fieldnames or []
     for name in needed:
         if name not in columns:
             raise DatasetError(f"{path}: expected a column '{name}', found {', '.join(columns) or 'none'}.")

@@ -11,11 +11,14 @@ from typing import NamedTuple
 from clip_export.training.evaluation import Interval, LabelFigures
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c2128; }
-h1 { font-size: 1.7rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d9de; } img { max-width: 100%; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2128; }
+body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d9de; } img { max-width: 100%; }
 .score { font-size: 2.4rem; font-weight: 600; margin: 0; } .note, td small { color: #5b636d; }
 .warning { background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem 1rem; }
-table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
+table { border-collapse: collapse; }
+td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
 td:first-child, th:first-child { text-align: left; } td small { display: block; font-size: .75rem; white-space: nowrap; }
 .wide { overflow-x: auto; }
 """
@@ -34,7 +37,8 @@ def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str]
     """The whole page; texts are escaped here."""
     parts = [
         "<!doctype html>",
-        f'<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f'<h1>{escape(title)}</h1><p class="score">{escape(score)}</p>',
         *(f'<p class="warning">{escape(text)}</p>' for text in warnings),
@@ -66,7 +70,7 @@ def shown(figure: Interval) -> str:
 
 def _cell(figure: Interval) -> str:
     if math.isnan(figure.value):
-        return "–"
+        return "-"
     return f"{figure.value:.3f}<small>{figure.low:.3f} to {figure.high:.3f}</small>"
 
 

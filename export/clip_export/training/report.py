@@ -68,7 +68,7 @@ def write_report(
         1, Section("Label by label", _VALUE_NOTE if head.task == REGRESSION else _LABEL_NOTE, table=by_label)
     )
     score = f"{_SCORES[head.task]} {shown(evaluation.score)}"
-    facts = list(_facts(prepared, training, head))
+    facts = [*_operating(evaluation, positive), *_facts(prepared, training, head)]
     page = render("Training report", f"{score}, {name}", facts, list(_warnings(prepared, name)), sections)
     _write(folder / PAGE, page.encode())
     return folder / PAGE
@@ -83,15 +83,16 @@ _LABEL_NOTE = (
 )
 _VALUE_NOTE = f"Small figures: 95 % intervals of {RESAMPLES} bootstrap samples. MAE and RMSE in the units of the data."
 _CURVES_NOTE = (
-    "Training loss that goes on falling while validation loss rises is overfitting: train fewer epochs (--patience), use "
-    "more dropout or weight decay, or more images. Both still falling at the end: raise the learning rate."
+    "Training loss that goes on falling while validation loss rises is overfitting: train fewer epochs (--patience), "
+    "use more dropout or weight decay, or more images. Both still falling at the end: raise the learning rate."
 )
 _MISTAKES_NOTE = (
     "Look at each: wrong labels in the data, bad pictures and shortcuts (a caption, a marker, a border) show here."
 )
 _VALIDATION_WARNING = (
-    "These figures are from the validation images, which also chose the temperature, the threshold and, with --patience "
-    "or --sweep, the head: they flatter it a little. Hold out a test side (--test-fraction) to claim anything."
+    "These figures are from the validation images, which also chose the temperature, the threshold and, with "
+    "--patience or --sweep, the head: they flatter it a little. To claim anything, hold out a test side "
+    "(--test-fraction)."
 )
 
 
@@ -107,7 +108,6 @@ def _figures(
     mistakes = worst_mistakes(evaluation)
     if mistakes:
         title = "Largest errors" if evaluation.task == REGRESSION else "Most confident mistakes"
-        note = "Look at each: wrong labels in the data, bad pictures and shortcuts (a caption, a marker, a border) show here."
         files = [prepared.dataset.files[prepared.held_out[1][mistake.row]] for mistake in mistakes]
         captions = [f"said {item.said}\ntrue: {item.true}" for item in mistakes]
         escaped = [caption.replace("$", r"\$") for caption in captions]
@@ -134,6 +134,15 @@ def _decision_figures(
         "fitted on validation images and exported with the head."
     )
     yield Section("Reliability", note), "reliability", charts.reliability_diagram(evaluation, head.temperature)
+
+
+def _operating(evaluation: Evaluation, positive: str | None) -> Iterator[str]:
+    """Of two labels, the figures that medicine knows: each is the recall of one of them."""
+    if evaluation.task == SINGLE_LABEL and len(evaluation.labels) == 2:
+        index = positive_index(evaluation.labels, positive)
+        found, spared = (evaluation.by_label[i].figures["recall"] for i in (index, 1 - index))
+        yield f"sensitivity for {evaluation.labels[index]} {shown(found)}"
+        yield f"specificity {shown(spared)}"
 
 
 def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterator[str]:
