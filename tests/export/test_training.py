@@ -1,6 +1,5 @@
 """Training heads on features: what is learnt, by which rules, and that a break changes nothing."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,7 +178,7 @@ def test_a_resumed_training_gives_the_same_head(task: str, after: int, tmp_path:
 def test_early_stopping_survives_a_break():
     used = replace(OPTIONS, patience=4, epochs=100)
     kept: list[TrainingState] = []
-    whole = trained(used=used, keep=lambda state: kept.append(copy.deepcopy(state)))
+    whole = trained(used=used, keep=kept.append)
     resumed = trained(used=used, resume=kept[len(kept) // 2])
     assert same(resumed.head, whole.head)
     assert resumed.history == whole.history

@@ -69,7 +69,7 @@ def train_head(
     *,
     task: str = SINGLE_LABEL,
     resume: TrainingState | None = None,
-    keep: Callable[[TrainingState], None] = lambda _: None,
+    keep: Callable[[TrainingState], None] | None = None,
 ) -> Training:
     """Train a head on features. The same arguments give the same head, bit for bit, on the same machine.
 
@@ -99,7 +99,8 @@ def train_head(
             run.restore(resume)
         while not run.finished():
             report(run.epoch(*scaled))
-            keep(run.state())
+            if keep is not None:
+                keep(run.state())
     return run.result()
 
 
@@ -148,7 +149,7 @@ class _Run:
         return min(self.history, key=lambda epoch: epoch.val_loss)
 
     def state(self) -> TrainingState:
-        return TrainingState(
+        live = TrainingState(
             head=self.head.state_dict(),
             best=self.best,
             optimizer=self.optimizer.state_dict(),
@@ -156,6 +157,7 @@ class _Run:
             generator=torch.get_rng_state(),
             history=[tuple(epoch) for epoch in self.history],
         )
+        return copy.deepcopy(live)  # the next epoch, which may be broken off half way, writes into these tensors
 
     def restore(self, state: TrainingState) -> None:
         self.head.load_state_dict(state.head)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state after an epoch. It refers to live tensors: write it or copy it before the next one.
+    """The state after an epoch, a copy that later epochs leave alone.
 
     Attributes:
         head: the head's state_dict.
