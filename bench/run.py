@@ -13,6 +13,7 @@ from encoders import SUBJECTS
 from interleave import Timing, measure
 from report import render
 from resize import measure_resize
+from sections import section
 
 from clip_toolkit.devices import usable_cores
 
@@ -46,7 +47,9 @@ def main() -> None:
             for row in rows:
                 print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
     cold = measure_apart(_folder("b32")) if "b32" in args.only else []
-    args.out.write_text(render(timings, measure_resize(threads), cold), encoding="utf-8")
+    old = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    page = render(timings, measure_resize(threads), cold)
+    args.out.write_text(f"{page.rstrip()}\n\n{section(old, 'Training')}", encoding="utf-8")
     print(f"wrote {args.out}")
 
 
