@@ -103,6 +103,7 @@ def _loop_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--schedule", choices=SCHEDULES, default="step", help=f"of the learning rate {DEFAULT}")
     group.add_argument("--step-size", type=positive, default=40, metavar="N", help=f"epochs between steps {DEFAULT}")
     group.add_argument("--gamma", type=number(0), default=0.5, help=f"factor of a step {DEFAULT}")
+    group.add_argument("--standardise", action="store_true", help="learn on features of mean 0 and deviation 1")
     group.add_argument("--patience", type=positive, metavar="N", help="stop N epochs after the lowest validation loss")
     group.add_argument("--balanced", action="store_true", help="rare labels weigh more in the loss")
     group.add_argument("--label-smoothing", type=number(0, 1, or_equal=True), default=0.0, help=DEFAULT)
@@ -180,6 +181,7 @@ def training_options(args: argparse.Namespace) -> TrainingOptions:
         schedule=args.schedule,
         step_size=args.step_size,
         gamma=args.gamma,
+        standardise=args.standardise,
         hidden_dim=() if args.linear else tuple(args.hidden_dim),
         activation=args.activation,
         dropout=args.dropout,

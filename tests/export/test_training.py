@@ -69,6 +69,7 @@ def test_training_learns_and_reports_what_it_learnt(task: str):
         {"class_weights": "balanced"},
         {"label_smoothing": 0.1},
         {"patience": 3},
+        {"standardise": True},
     ],
     ids=str,
 )
@@ -109,6 +110,16 @@ def test_early_stopping_returns_to_the_best_epoch():
     assert same(
         training.head, train_head(noise, blobs(60, 1), 3, replace(used, epochs=best.number, patience=None)).head
     )
+
+
+def test_a_head_that_learnt_on_scaled_features_takes_plain_ones():
+    data = blobs(150, 0)
+    odd = Examples(torch.cat([data.features * 1e-3 + 5, torch.full((150, 1), 9.0)], 1), data.targets)
+    plain, scaled = (train_head(odd, odd, 3, replace(OPTIONS, standardise=s)) for s in (False, True))
+    with torch.no_grad():
+        right = (scaled.head(odd.features).argmax(1) == odd.targets).float().mean()
+    assert right == pytest.approx(scaled.best.val_score, abs=0.01)
+    assert scaled.best.val_score > 0.9 > plain.best.val_score
 
 
 def test_balanced_weights_are_those_of_scikit_learn():

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from clip_export import export_cli, train_cli
 from clip_export.head_files import load_head
+from clip_export.heads import VLMtoMLP
 from clip_toolkit import cli
 from clip_toolkit.model_file import read_spec
 from test_commands import TINY_CLIP
@@ -242,6 +243,18 @@ def test_a_broken_off_training_resumes_to_the_same_head(
     assert "resum" in done.stderr
     assert same_heads(tmp_path / "head.pt", uninterrupted)
     assert not checkpoint.exists()
+
+
+def test_the_courses_loop_gives_the_same_head(pictures: Path, tmp_path: Path):
+    options = [str(pictures / "photos"), "--encoder", str(TINY_CLIP), "--epochs", "3", "--lr", "1e-3", "--seed", "4"]
+    loop = Path(__file__).parents[2] / "examples" / "course_loop.py"
+    subprocess.run([sys.executable, str(loop), *options], cwd=tmp_path, capture_output=True, check=True)
+    train(pictures / "photos", *options[3:], cwd=tmp_path)
+    course, ours = (load_head(tmp_path / name).module.state_dict() for name in ("course.pt", "head.pt"))
+    start = VLMtoMLP(128, 256, 2).state_dict()
+    for name, weights in course.items():
+        torch.testing.assert_close(weights, ours[name], atol=1e-4, rtol=0)
+        assert not torch.allclose(weights, start[name], atol=1e-3)
 
 
 def test_a_checkpoint_of_other_options_is_refused(pictures: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from clip_export.heads import VLMtoMLP
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
+from clip_export.training.scaling import Scaling
 from clip_export.training.state import TrainingState
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec import SINGLE_LABEL
@@ -90,7 +91,11 @@ def train_head(
         raise DatasetError("training: there are no examples to learn from, or none to measure on")
     options = options or TrainingOptions()
     objective = Objective.fitted(task, train.targets, outputs, options)
-    scaled = [Examples(item.features, objective.scaled(item.targets)) for item in (train, validation)]
+    scaling = Scaling.fitted(train.features) if options.standardise else None
+    scaled = [
+        Examples(scaling.apply(item.features) if scaling else item.features, objective.scaled(item.targets))
+        for item in (train, validation)
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         head = VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
@@ -101,7 +106,10 @@ def train_head(
             report(run.epoch(*scaled))
             if keep is not None:
                 keep(run.state())
-    return run.result()
+    training = run.result()
+    if scaling is not None:
+        scaling.fold(training.head)
+    return training
 
 
 class _Run:

@@ -25,6 +25,7 @@ class TrainingOptions:
         schedule: ``step`` (StepLR), ``cosine`` (to zero over all epochs) or ``none``.
         step_size: epochs after which StepLR multiplies the learning rate by ``gamma``.
         gamma: that factor.
+        standardise: learn on features of mean 0 and deviation 1; the head then takes plain ones all the same.
         hidden_dim: channels of each hidden layer; none for a linear head.
         activation: one of `clip_export.heads.ACTIVATIONS`.
         dropout: probability after each hidden layer.
@@ -42,6 +43,7 @@ class TrainingOptions:
     schedule: str = "step"
     step_size: int = 40
     gamma: float = 0.5
+    standardise: bool = False
     hidden_dim: int | tuple[int, ...] = 256
     activation: str = "relu"
     dropout: float = 0.1

@@ -38,13 +38,14 @@ def sweep(
     """Every combination of `LEARNING_RATES`, `WEIGHT_DECAYS` and `WIDTHS`, that of the lowest validation loss first.
 
     Each is trained with early stopping, so that a high learning rate is judged by its best moment, and with AdamW,
-    for which weight decay does not depend on the learning rate's scale of the gradients.
+    which keeps weight decay apart from the gradients' scale, on standardised features, which bear higher rates.
     """
     trials = []
     for rate, decay, width in itertools.product(LEARNING_RATES, WEIGHT_DECAYS, WIDTHS):
         tried = replace(
             options,
             optimizer="adamw",
+            standardise=True,
             learning_rate=rate,
             weight_decay=decay,
             hidden_dim=width,
