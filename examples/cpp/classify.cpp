@@ -84,8 +84,9 @@ std::vector<std::string> read_labels(const Ort::Session& session) {
   }
   if (spec.at("input") != "image") throw std::runtime_error("the file does not take pictures");
   // A program that shows the most probable label would say something else than such a file means.
-  if (spec.value("task", "single-label") != "single-label" || !spec.value("thresholds", ordered_json::object()).empty()) {
-    throw std::runtime_error("the file does not say the most probable label: see task and thresholds in docs/model-file.md");
+  const auto task = spec.value("task", "single-label");
+  if (task != "single-label" || !spec.value("thresholds", ordered_json::object()).empty()) {
+    throw std::runtime_error("the file does not say the most probable label: see task in docs/model-file.md");
   }
   return spec.at("labels").get<std::vector<std::string>>();
 }

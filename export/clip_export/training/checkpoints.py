@@ -82,7 +82,3 @@ class Checkpoints:
                 "without --resume."
             )
         return state
-
-    def remove(self) -> None:
-        """The training is done: forget the checkpoint."""
-        self.path.unlink(missing_ok=True)

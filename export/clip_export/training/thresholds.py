@@ -63,15 +63,27 @@ def choose_thresholds(
     Raises:
         DatasetError: the rule needs two labels, or ``positive`` is none of them.
     """
+    check_rule(rule, task, labels, positive)
     if rule.kind == "most-probable":
         return {}
     if task == MULTI_LABEL:
         columns = enumerate(labels)
         return {label: threshold_at(probabilities[:, i], targets[:, i] > 0.5, rule) for i, label in columns}
-    if task != SINGLE_LABEL or len(labels) != 2:
-        raise DatasetError(f"operating point {rule.kind}: needs two labels, or a multi-label task; there are {labels}.")
     index = positive_index(labels, positive)
     return {labels[index]: threshold_at(probabilities[:, index], targets == index, rule)}
+
+
+def check_rule(rule: OperatingRule, task: str, labels: tuple[str, ...], positive: str | None = None) -> None:
+    """Refuse a rule that does not suit a task.
+
+    Raises:
+        DatasetError: the rule needs two labels, or ``positive`` is none of them.
+    """
+    two = task == SINGLE_LABEL and len(labels) == 2
+    if rule.kind != "most-probable" and not (two or task == MULTI_LABEL):
+        raise DatasetError(f"operating point {rule.kind}: needs two labels, or a multi-label task; there are {labels}.")
+    if positive is not None:
+        positive_index(labels, positive)
 
 
 def positive_index(labels: tuple[str, ...], positive: str | None) -> int:
