@@ -158,7 +158,7 @@ def main() -> None:
         "",
         *small,
         "",
-        "The same with the course's encoder in its true shape and random weights: seconds count, accuracies hardly.",
+        "The same with the course's encoder in its true shape and random weights: its accuracy is chance, its seconds are real.",
         "",
         *large,
         "",
