@@ -158,7 +158,7 @@ def main() -> None:
         "",
         *small,
         "",
-        "The same with the course's encoder in its true shape and random weights: its accuracy is chance, its seconds are real.",
+        "The same with the course's encoder, of the true shape and with random weights: accuracy is chance, seconds are real.",
         "",
         *large,
         "",
