@@ -158,7 +158,7 @@ def main() -> None:
         "",
         *small,
         "",
-        "The same with the course's encoder, of the true shape and with random weights: accuracy is chance, seconds are real.",
+        "The same with the course's encoder, its shape true and its weights random: accuracy is chance, seconds count.",
         "",
         *large,
         "",

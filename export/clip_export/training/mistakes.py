@@ -47,7 +47,7 @@ def _of_labels(evaluation: Evaluation) -> list[tuple[float, Mistake]]:
         said = evaluation.decisions[row, index]
         confidence = probability if said else 1 - probability
         true = f"has no {label}" if said else f"has {label}"
-        found.append((confidence, Mistake(row, f"{label} {probability:.0%}", true)))
+        found.append((confidence, Mistake(row, f"{'' if said else 'no '}{label}, {probability:.0%}", true)))
     return found
 
 
