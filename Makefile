@@ -83,13 +83,13 @@ bench: bench/.venv/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif]' pytest ruff mypy
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard]' pytest ruff mypy
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
 	$(PYTHON) -m venv .venv5
 	.venv5/bin/pip install -q --upgrade pip
-	.venv5/bin/pip install -q -c constraints-transformers5.txt -e '.[export,cpu]' pytest
+	.venv5/bin/pip install -q -c constraints-transformers5.txt -e '.[export,cpu,report,tensorboard]' pytest
 	touch $@
 
 .venv-openvino/ready: pyproject.toml

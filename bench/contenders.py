@@ -65,7 +65,7 @@ def _ours(head: VLMtoMLP, encoder: Encoder, folder: Path) -> Path:
 def _standard(head: VLMtoMLP, encoder: Encoder, folder: Path) -> Path:
     path = folder / "standard.onnx"
     if not path.is_file():
-        onnx.save(network_graph(encoder, head, "pixels", "standard", 1.0), path)
+        onnx.save(network_graph(encoder, head, "pixels", "standard"), path)
     return path
 
 

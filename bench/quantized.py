@@ -23,17 +23,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clip_export.encoder import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.features import image_features
 from clip_export.head_files import DataReference, TrainedHead
 from clip_export.heads import VLMtoMLP
 from clip_export.network import network_graph
 from clip_export.optimum_check import export_with_optimum
 from clip_export.pictures import picture
-from clip_export.quantization.evidence import Evidence, gather
+from clip_export.quantization.evidence import Evidence, Wanted, gather
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import find_target
-from clip_export.training import Examples, TrainingOptions, train_head
+from clip_export.training import Examples, TrainingOptions, image_features, train_head
 from clip_toolkit.preprocess import normalise
 
 LABELS = ("red", "green", "blue")
@@ -65,7 +64,7 @@ def quantized(folder: Path) -> Quantized:
         add_outliers(save_checkpoint(SUBJECTS["b32"], checkpoint), OUTLIER, CHANNELS)
     encoder = Encoder.from_pretrained(str(checkpoint))
     data = _draw(folder / "pictures")
-    evidence = gather(LABELS, encoder.preprocessing, remembered=data)
+    evidence = gather(Wanted(LABELS, encoder.preprocessing), remembered=data)
     assert evidence is not None
     head = _head(encoder, evidence, folder / "head.pt")
     tuned = normalise(np.stack([image.pixels for image in evidence.calibration]), encoder.preprocessing)
@@ -99,7 +98,7 @@ def _head(encoder: Encoder, evidence: Evidence, path: Path) -> VLMtoMLP:
     examples = Examples(
         image_features(encoder, files).values, torch.tensor([LABELS.index(file.parent.name) for file in files])
     )
-    head, _ = train_head(examples, examples, len(LABELS), TrainingOptions(epochs=100, learning_rate=1e-3))
+    head = train_head(examples, examples, len(LABELS), TrainingOptions(epochs=100, learning_rate=1e-3)).head
     torch.save(head.state_dict(), path)
     return head
 
@@ -123,7 +122,7 @@ def _files(
         return path
 
     plain = made("optimum/model.onnx", lambda path: _export_optimum(encoder, path))
-    pixels = made("pixels.onnx", lambda path: onnx.save(network_graph(encoder, head, "pixels", "standard", 1.0), path))
+    pixels = made("pixels.onnx", lambda path: onnx.save(network_graph(encoder, head, "pixels", "standard"), path))
     return [
         Contender("PyTorch eager, float32", "torch", Path(encoder.id)),
         Contender("ours, float32", "onnxruntime", ours("float.onnx", None)),

@@ -15,6 +15,7 @@ from operators import time_by_operator
 from quantized import Quantized, quantized
 from report import render
 from resize import measure_resize
+from sections import section
 
 from clip_toolkit.cores import usable_cores
 
@@ -49,7 +50,9 @@ def main() -> None:
                 print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
     int8 = _int8(threads, args.rounds) if "b32" in args.only else None
     cold = measure_apart(_folder("b32")) if "b32" in args.only else []
-    args.out.write_text(render(timings, int8, measure_resize(threads), cold), encoding="utf-8")
+    old = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    page = render(timings, int8, measure_resize(threads), cold)
+    args.out.write_text(f"{page.rstrip()}\n\n{section(old, 'Training')}", encoding="utf-8")
     print(f"wrote {args.out}")
 
 

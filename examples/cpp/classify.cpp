@@ -83,6 +83,11 @@ std::vector<std::string> read_labels(const Ort::Session& session) {
     throw std::runtime_error("the file has format version " + version + ", this program reads 1.x");
   }
   if (spec.at("input") != "image") throw std::runtime_error("the file does not take pictures");
+  // A program that shows the most probable label would say something else than such a file means.
+  const auto task = spec.value("task", "single-label");
+  if (task != "single-label" || !spec.value("thresholds", ordered_json::object()).empty()) {
+    throw std::runtime_error("the file does not say the most probable label: see task in docs/model-file.md");
+  }
   return spec.at("labels").get<std::vector<std::string>>();
 }
 

@@ -47,6 +47,10 @@ function checked(spec) {
   if (spec.input !== 'image') {
     throw new Error(`the file takes ${spec.input}, not pictures: export it without --input ${spec.input}`);
   }
+  // A program that shows the most probable label would say something else than such a file means.
+  if ((spec.task ?? 'single-label') !== 'single-label' || Object.keys(spec.thresholds ?? {}).length > 0) {
+    throw new Error('the file does not say the most probable label: see task and thresholds in docs/model-file.md');
+  }
   return spec;
 }
 

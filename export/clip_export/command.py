@@ -23,8 +23,8 @@ def execute(program: str, run: Callable[[argparse.Namespace], int], args: argpar
     except ClipToolkitError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted, nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"{program}: {interrupt or 'interrupted, nothing was written'}", file=sys.stderr)
         return 130
 
 

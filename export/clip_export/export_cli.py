@@ -14,7 +14,7 @@ from clip_export.quantize_cli import add_quantization_arguments, check_quantizat
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
-    from clip_export.head_files import DataReference, TrainedHead
+    from clip_export.head_files import TrainedHead
     from clip_toolkit.receipts import Differences
     from clip_toolkit.spec import ModelSpec
 
@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     head = load_head(args.head, args.activation)
     encoder = _encoder(args, head)
     labels = checked_labels(head, encoder, args.labels)
-    options = _options(args, labels, encoder, head.data)
+    options = _options(args, labels, encoder, head)
     exported = export_classifier(head, encoder, args.output, labels, options)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
-        print("\n".join(quantization_receipt(exported.quantized)))
+        print("\n".join(quantization_receipt(exported.quantized, spec.task)))
     print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
 
@@ -96,10 +96,9 @@ def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
     return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
 
 
-def _options(
-    args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, data: DataReference | None
-) -> ExportOptions:
+def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.exporting import ExportOptions
+    from clip_export.quantization.evidence import Wanted
     from clip_export.quantize_cli import quantization_options
 
     checks = ()
@@ -107,7 +106,7 @@ def _options(
         from clip_export.optimum_check import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    quantization = quantization_options(args, labels, encoder.preprocessing, data)
+    quantization = quantization_options(args, Wanted(labels, encoder.preprocessing, head.task), head.data)
     return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
 
 

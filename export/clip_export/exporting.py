@@ -22,6 +22,7 @@ from clip_toolkit import Classifier, Outputs, load, selftest
 from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import HeadError, ParityError
 from clip_toolkit.spec import GoldenVector, ModelSpec
+from clip_toolkit.tasks import SINGLE_LABEL
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
 """A second exporter's largest differences from PyTorch, by output."""
@@ -34,14 +35,14 @@ class ExportOptions:
     Attributes:
         input: ``image`` or ``pixels``, as in `clip_toolkit.spec.ModelSpec`.
         ops: ``ort`` or ``standard``, likewise.
-        temperature: the logits are divided by it before the softmax.
+        temperature: in place of the head's own.
         cross_checks: second opinions, by name.
         quantization: how to quantize it, or None to leave it in float32.
     """
 
     input: str = "image"
     ops: str = "ort"
-    temperature: float = 1.0
+    temperature: float | None = None
     cross_checks: tuple[tuple[str, CrossCheck], ...] = ()
     quantization: QuantizationOptions | None = None
 
@@ -83,8 +84,10 @@ def export_classifier(
     """
     labels = checked_labels(head, encoder, labels)
     check_writable(output)
-    model = network_graph(encoder, head.module, options.input, options.ops, options.temperature)
     spec = _spec(head, encoder, labels, options)
+    model = network_graph(
+        encoder, head.module, options.input, options.ops, task=spec.task, temperature=spec.temperature
+    )
     with written_atomically(output) as temporary:
         save_model(model, spec, temporary)
         spec = _proved(spec, head.module, encoder, temporary, options)
@@ -129,7 +132,7 @@ def checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | 
             f"the head takes {layers[0]} inputs, but the {encoder.feature} feature of {encoder.id} has {encoder.dim}. "
             "Use the encoder and feature that the head was trained on."
         )
-    if layers[-1] < 2:
+    if layers[-1] < 2 and head.task == SINGLE_LABEL:
         raise HeadError("the head has 1 output. A softmax over it would always say 100 %; train one output per class.")
     labels = tuple(labels) if labels is not None else head.labels
     if labels is None:
@@ -152,26 +155,34 @@ def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options:
         head=head.module.spec,
         input=options.input,
         ops=options.ops,
-        temperature=options.temperature,
+        task=head.task,
+        temperature=head.temperature if options.temperature is None else options.temperature,
+        thresholds=_renamed(head, labels),
         training=head.training,
         tools=tool_versions(),
     )
 
 
+def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:
+    """The head's thresholds under the labels that the file will have."""
+    names = dict(zip(head.labels or labels, labels, strict=True))
+    return {names[label]: value for label, value in head.thresholds.items()}
+
+
 def _proved(spec: ModelSpec, head: nn.Module, encoder: Encoder, path: Path, options: ExportOptions) -> ModelSpec:
     """The spec with the parity receipt and the golden vectors."""
     files = proof_files(encoder.preprocessing.resize)
-    expected = reference(encoder, head, files, options.temperature)
+    expected = reference(encoder, head, files, spec.task, spec.temperature)
     receipt = prove(path, files, expected)
     checks = {name: check(encoder, head, files, expected) for name, check in options.cross_checks}
     check_seconds(checks, receipt.logit_scale)
-    golden = _golden_vectors(encoder, head, options.temperature)
+    golden = _golden_vectors(encoder, head, spec)
     return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)
 
 
-def _golden_vectors(encoder: Encoder, head: nn.Module, temperature: float) -> tuple[GoldenVector, ...]:
+def _golden_vectors(encoder: Encoder, head: nn.Module, spec: ModelSpec) -> tuple[GoldenVector, ...]:
     files = golden_files(encoder.preprocessing.resize)
-    answers = reference(encoder, head, files, temperature)
+    answers = reference(encoder, head, files, spec.task, spec.temperature)
     rows = zip(files, answers.probabilities, answers.logits, answers.embedding, strict=True)
     return tuple(GoldenVector(file, *(tuple(map(float, values)) for values in arrays)) for file, *arrays in rows)
 

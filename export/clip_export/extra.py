@@ -8,6 +8,8 @@ from clip_toolkit.errors import MissingDependencyError
 
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "rich")
 
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where a package is installed under another name than it is imported
+
 
 def require_export_extra() -> None:
     """Check that the ``export`` extra is installed, without importing it.
@@ -15,8 +17,24 @@ def require_export_extra() -> None:
     Raises:
         MissingDependencyError: a package is missing; the message says what to install.
     """
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    missing = _missing(_PACKAGES)
     if missing:
         raise MissingDependencyError(
             f"this command needs {', '.join(missing)}. Install: pip install 'clip-toolkit[export,cpu]'"
         )
+
+
+def require(extra: str, *packages: str) -> None:
+    """Check that the packages of another extra are installed, without importing them.
+
+    Raises:
+        MissingDependencyError: a package is missing; the message names the extra.
+    """
+    missing = _missing(packages)
+    if missing:
+        names = ", ".join(_DISTRIBUTIONS.get(name, name) for name in missing)
+        raise MissingDependencyError(f"this needs {names}. Install: pip install 'clip-toolkit[export,cpu,{extra}]'")
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if find_spec(name) is None]

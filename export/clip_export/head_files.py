@@ -24,6 +24,7 @@ from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.json_codec import from_json
 from clip_toolkit.spec import HeadSpec
+from clip_toolkit.tasks import SINGLE_LABEL
 
 _FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 1
@@ -53,11 +54,12 @@ class EncoderReference:
 
 @dataclass(frozen=True)
 class DataReference:
-    """Where the images are that a head was trained on.
+    """Where the images are that a head was trained and judged on.
 
     Attributes:
-        folder: absolute path of the data folder.
-        held_out: files that it was not trained on, relative to ``folder``, with slashes.
+        folder: absolute path of the data folder or manifest.
+        held_out: paths of the validation and test files, relative to the folder (of a manifest: to the one it lies in),
+            with forward slashes.
     """
 
     folder: str
@@ -73,7 +75,10 @@ class TrainedHead:
         encoder: the encoder it was trained on, or None.
         labels: class names in the order of its outputs, or None.
         training: summary of the training, for people.
-        data: the images it was trained on, or None.
+        data: where its images are, or None.
+        task: one of `clip_toolkit.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        thresholds: likewise.
     """
 
     module: VLMtoMLP
@@ -81,6 +86,9 @@ class TrainedHead:
     labels: tuple[str, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     data: DataReference | None = None
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,9 @@ class _Description:
     labels: tuple[str, ...]
     training: dict[str, Any]
     data: DataReference | None = None
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def save_head(head: TrainedHead, path: Path) -> None:
@@ -107,7 +118,16 @@ def save_head(head: TrainedHead, path: Path) -> None:
     if head.encoder is None or head.labels is None:
         raise HeadError("head: cannot be saved without its encoder and labels")
     description = _Description(
-        _FORMAT, _FORMAT_VERSION, head.module.spec, head.encoder, head.labels, head.training, head.data
+        _FORMAT,
+        _FORMAT_VERSION,
+        head.module.spec,
+        head.encoder,
+        head.labels,
+        head.training,
+        head.data,
+        head.task,
+        head.temperature,
+        head.thresholds,
     )
     text = json.dumps(asdict(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
@@ -162,7 +182,16 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         if isinstance(error, HeadError):
             raise
         raise HeadError(f"{path}: the head file is damaged ({error}). Train it again.") from error
-    return TrainedHead(module.eval(), description.encoder, description.labels, description.training, description.data)
+    return TrainedHead(
+        module.eval(),
+        description.encoder,
+        description.labels,
+        description.training,
+        description.data,
+        description.task,
+        description.temperature,
+        description.thresholds,
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from clip_export.encoder import Encoder
 from clip_export.operators import OPERATORS
 from clip_export.preprocess_graph import preprocess_graph
+from clip_export.tasks import probabilities
 from clip_export.versions import IR_VERSION, OPSET
 from clip_export.vit_weights import canonical_vit
 from clip_toolkit.errors import EncoderError
-
-OUTPUTS = ("probabilities", "logits", "embedding")
+from clip_toolkit.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
 
 _LARGEST = 2**31 - 2**24  # bytes of weights; the limit of a protobuf message, less room for everything else
 
@@ -25,22 +26,32 @@ _EXAMPLE_BATCH = 3  # any size but 1, which the exporter would take for a consta
 
 
 class Network(nn.Module):
-    """Canonical encoder, head, softmax and normalised embedding."""
+    """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
 
-    def __init__(self, vit: nn.Module, head: nn.Module, temperature: float = 1.0) -> None:
-        """Join an encoder and a head; the logits are divided by ``temperature`` before the softmax."""
+    def __init__(self, vit: nn.Module, head: nn.Module, task: str = SINGLE_LABEL, temperature: float = 1.0) -> None:
+        """Join an encoder and a head; the logits are divided by ``temperature`` before they become probabilities."""
         super().__init__()
-        self.vit, self.head, self.temperature = vit, head, temperature
+        self.vit, self.head, self.task, self.temperature = vit, head, task, temperature
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels to `OUTPUTS`: float32 ``[batch, classes]`` twice, and ``[batch, dim]`` of L2 norm 1."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels to the task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]`` of L2 norm 1."""
         feature = self.vit(pixels)
         logits = self.head(feature)
-        scaled = logits if self.temperature == 1 else logits / self.temperature
-        return torch.softmax(scaled, dim=-1), logits, nn.functional.normalize(feature, dim=-1)
+        embedding = nn.functional.normalize(feature, dim=-1)
+        if self.task == REGRESSION:
+            return logits, embedding
+        return probabilities(logits, self.task, self.temperature), logits, embedding
 
 
-def network_graph(encoder: Encoder, head: nn.Module, input_kind: str, ops: str, temperature: float) -> onnx.ModelProto:
+def network_graph(
+    encoder: Encoder,
+    head: nn.Module,
+    input_kind: str,
+    ops: str,
+    *,
+    task: str = SINGLE_LABEL,
+    temperature: float = 1.0,
+) -> onnx.ModelProto:
     """The ONNX model of encoder and head, without metadata.
 
     Args:
@@ -48,6 +59,7 @@ def network_graph(encoder: Encoder, head: nn.Module, input_kind: str, ops: str, 
         head: from its feature to logits.
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
         ops: a name of `clip_export.operators.OPERATORS`.
+        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
         temperature: as in `Network`.
     """
     size = sum(parameter.numel() for parameter in (*encoder.tower.parameters(), *head.parameters())) * 4
@@ -56,12 +68,12 @@ def network_graph(encoder: Encoder, head: nn.Module, input_kind: str, ops: str, 
             f"{encoder.id}: {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2 GiB. Use a smaller encoder."
         )
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
-    network = Network(vit, head.eval(), temperature).eval()
+    network = Network(vit, head.eval(), task, temperature).eval()
     side = encoder.preprocessing.size
     if input_kind == "pixels":
-        return _exported(network, torch.zeros(_EXAMPLE_BATCH, 3, side, side), "pixel_values")
+        return _exported(network, torch.zeros(_EXAMPLE_BATCH, 3, side, side), "pixel_values", OUTPUTS[task])
     example = torch.zeros(_EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
-    body = _exported(network, example, "pixels")
+    body = _exported(network, example, "pixels", OUTPUTS[task])
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
     model.graph.name = "clip_classifier"
     _declare_opsets(model)
@@ -76,7 +88,15 @@ def _declare_opsets(model: onnx.ModelProto) -> None:
         model.opset_import.append(onnx.helper.make_opsetid(domain, versions[domain]))
 
 
-def _exported(network: Network, example: Tensor, name: str) -> onnx.ModelProto:
+def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
+    """The ONNX model of the encoder alone: ``pixels``, uint8 ``[batch, size, size, 3]``, to its ``feature``."""
+    vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
+    side = encoder.preprocessing.size
+    example = torch.zeros(_EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
+    return _exported(vit, example, "pixels", ("feature",))
+
+
+def _exported(network: nn.Module, example: Tensor, name: str, outputs: Sequence[str]) -> onnx.ModelProto:
     with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -84,7 +104,7 @@ def _exported(network: Network, example: Tensor, name: str) -> onnx.ModelProto:
             (example,),
             dynamo=True,
             input_names=[name],
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             opset_version=OPSET,
             verbose=False,

@@ -130,7 +130,7 @@ def _stacked(predictions: list[Any]) -> Outputs:
 def _differences(pixels: NDArray[np.uint8], runs: list[Outputs], expected: Reference) -> Differences:
     steps = np.abs(pixels.astype(int) - expected.pixels.astype(int))
     worst = {
-        name: max(float(np.abs(getattr(run, name) - getattr(expected, name)).max()) for run in runs)
+        name: max(float(np.abs(getattr(run, name) - getattr(expected, name)).max(initial=0)) for run in runs)
         for name in Outputs._fields
     }
     return Differences(pixels=int(steps.max()), pixels_share=float((steps > 0).mean()), **worst)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.command import number, share
+from clip_toolkit.receipts import agreement_text
+from clip_toolkit.tasks import REGRESSION
 
 if TYPE_CHECKING:
     from clip_export.head_files import DataReference
+    from clip_export.quantization.evidence import Wanted
     from clip_export.quantization.quantizing import QuantizationOptions, Quantized
-    from clip_toolkit.spec import Preprocessing
 
 # Names in clip_export.quantization, repeated so that --help needs no torch; a test holds them together.
 MODES = ("int8", "int4", "fp16")
@@ -81,7 +83,7 @@ def check_quantization_arguments(parser: argparse.ArgumentParser, args: argparse
 
 
 def quantization_options(
-    args: argparse.Namespace, labels: tuple[str, ...], rule: Preprocessing, remembered: DataReference | None
+    args: argparse.Namespace, wanted: Wanted, remembered: DataReference | None
 ) -> QuantizationOptions | None:
     """What the arguments ask for; None without ``--quantize``.
 
@@ -95,7 +97,7 @@ def quantization_options(
     from clip_export.quantization.targets import find_target
 
     target = find_target(args.target)
-    evidence = gather(labels, rule, args.calibration, args.evaluation, remembered)
+    evidence = gather(wanted, args.calibration, args.evaluation, remembered)
     if evidence is None:
         _say(
             "no images were given, and the training folder is not there: ranges are found at run time, and drawn "
@@ -104,12 +106,12 @@ def quantization_options(
     else:
         for error in evidence.unreadable:
             _say(f"skipped: {error}")
-    folder = None if args.refit in (None, _TRAINING_DATA) else Path(args.refit)
+    data = None if args.refit in (None, _TRAINING_DATA) else Path(args.refit)
     return QuantizationOptions(
         mode=args.quantize,
         target=target,
         evidence=evidence,
-        refit=refit_images(folder, evidence, labels, rule) if args.refit is not None else (),
+        refit=refit_images(data, evidence, wanted) if args.refit is not None else (),
         min_agreement=args.min_agreement,
         minutes=args.search_minutes,
         report=_say,
@@ -120,15 +122,16 @@ def _say(text: str) -> None:
     print(f"quantization: {text}", file=sys.stderr, flush=True)
 
 
-def quantization_receipt(quantized: Quantized) -> list[str]:
+def quantization_receipt(quantized: Quantized, task: str) -> list[str]:
     """What was done and what it changed, for people."""
     receipt, decisions = quantized.receipt, quantized.decisions
     target = f" for {receipt.target}" if receipt.mode == "int8" else ""
+    quantity = "values" if task == REGRESSION else "probabilities"
     lines = [
         f"{receipt.mode}{target}: {receipt.choice}",
         (
-            f"agreement with float32 {receipt.agreement:.2%} of {receipt.evaluation_images} images ({receipt.source}); "
-            f"probabilities moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most"
+            f"{agreement_text(task, receipt.agreement, receipt.evaluation_images)} ({receipt.source}); "
+            f"{quantity} moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most"
         ),
     ]
     if receipt.accuracy_before is not None and receipt.accuracy_after is not None:

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from clip_export.encoder import Encoder
+from clip_export.tasks import probabilities
+from clip_toolkit.tasks import SINGLE_LABEL
 
 
 class Reference(NamedTuple):
@@ -20,8 +22,8 @@ class Reference(NamedTuple):
 
     Attributes:
         pixels: uint8 ``[images, size, size, 3]``, the processor's resized and cropped pixels.
-        probabilities: float32 ``[images, classes]``.
-        logits: float32 ``[images, classes]``.
+        probabilities: float32 ``[images, classes]``; ``[images, 0]`` for a regression.
+        logits: float32 ``[images, classes]``; the values of a regression.
         embedding: float32 ``[images, dim]``, of L2 norm 1.
     """
 
@@ -31,15 +33,16 @@ class Reference(NamedTuple):
     embedding: NDArray[np.float32]
 
 
-def reference(encoder: Encoder, head: nn.Module, files: Sequence[bytes], temperature: float = 1.0) -> Reference:
+def reference(
+    encoder: Encoder, head: nn.Module, files: Sequence[bytes], task: str = SINGLE_LABEL, temperature: float = 1.0
+) -> Reference:
     """Run the transformers encoder and the head, in float32 and one image at a time, on image files."""
     values = torch.cat([pixel_values(encoder, file) for file in files])
     with torch.inference_mode():
         features = torch.cat([encoder.features(value[None]) for value in values])
         logits = head(features)
-        probabilities = torch.softmax(logits / temperature, dim=-1)
-        embedding = nn.functional.normalize(features, dim=-1)
-    return Reference(_unnormalised(values, encoder), *(x.numpy() for x in (probabilities, logits, embedding)))
+        answers = probabilities(logits, task, temperature), logits, nn.functional.normalize(features, dim=-1)
+    return Reference(_unnormalised(values, encoder), *(answer.numpy() for answer in answers))
 
 
 def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:

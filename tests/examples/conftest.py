@@ -93,6 +93,10 @@ def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.Temp
         "cut.onnx": onnx[: len(onnx) // 2],
         "foreign.onnx": onnx.replace(b"clip_toolkit", b"clip_foreign"),
         "newer.onnx": onnx.replace(b'"version":"1.', b'"version":"9.'),
+        # Of the same length, and in files from before there were tasks too.
+        "task.onnx": onnx.replace(b'"ops":"ort"', b'"task":"xx"').replace(
+            b'"task":"single-label"', b'"task":"multi-label" '
+        ),
     }
     folder = tmp_path_factory.mktemp("broken")
     for name, content in contents.items():

@@ -99,6 +99,7 @@ def test_bad_picture(name: str, classify: Run, model: Path, broken: dict[str, Pa
         ("cut.onnx", "expected an ONNX file"),
         ("foreign.onnx", "only files of clip-export"),
         ("newer.onnx", "format version 9."),
+        ("task.onnx", "does not say the most probable label"),
     ],
 )
 def test_bad_model(name: str, reason: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path]):

@@ -154,8 +154,8 @@ def test_a_file_out_of_tolerance_never_appears(
     output.write_bytes(b"what was here before")
     build = exporting.network_graph
 
-    def slightly_wrong(*arguments: object) -> onnx.ModelProto:
-        model = build(*arguments)
+    def slightly_wrong(*arguments: object, **options: object) -> onnx.ModelProto:
+        model = build(*arguments, **options)
         (weight,) = [item for item in model.graph.initializer if item.name.endswith("blocks.1.fc1.bias")]
         values = onnx.numpy_helper.to_array(weight).copy()
         values[:8] += 0.01

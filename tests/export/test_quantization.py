@@ -19,7 +19,6 @@ import clip_toolkit
 from clip_export import quantize_cli
 from clip_export.encoder import Encoder
 from clip_export.export_cli import main as export
-from clip_export.features import image_features
 from clip_export.head_files import DataReference, EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads import VLMtoMLP
 from clip_export.pictures import picture
@@ -27,7 +26,7 @@ from clip_export.quantization import quantizing, targets
 from clip_export.quantization.linears import with_constants
 from clip_export.quantization.quantizing import MODES
 from clip_export.train_cli import main as train
-from clip_export.training import Examples, TrainingOptions, train_head
+from clip_export.training import Examples, TrainingOptions, image_features, train_head
 from clip_toolkit.cli import main as infer
 from clip_toolkit.model_file import read_spec
 
@@ -66,7 +65,7 @@ def head_file(encoder: EncoderOf, photos: Path, tmp_path_factory: pytest.TempPat
         features = image_features(used, kept).values
         examples = Examples(features, torch.tensor([list(CLASSES).index(path.parent.name) for path in kept]))
         options = TrainingOptions(epochs=60, learning_rate=1e-2, hidden_dim=16)
-        head, _ = train_head(examples, examples, len(CLASSES), options)
+        head = train_head(examples, examples, len(CLASSES), options).head
         held_out = tuple(path.relative_to(photos).as_posix() for path in files[::4])
         path = tmp_path_factory.mktemp("heads") / f"{name}.pt"
         trained = TrainedHead(head, EncoderReference(used.id), tuple(CLASSES), {}, DataReference(str(photos), held_out))
@@ -83,7 +82,7 @@ def test_every_family_passes_the_gate_in_int8(
     model = tmp_path / "model.onnx"
     assert export(["--head", str(head_file(name)), "-o", str(model), "--quantize", "int8"]) == 0
     printed = capsys.readouterr().out
-    assert "agreement with float32" in printed
+    assert "decides as the float file" in printed
     assert "of the size of the float32 file" in printed
     receipt = read_spec(model).quantization
     assert receipt.agreement >= receipt.min_agreement == 0.99

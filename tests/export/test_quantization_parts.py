@@ -15,7 +15,6 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from PIL import Image
 
 from clip_export.encoder import Encoder
-from clip_export.features import image_features
 from clip_export.heads import VLMtoMLP
 from clip_export.network import network_graph
 from clip_export.pictures import picture
@@ -28,7 +27,8 @@ from clip_export.quantization.search import Int8Search
 from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import TARGETS
 from clip_export.quantization.weights import quantized_weight
-from clip_export.training import Examples, TrainingOptions, train_head
+from clip_export.training import Examples, TrainingOptions, image_features, train_head
+from clip_toolkit.tasks import SINGLE_LABEL
 from tiny_models import SIZE
 
 EncoderOf = Callable[..., Encoder]
@@ -42,7 +42,7 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 def network(encoder: Encoder, head: VLMtoMLP | None = None, ops: str = "ort") -> onnx.ModelProto:
     torch.manual_seed(0)
     head = head or VLMtoMLP(encoder.dim, 8, 3).eval()
-    return with_plain_linears(network_graph(encoder, head, "image", ops, 1.0))
+    return with_plain_linears(network_graph(encoder, head, "image", ops))
 
 
 def logits(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def logits(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_plain_linears_are_the_same_network(encoder: EncoderOf, name: str):
     torch.manual_seed(0)
-    model = network_graph(encoder(name), VLMtoMLP(encoder(name).dim, 8, 3).eval(), "image", "ort", 1.0)
+    model = network_graph(encoder(name), VLMtoMLP(encoder(name).dim, 8, 3).eval(), "image", "ort")
     plain = with_plain_linears(model)
     onnx.checker.check_model(plain)
     np.testing.assert_allclose(logits(plain, images(3)), logits(model, images(3)), atol=1e-5)
@@ -163,7 +163,9 @@ def test_x86_without_vnni_does_not_saturate(encoder: EncoderOf):
     inputs = np.concatenate([images(2), np.full((1, SIZE, SIZE, 3), 255, np.uint8)])  # white: the largest pixels
     saturated = {}
     for name in ("x86", "x86-vnni"):
-        search = Int8Search(network(encoder("clip")), inputs, TARGETS[name], "ort", np.inf, lambda _: None)
+        search = Int8Search(
+            network(encoder("clip")), inputs, TARGETS[name], "ort", SINGLE_LABEL, np.inf, lambda _: None
+        )
         saturated[name] = differs_by_saturation(search.build(search.best()), inputs)
     assert saturated == {"x86": False, "x86-vnni": True}
 
@@ -198,7 +200,7 @@ def test_outlier_channels_break_plain_static_int8_and_not_ours(checkpoint: Calla
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
     )
-    search = Int8Search(model, tuned, TARGETS["x86-vnni"], "ort", np.inf, lambda _: None)
+    search = Int8Search(model, tuned, TARGETS["x86-vnni"], "ort", SINGLE_LABEL, np.inf, lambda _: None)
     best = search.best()
 
     def agreement(quantized: onnx.ModelProto) -> float:
@@ -219,5 +221,4 @@ def colour_head(encoder: Encoder, folder: Path, pictures: np.ndarray) -> VLMtoML
     features = image_features(encoder, paths).values
     classes = torch.tensor(pictures.reshape(len(pictures), -1, 3).mean(1).argmax(1))
     examples = Examples(features, classes)
-    head, _ = train_head(examples, examples, 3, TrainingOptions(epochs=100, learning_rate=1e-2, hidden_dim=16))
-    return head
+    return train_head(examples, examples, 3, TrainingOptions(epochs=100, learning_rate=1e-2, hidden_dim=16)).head

@@ -1,138 +1,226 @@
-"""Folder in, head out: reading data sets, computing features, training."""
+"""Training heads on features: what is learnt, by which rules, and that a break changes nothing."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from clip_export.encoder import Encoder
-from clip_export.features import image_features
-from clip_export.image_folder import read_image_folder, require_every_class, stratified_split
-from clip_export.training import Examples, TrainingOptions, accuracy, train_head
-from clip_toolkit.errors import DatasetError
-
-EncoderOf = Callable[..., Encoder]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes, dark and light, one image nested, one rotated by EXIF, one hidden file."""
-    rng = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 160)):
-        for number in range(6):
-            path = tmp_path / "data" / name / ("more" if number == 5 else "") / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(low, low + 90, (40, 50, 3), dtype=np.uint8)).save(path)
-    (tmp_path / "data" / "dark" / ".DS_Store").write_bytes(b"junk")
-    return tmp_path / "data"
-
-
-def test_reads_classes_and_files_in_order(folder: Path):
-    data = read_image_folder(folder)
-    assert data.classes == ("dark", "light")
-    assert data.targets == (0,) * 6 + (1,) * 6
-    assert [path.name for path in data.files[:6]] == [f"{number}.png" for number in range(6)]
-
-
-def test_refuses_missing_single_and_empty_classes(folder: Path, tmp_path: Path):
-    with pytest.raises(DatasetError, match="no such folder"):
-        read_image_folder(tmp_path / "missing")
-    with pytest.raises(DatasetError, match="found none"):
-        read_image_folder(folder / "dark" / "more")
-    (folder / "void").mkdir()
-    with pytest.raises(DatasetError, match="no images in class void"):
-        read_image_folder(folder)
-    with pytest.raises(DatasetError, match=r"at least 2 .*only 'more'"):
-        read_image_folder(folder / "dark")
-
-
-def test_split_is_stratified_seeded_and_disjoint():
-    targets = [0] * 40 + [1] * 10
-    train, validation = stratified_split(targets, 0.2, seed=1)
-    assert sorted(train + validation) == list(range(50))
-    assert [sum(targets[i] == k for i in validation) for k in (0, 1)] == [8, 2]
-    assert stratified_split(targets, 0.2, seed=1) == (train, validation)
-    assert stratified_split(targets, 0.2, seed=2) != (train, validation)
-
-
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
-def test_split_fraction_out_of_range(fraction: float):
-    with pytest.raises(DatasetError, match="fraction"):
-        stratified_split([0, 0, 1, 1], fraction, seed=0)
-
-
-def test_each_side_gets_one_of_every_class():
-    train, validation = stratified_split([0, 0, 1, 1], 0.01, seed=0)
-    assert len(train) == len(validation) == 2
-    with pytest.raises(DatasetError, match="class b: expected at least 2"):
-        require_every_class(("a", "b"), [0, 0, 1])
-
-
-def test_features_are_the_encoders_and_bad_files_are_named(encoder: EncoderOf, folder: Path):
-    used = encoder("clip")
-    (folder / "dark" / "2.png").write_bytes(b"not an image")
-    data = read_image_folder(folder)
-    steps: list[int] = []
-    features = image_features(used, data.files, batch_size=4, progress=steps.append)
-    assert sum(steps) == len(data.files)
-    assert features.kept == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11]
-    (error,) = features.errors
-    assert str(folder / "dark" / "2.png") in str(error)
-    values = used.processor(images=[Image.open(data.files[3])], return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(features.values[2:3], used.features(values), atol=1e-5, rtol=1e-4)
-
-
-def test_no_readable_file_gives_no_features(encoder: EncoderOf, tmp_path: Path):
-    bad = tmp_path / "bad.png"
-    bad.write_bytes(b"")
-    features = image_features(encoder("clip"), [bad])
-    assert features.values.shape == (0, 48)
-    assert len(features.errors) == 1
-
-
-def blobs(count: int, seed: int) -> Examples:
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(count) % 3
-    return Examples(torch.randn(count, 10, generator=generator) + 3 * torch.eye(3, 10)[targets], targets)
-
+from clip_export.train_arguments import ACTIVATIONS, BACKENDS, OPTIMIZERS, SCHEDULES
+from clip_export.training import backends, options
+from clip_export.training.checkpoints import Checkpoints, fingerprint
+from clip_export.training.loop import Epoch, Examples, Training, train_head
+from clip_export.training.objective import Objective, score
+from clip_export.training.options import TrainingOptions
+from clip_export.training.state import TrainingState
+from clip_export.training.sweep import sweep, trials_count
+from clip_toolkit.errors import DatasetError, HeadError
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 OPTIONS = TrainingOptions(epochs=30, learning_rate=1e-2, hidden_dim=16, seed=5)
 
 
-def test_training_learns_and_reports_what_it_learnt():
-    reported: list[float] = []
-    head, last = train_head(blobs(150, 0), blobs(60, 1), 3, OPTIONS, lambda epoch: reported.append(epoch.loss))
-    assert len(reported) == 30
-    assert reported[-1] < reported[0] / 3
-    assert last.val_accuracy == accuracy(head, blobs(60, 1)) > 0.9
-    assert not head.training
+def blobs(count: int, seed: int, task: str = SINGLE_LABEL) -> Examples:
+    """Three clusters; as labels their number, as several labels two tests of it, as values two numbers far from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 3
+    features = torch.randn(count, 10, generator=generator) + 3 * torch.eye(3, 10)[targets]
+    if task == MULTI_LABEL:
+        targets = torch.stack([targets > 0, targets == 1], 1).float()
+    if task == REGRESSION:
+        targets = torch.stack([features[:, 0] * 30 + 500, features[:, 1] - features[:, 2]], 1)
+    return Examples(features, targets)
+
+
+OUTPUTS = {SINGLE_LABEL: 3, MULTI_LABEL: 2, REGRESSION: 2}
+
+
+def trained(task: str = SINGLE_LABEL, used: TrainingOptions = OPTIONS, **more: object) -> Training:
+    return train_head(blobs(150, 0, task), blobs(60, 1, task), OUTPUTS[task], used, task=task, **more)
+
+
+def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_learns_and_reports_what_it_learnt(task: str):
+    reported: list[Epoch] = []
+    training = trained(task, report=reported.append)
+    assert tuple(reported) == training.history
+    assert [epoch.number for epoch in reported] == list(range(1, 31))
+    assert reported[-1].loss < reported[0].loss / 2
+    test = blobs(60, 1, task)
+    with torch.no_grad():
+        found = score(training.head(test.features), test.targets, task)
+    assert found == pytest.approx(training.best.val_score, abs=1e-4)
+    assert found > 0.9
+    assert not training.head.training
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "adamw", "weight_decay": 0.01},
+        {"schedule": "cosine"},
+        {"schedule": "none"},
+        {"hidden_dim": ()},
+        {"hidden_dim": (16, 8), "activation": "gelu"},
+        {"class_weights": "balanced"},
+        {"label_smoothing": 0.1},
+        {"patience": 3},
+        {"standardise": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_option_trains_every_task(task: str, change: dict[str, object]):
+    assert trained(task, replace(OPTIONS, **change)).best.val_score > 0.8
+
+
+def test_the_command_line_offers_what_there_is():
+    from clip_export.heads import ACTIVATIONS as KNOWN
+
+    assert set(ACTIVATIONS) == set(KNOWN)
+    assert (OPTIMIZERS, SCHEDULES, BACKENDS) == (options.OPTIMIZERS, options.SCHEDULES, backends.BACKENDS)
 
 
 def test_the_seed_decides_everything_and_leaves_the_callers_generator_alone():
     torch.manual_seed(1)
-    first, _ = train_head(blobs(60, 0), blobs(30, 1), 3, OPTIONS)
+    first = trained()
     drawn = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), drawn)
-    second, _ = train_head(blobs(60, 0), blobs(30, 1), 3, OPTIONS)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert same(first.head, trained().head)
+    assert not same(first.head, trained(used=replace(OPTIONS, seed=6)).head)
 
 
 def test_validation_examples_do_not_influence_the_head():
-    first, _ = train_head(blobs(60, 0), blobs(30, 1), 3, OPTIONS)
-    second, _ = train_head(blobs(60, 0), blobs(90, 2), 3, OPTIONS)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    second = train_head(blobs(150, 0), blobs(90, 2), 3, OPTIONS)
+    assert same(trained().head, second.head)
 
 
-def test_exploding_loss_is_named():
+def test_early_stopping_returns_to_the_best_epoch():
+    noise = Examples(blobs(60, 0).features, torch.arange(60).flip(0) % 3)
+    used = replace(OPTIONS, epochs=200, hidden_dim=64, patience=5)
+    training = train_head(noise, blobs(60, 1), 3, used)
+    best = min(training.history, key=lambda epoch: epoch.val_loss)
+    assert training.best == best
+    assert len(training.history) == best.number + 5 < 200
+    assert same(
+        training.head, train_head(noise, blobs(60, 1), 3, replace(used, epochs=best.number, patience=None)).head
+    )
+
+
+def test_a_head_that_learnt_on_scaled_features_takes_plain_ones():
+    data = blobs(150, 0)
+    odd = Examples(torch.cat([data.features * 1e-3 + 5, torch.full((150, 1), 9.0)], 1), data.targets)
+    plain, scaled = (train_head(odd, odd, 3, replace(OPTIONS, standardise=s)) for s in (False, True))
+    with torch.no_grad():
+        right = (scaled.head(odd.features).argmax(1) == odd.targets).float().mean()
+    assert right == pytest.approx(scaled.best.val_score, abs=0.01)
+    assert scaled.best.val_score > 0.9 > plain.best.val_score
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    targets = torch.tensor([0] * 8 + [1] * 2)
+    weights = Objective.fitted(SINGLE_LABEL, targets, 2, replace(OPTIONS, class_weights="balanced")).weights
+    assert weights.tolist() == [10 / 16, 10 / 4]
+
+
+def test_rare_classes_are_found_when_they_weigh_more():
+    generator = torch.Generator().manual_seed(0)
+    targets = (torch.arange(400) % 20 == 0).long()
+    data = Examples(torch.randn(400, 4, generator=generator) + 1.2 * targets[:, None], targets)
+
+    def recall(kind: str) -> float:
+        head = train_head(data, data, 2, replace(OPTIONS, class_weights=kind, hidden_dim=())).head
+        with torch.no_grad():
+            return float((head(data.features).argmax(1)[targets == 1] == 1).float().mean())
+
+    assert recall("balanced") > recall("none") + 0.1
+
+
+def test_values_come_in_the_units_of_the_data_even_if_one_never_changes():
+    data = blobs(150, 0, REGRESSION)
+    still = Examples(data.features, torch.cat([data.targets, torch.full((150, 1), 7.0)], 1))
+    head = train_head(still, still, 3, OPTIONS, task=REGRESSION).head
+    with torch.no_grad():
+        values = head(still.features)
+    assert abs(values[:, 0].mean() - data.targets[:, 0].mean()) < 5
+    torch.testing.assert_close(values[:, 2], still.targets[:, 2], atol=0.5, rtol=0)
+
+
+def test_exploding_loss_and_damaged_features_are_named():
     wild = Examples(blobs(60, 0).features * 1e30, blobs(60, 0).targets)
-    with pytest.raises(DatasetError, match="Lower the learning rate"):
+    with pytest.raises(DatasetError, match=r"epoch \d, batch \d: the loss became .* Lower the learning rate"):
         train_head(wild, wild, 3, TrainingOptions(epochs=5, learning_rate=1e30))
+    damaged = blobs(60, 0)
+    damaged.features[17, 3] = float("nan")
+    with pytest.raises(DatasetError, match=r"epoch 1, batch \d: the features of example 17 are not finite"):
+        train_head(damaged, damaged, 3, OPTIONS)
 
 
 def test_nothing_to_learn_from():
     with pytest.raises(DatasetError, match="no examples"):
         train_head(Examples(torch.empty(0, 10), torch.empty(0, dtype=torch.long)), blobs(30, 1), 3, OPTIONS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("after", [1, 7, 23, 29])
+def test_a_resumed_training_gives_the_same_head(task: str, after: int, tmp_path: Path):
+    used = replace(OPTIONS, dropout=0.3, optimizer="adamw", schedule="cosine")
+    whole = trained(task, used)
+    checkpoints = Checkpoints(tmp_path / "c", "me")
+
+    def stop(state: TrainingState) -> None:
+        checkpoints.keep(state)
+        if len(state.history) == after:
+            checkpoints.write()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(task, used, keep=stop)
+    resumed = trained(task, used, resume=checkpoints.read())
+    assert same(resumed.head, whole.head)
+    assert (resumed.history, resumed.best) == (whole.history, whole.best)
+
+
+def test_early_stopping_survives_a_break():
+    used = replace(OPTIONS, patience=4, epochs=100)
+    kept: list[TrainingState] = []
+    whole = trained(used=used, keep=kept.append)
+    resumed = trained(used=used, resume=kept[len(kept) // 2])
+    assert same(resumed.head, whole.head)
+    assert resumed.history == whole.history
+
+
+def test_checkpoints_of_other_data_or_options_are_refused(tmp_path: Path):
+    train, validation = blobs(30, 0), blobs(30, 1)
+    owner = fingerprint(train, validation, OPTIONS, SINGLE_LABEL)
+    others = [
+        fingerprint(blobs(30, 2), validation, OPTIONS, SINGLE_LABEL),
+        fingerprint(train, validation, replace(OPTIONS, seed=1), SINGLE_LABEL),
+    ]
+    assert len({owner, *others}) == 3
+    checkpoints = Checkpoints(tmp_path / "c", owner)
+    assert checkpoints.read() is None
+    assert not checkpoints.write()
+    trained(keep=checkpoints.keep)
+    assert checkpoints.write()
+    with pytest.raises(HeadError, match="other data or options"):
+        Checkpoints(tmp_path / "c", others[0]).read()
+    (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:500])
+    with pytest.raises(HeadError, match="damaged"):
+        checkpoints.read()
+
+
+def test_a_sweep_finds_options_that_learn():
+    shown: list[object] = []
+    used = replace(OPTIONS, epochs=8, learning_rate=1e-9)
+    trials = sweep(blobs(90, 0), blobs(60, 1), 3, used, report=shown.append)
+    assert len(trials) == len(shown) == trials_count()
+    assert trials[0].best.val_loss == min(trial.best.val_loss for trial in trials)
+    assert trials[0].best.val_score > 0.9
+    again = train_head(blobs(90, 0), blobs(60, 1), 3, trials[0].options)
+    assert again.best == trials[0].best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clip_toolkit.errors import ClipToolkitError, OutputError
@@ -26,7 +26,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _explained(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # such as that there is none
+            temporary.unlink()
 
 
 def check_writable(path: Path) -> None:

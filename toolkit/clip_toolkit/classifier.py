@@ -21,6 +21,7 @@ from clip_toolkit.prediction import Prediction
 from clip_toolkit.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.stream.pipeline import chunks, in_order
+from clip_toolkit.tasks import OUTPUTS, REGRESSION
 
 
 def load(
@@ -62,8 +63,8 @@ class Outputs(NamedTuple):
     """What the network returns for a batch, float32.
 
     Attributes:
-        probabilities: ``[batch, classes]``.
-        logits: ``[batch, classes]``.
+        probabilities: ``[batch, classes]``; ``[batch, 0]`` for a regression.
+        logits: ``[batch, classes]``; the values of a regression.
         embedding: ``[batch, dim]``.
     """
 
@@ -167,9 +168,13 @@ class Classifier:
         feeds = self._feeds(image)
         try:
             with self._turn:
-                return Outputs(*self._session.run(list(Outputs._fields), feeds))
+                outputs = self._session.run(list(OUTPUTS[self.spec.task]), feeds)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
+        if self.spec.task != REGRESSION:
+            return Outputs(*outputs)
+        values, embedding = outputs
+        return Outputs(values[:, :0], values, embedding)
 
     def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
@@ -208,7 +213,7 @@ class Classifier:
         # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
         batches = [image[None] for image in pixels] if self.resize == "graph" else [np.stack(pixels)]
         return [
-            Prediction(self.spec.labels, *row, self.provider)
+            Prediction(self.spec.labels, *row, self.provider, self.spec.task, self.spec.thresholds)
             for batch in batches
             for row in zip(*self.run(batch), strict=True)
         ]
@@ -227,7 +232,7 @@ def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:
     """The graph must be the one that the metadata speaks of."""
     found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
     classes, dim = len(spec.labels), spec.encoder.dim
-    expected = {"probabilities": [classes], "logits": [classes], "embedding": [dim]}
+    expected = {name: [dim if name == "embedding" else classes] for name in OUTPUTS[spec.task]}
     if found != expected:
         raise ModelError(f"the metadata speaks of outputs {expected}, the graph has {found}. Export the model again.")
     name = "image" if spec.input == "image" else "pixel_values"

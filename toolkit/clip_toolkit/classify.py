@@ -90,7 +90,7 @@ def _to_file(classifier: Classifier, model: Path, args: argparse.Namespace, stop
         if stop.signum is not None:
             say(f"stopped: go on with --resume ({part.path} holds what is done)")
             return failed
-        write(part.records(), args.format, args.output)
+        write(part.records(), args.format, args.output, classifier.spec)
         part.remove()
     return failed
 
@@ -105,7 +105,7 @@ def _records(
             progress.clear()
             say(str(result))
         progress.step(isinstance(result, ImageError))
-        yield record(name, result, args.top_k, classifier.provider)
+        yield record(name, result, args.top_k, classifier.provider, classifier.spec)
 
 
 def _names(args: argparse.Namespace) -> Iterator[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.receipts import Differences
+from clip_toolkit.receipts import Differences, agreement_text
 from clip_toolkit.spec import ModelSpec
+from clip_toolkit.tasks import REGRESSION
 
 
 def describe(spec: ModelSpec, path: Path) -> str:
@@ -19,10 +20,13 @@ def describe(spec: ModelSpec, path: Path) -> str:
 def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
     revision = f" at {encoder.revision}" if encoder.revision else ""
-    yield "labels", ", ".join(spec.labels)
+    yield "task", spec.task
+    yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
     yield "head", f"{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
     yield "temperature", f"{spec.temperature:g}"
+    if spec.thresholds:
+        yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
     yield "input", _input(spec)
     yield (
         "preprocessing",
@@ -78,11 +82,14 @@ def _quantization_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield (
         "  agreement",
         (
-            f"{receipt.agreement:.2%} with float32 on {receipt.evaluation_images} images ({receipt.source}); "
+            f"{agreement_text(spec.task, receipt.agreement, receipt.evaluation_images)} ({receipt.source}); "
             f"{len(receipt.flips)} flips, at least {receipt.min_agreement:.2%} was asked for"
         ),
     )
-    yield "  probabilities", f"moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most"
+    yield (
+        "  values" if spec.task == REGRESSION else "  probabilities",
+        f"moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most",
+    )
     if receipt.accuracy_before is not None and receipt.accuracy_after is not None:
         yield "  accuracy", f"{receipt.accuracy_before:.2%} in float32, {receipt.accuracy_after:.2%} now"
     yield (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clip_toolkit.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
 
 
 class Score(NamedTuple):
@@ -21,11 +24,13 @@ class Prediction:
     """The result for one image.
 
     Attributes:
-        labels: class names, in the order of the arrays.
-        probabilities: float32 ``[classes]``, summing to 1.
-        logits: float32 ``[classes]``.
+        labels: class names, in the order of the arrays; of a regression the names of its values.
+        probabilities: float32 ``[classes]``; they sum to 1 in a single-label model, and are none in a regression.
+        logits: float32 ``[classes]``; the values of a regression.
         embedding: float32 ``[dim]``, of L2 norm 1.
         provider: the ONNX Runtime execution provider that ran.
+        task: ``single-label``, ``multi-label`` or ``regression``.
+        thresholds: probability from which a label is said, as in `clip_toolkit.spec.ModelSpec`.
     """
 
     labels: tuple[str, ...]
@@ -33,18 +38,48 @@ class Prediction:
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32]
     provider: str
+    task: str = SINGLE_LABEL
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def label(self) -> str:
-        """The most probable label."""
-        return self.top(1)[0].label
+    def decisions(self) -> tuple[str, ...]:
+        """The labels that are said: one, or in a multi-label model any number, or in a regression none."""
+        if self.task == REGRESSION:
+            return ()
+        if self.task == SINGLE_LABEL:
+            return (self._single(),)
+        return tuple(
+            label
+            for label, probability in zip(self.labels, self.probabilities, strict=True)
+            if probability >= self.thresholds.get(label, DEFAULT_THRESHOLD)
+        )
 
     @property
-    def probability(self) -> float:
-        """The probability of `label`, 0 to 1."""
-        return self.top(1)[0].probability
+    def label(self) -> str | None:
+        """The label that is said; of several the most probable one; None where none is."""
+        said = self.decisions
+        return next((score.label for score in self.top(len(self.labels)) if score.label in said), None)
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of `label`, 0 to 1; None where there is none."""
+        label = self.label
+        return None if label is None else float(self.probabilities[self.labels.index(label)])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The values of a regression, by name; empty for other tasks."""
+        if self.task != REGRESSION:
+            return {}
+        return {name: float(value) for name, value in zip(self.labels, self.logits, strict=True)}
 
     def top(self, k: int) -> list[Score]:
         """The ``k`` most probable labels (all of them, if there are fewer), best first; equal ones in label order."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [Score(self.labels[i], float(self.probabilities[i])) for i in order]
+
+    def _single(self) -> str:
+        for label, threshold in self.thresholds.items():  # of one of two labels
+            chosen = self.labels.index(label)
+            return self.labels[chosen if self.probabilities[chosen] >= threshold else 1 - chosen]
+        return self.top(1)[0].label

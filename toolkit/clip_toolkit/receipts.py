@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from clip_toolkit.tasks import REGRESSION
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -54,6 +56,8 @@ class ParityReceipt:
 class Flip:
     """A decision that quantization changed. Of the image nothing is kept: its name may be somebody's secret.
 
+    With several labels or none, the probability is that of one label that was said only before or only after.
+
     Attributes:
         before: label of the float file.
         before_probability: its probability there.
@@ -80,10 +84,11 @@ class QuantizationReceipt:
         calibration_images: number of images that ranges and ways were chosen on.
         evaluation_images: number of other images that it was judged by.
         source: where those images came from, for people.
-        agreement: share of the evaluation images with the same most probable class.
+        agreement: share of the evaluation images with the same decision; of a regression the share of the values'
+            variance that is kept, of the value that fares worst (coefficient of determination).
         min_agreement: bound on it.
         flips: the decisions that changed.
-        mean_shift: mean over the images of the largest absolute change of a probability.
+        mean_shift: mean over the images of the largest absolute change of a probability, or of a regression's value.
         largest_shift: the largest of those changes.
         accuracy_before: of the float file where classes are known.
         accuracy_after: of this file.
@@ -114,3 +119,10 @@ class QuantizationReceipt:
     speed_ratio: float | None
     attempts: int = 1
     refit_images: int = 0
+
+
+def agreement_text(task: str, agreement: float, images: int) -> str:
+    """What an agreement says, for people."""
+    if task == REGRESSION:
+        return f"keeps {agreement:.2%} of the values' variance on {images} images"
+    return f"decides as the float file on {agreement:.2%} of {images} images"

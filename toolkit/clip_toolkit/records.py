@@ -10,19 +10,30 @@ from typing import Any, TypeAlias
 
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.prediction import Prediction
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
 
 Record: TypeAlias = dict[str, Any]
-"""``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``."""
+"""``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
+multi-label model also ``labels``, all that are said; of a regression also ``values``, by name."""
 
 FORMATS = ("table", "json", "jsonl", "csv", "parquet")
 """Forms of output; `lines` gives the text of all but ``parquet``."""
 
 
-def record(image: str, result: Prediction | ClipToolkitError, top_k: int, provider: str) -> Record:
-    """The record of one image: a prediction, or ``error`` and nothing else."""
+def record(image: str, result: Prediction | ClipToolkitError, top_k: int, provider: str, spec: ModelSpec) -> Record:
+    """The record of one image: a prediction, or ``error`` and nothing else. The spec's task says which keys it has."""
     item: Record = {"image": image, "label": None, "probability": None, "top": [], "provider": provider, "error": None}
+    if spec.task == MULTI_LABEL:
+        item["labels"] = []
+    if spec.task == REGRESSION:
+        item["values"] = dict.fromkeys(spec.labels)
     if isinstance(result, ClipToolkitError):
         return item | {"error": str(result)}
+    if "labels" in item:
+        item["labels"] = list(result.decisions)
+    if "values" in item:
+        item["values"] = result.values
     top = [score._asdict() for score in result.top(top_k)]
     return item | {"label": result.label, "probability": result.probability, "top": top, "provider": result.provider}
 
@@ -39,22 +50,45 @@ def lines(records: Iterable[Record], form: str) -> Iterator[str]:
 
 
 def _csv(records: Iterable[Record]) -> Iterator[str]:
-    yield "image,label,probability,provider,error"
-    for item in records:
-        row = [item[name] for name in ("image", "label", "probability", "provider", "error")]
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(row)
-        yield buffer.getvalue()
+    """``label`` holds all that are said, apart by semicolons; a regression has a column for each value instead."""
+    for number, item in enumerate(records):
+        values = item.get("values")
+        said = {"label": ";".join(item["labels"])} if "labels" in item else {"label": item["label"]}
+        answer = values if values is not None else said | {"probability": item["probability"]}
+        if number == 0:
+            yield _csv_line(["image", *answer, "provider", "error"])
+        yield _csv_line([item["image"], *answer.values(), item["provider"], item["error"]])
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()
 
 
 def _table(records: list[Record]) -> Iterator[str]:
     good = [item for item in records if item["error"] is None]
     if not good:
         return
+    answers = [_answers(item) for item in good]
     name_width = max(5, *(len(item["image"]) for item in good))
-    label_width = max(5, *(len(score["label"]) for item in good for score in item["top"]))
-    yield f"{'image':<{name_width}}  {'label':<{label_width}}  probability"
-    for item in good:
-        for rank, score in enumerate(item["top"]):
+    label_width = max(5, *(len(label) for rows in answers for label, _ in rows))
+    quantity = "value" if "values" in good[0] else "probability"
+    yield f"{'image':<{name_width}}  {'label':<{label_width}}  {quantity}"
+    for item, rows in zip(good, answers, strict=True):
+        for rank, (label, text) in enumerate(rows):
             name = item["image"] if rank == 0 else ""
-            yield f"{name:<{name_width}}  {score['label']:<{label_width}}  {score['probability']:>10.2%}"
+            yield f"{name:<{name_width}}  {label:<{label_width}}  {text}"
+
+
+def _answers(item: Record) -> list[tuple[str, str]]:
+    """Label and number, as text. Labels that a multi-label model says carry a star, as does what a threshold turned."""
+    if "values" in item:
+        return [(name, f"{value:>10.5g}") for name, value in item["values"].items()]
+    said = item.get("labels", [item["label"]])
+    turned = item["top"][:1] and said != [item["top"][0]["label"]]
+    starred = said if "labels" in item or turned else ()
+    return [
+        (score["label"], f"{score['probability']:>10.2%}{' *' if score['label'] in starred else ''}")
+        for score in item["top"]
+    ]

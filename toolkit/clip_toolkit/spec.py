@@ -14,6 +14,7 @@ from typing import Any
 from clip_toolkit.errors import SpecError
 from clip_toolkit.json_codec import from_json, to_json
 from clip_toolkit.receipts import ParityReceipt, QuantizationReceipt
+from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL, TASKS
 
 SPEC_KEY = "clip_toolkit"
 """The one key in ``metadata_props`` that holds the spec."""
@@ -97,8 +98,8 @@ class GoldenVector:
 
     Attributes:
         png: the picture, lossless.
-        probabilities: float32 ``[classes]``.
-        logits: float32 ``[classes]``.
+        probabilities: float32 ``[classes]``; empty for regression.
+        logits: float32 ``[classes]``; the values of a regression.
         embedding: float32 ``[dim]``.
     """
 
@@ -113,13 +114,17 @@ class ModelSpec:
     """Everything an app must know about a model file.
 
     Attributes:
-        labels: class names, in the order of ``probabilities`` and ``logits``.
+        labels: class names, in the order of ``probabilities`` and ``logits``; of a regression the names of its values.
         encoder: the frozen encoder.
         preprocessing: from RGB image to encoder input.
         head: the MLP head.
         input: ``image`` (uint8 ``[batch, height, width, 3]``) or ``pixels`` (float32 ``[batch, 3, size, size]``).
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
-        temperature: the logits are divided by it before the softmax.
+        task: ``single-label`` (softmax), ``multi-label`` (a sigmoid for each label) or ``regression`` (raw values).
+        temperature: the logits are divided by it before the softmax or sigmoid.
+        thresholds: probability from which a label is said. Single-label: none, so that the most probable label is,
+            or, of two labels, that of one: it is said from there on and the other one below. Multi-label: of each
+            label, `DEFAULT_THRESHOLD` where it has none.
         training: summary written by the trainer, for people.
         parity: evidence of the export, of the float file if this one is quantized.
         quantization: evidence of the quantization, or None in a float32 file.
@@ -134,7 +139,9 @@ class ModelSpec:
     head: HeadSpec
     input: str = "image"
     ops: str = "ort"
+    task: str = SINGLE_LABEL
     temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     parity: ParityReceipt | None = None
     quantization: QuantizationReceipt | None = None
@@ -218,6 +225,19 @@ def _check(spec: ModelSpec) -> None:
     _require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
     _require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
     _require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
+    _check_decisions(spec)
+
+
+def _check_decisions(spec: ModelSpec) -> None:
+    _require(spec.task in TASKS, "task", " or ".join(TASKS), spec.task)
+    _require(set(spec.thresholds) <= set(spec.labels), "thresholds", "labels of the model", list(spec.thresholds))
+    _require(all(0 <= value <= 1 for value in spec.thresholds.values()), "thresholds", "0 to 1", spec.thresholds)
+    if spec.task == SINGLE_LABEL and spec.thresholds:
+        _require(len(spec.labels) == 2, "thresholds", "none, with more than two labels", spec.thresholds)
+        _require(len(spec.thresholds) == 1, "thresholds", "that of one of the two labels", spec.thresholds)
+    if spec.task == REGRESSION:
+        _require(not spec.thresholds, "thresholds", "none for a regression", spec.thresholds)
+        _require(spec.temperature == 1, "temperature", "1 for a regression", spec.temperature)
 
 
 def _require(holds: bool, name: str, expected: str, got: object) -> None:

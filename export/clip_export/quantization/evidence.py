@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_export.head_files import DataReference
+from clip_export.training.dataset import SIDES
+from clip_export.training.manifest import read_manifest
 from clip_toolkit import ImageError, decode, preprocess
-from clip_toolkit.errors import QuantizationError
+from clip_toolkit.errors import DatasetError, QuantizationError
 from clip_toolkit.spec import Preprocessing
+from clip_toolkit.tasks import SINGLE_LABEL
 
 LEAST_CALIBRATION, MOST_CALIBRATION = 16, 128
 """Ranges settle within some dozens of images; more of them cost time and change nothing."""
@@ -48,20 +52,42 @@ class Evidence:
         calibration: to tune on.
         evaluation: to judge by; none of them is among ``calibration``, not even as a copy.
         unreadable: why other files were skipped.
-        folder: where ``calibration`` was taken from, and more can be.
+        data: folder or manifest that ``calibration`` was taken from, and more can be.
         source: where they come from, for people.
     """
 
     calibration: tuple[LabelledImage, ...]
     evaluation: tuple[LabelledImage, ...]
     unreadable: tuple[ImageError, ...]
-    folder: Path
+    data: Path
     source: str
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What images are read for.
+
+    Attributes:
+        labels: of the model; subfolders, where there are any, must bear these names.
+        preprocessing: from image to pixels.
+        task: one of `clip_toolkit.tasks.TASKS`; classes of images are known for ``single-label`` only.
+    """
+
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    task: str = SINGLE_LABEL
+
+
+class _Found(NamedTuple):
+    """An image file that may or may not be readable; fields as in `LabelledImage`."""
+
+    path: Path
+    name: str
+    target: int | None
+
+
 def gather(
-    labels: Sequence[str],
-    rule: Preprocessing,
+    wanted: Wanted,
     calibration: Path | None = None,
     evaluation: Path | None = None,
     remembered: DataReference | None = None,
@@ -69,11 +95,10 @@ def gather(
     """Collect images.
 
     With both folders, each serves its purpose. With ``calibration`` alone, every third image of it is held out for the
-    evaluation. With none, the folder that the head was trained on, if it still exists: its held-out files judge.
+    evaluation. With none, the data that the head was trained on, if they still exist: their held-out files judge.
 
     Args:
-        labels: class names of the model. Subfolders, where there are any, must bear these names.
-        rule: from image to pixels.
+        wanted: what they are for.
         calibration: folder of images, in subfolders per class or without.
         evaluation: the same.
         remembered: what the head file says of its data.
@@ -84,47 +109,41 @@ def gather(
     Raises:
         QuantizationError: a folder is missing or too small, images are in both, or subfolders are no classes.
     """
-    reader = _Reader(labels, rule)
+    reader = _Reader(wanted)
     if calibration is not None and evaluation is not None:
-        tuned = reader.read(calibration, _images_below(calibration), MOST_CALIBRATION)
-        judged = reader.read(evaluation, _images_below(evaluation), MOST_EVALUATION)
+        tuned = reader.read(_images_below(calibration, wanted), MOST_CALIBRATION)
+        judged = reader.read(_images_below(evaluation, wanted), MOST_EVALUATION)
         _require_apart(tuned, judged)
         return _checked(tuned, judged, reader, calibration, f"{calibration.name} and {evaluation.name}")
     if calibration is not None:
-        files = _images_below(calibration)
-        parts = [path for i, path in enumerate(files) if i % 3], files[::3]
+        files = _images_below(calibration, wanted)
+        parts = [file for i, file in enumerate(files) if i % 3], files[::3]
         return _split(reader, calibration, parts, f"{calibration.name}, every third image held out")
     if evaluation is not None:
         raise QuantizationError("--evaluation: needs --calibration, too: images to tune on before others can judge.")
-    if remembered is None or not Path(remembered.folder).is_dir():
+    if remembered is None or not Path(remembered.folder).exists():
         return None
-    folder, held_out = Path(remembered.folder), set(remembered.held_out)
-    files = _images_below(folder)
-    parts = (
-        [path for path in files if path.relative_to(folder).as_posix() not in held_out],
-        [path for path in files if path.relative_to(folder).as_posix() in held_out],
-    )
-    return _split(reader, folder, parts, f"the training folder {folder.name}, its held-out images judge")
+    data, held_out = Path(remembered.folder), set(remembered.held_out)
+    files = _images_of(data, wanted)
+    parts = [file for file in files if file.name not in held_out], [file for file in files if file.name in held_out]
+    return _split(reader, data, parts, f"the training data {data.name}, its held-out images judge")
 
 
-def refit_images(
-    folder: Path | None, evidence: Evidence | None, labels: Sequence[str], rule: Preprocessing
-) -> tuple[LabelledImage, ...]:
+def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -> tuple[LabelledImage, ...]:
     """Images to train the head on again, none of which judges.
 
     Args:
-        folder: where they are; None takes the folder that the calibration images are from.
+        data: folder or manifest; None takes that of the calibration images.
         evidence: the images that tune and judge, if there are any.
-        labels: class names of the model.
-        rule: from image to pixels.
+        wanted: what they are for.
 
     Raises:
         QuantizationError: there are fewer than `LEAST_CALIBRATION`.
     """
-    folder = evidence.folder if folder is None and evidence is not None else folder
+    data = evidence.data if data is None and evidence is not None else data
     judged = {image.digest for image in evidence.evaluation} if evidence is not None else set()
-    files = [] if folder is None else [path for path in _images_below(folder) if _digest(path) not in judged]
-    images = _Reader(labels, rule).read(folder, files, MOST_EVALUATION) if folder is not None else []
+    files = [] if data is None else _images_of(data, wanted)
+    images = _Reader(wanted).read(_others(files, judged), MOST_EVALUATION)
     if len(images) < LEAST_CALIBRATION:
         raise QuantizationError(
             f"refit: expected at least {LEAST_CALIBRATION} readable images that do not judge, got {len(images)}. "
@@ -133,15 +152,19 @@ def refit_images(
     return tuple(images)
 
 
-def _split(reader: _Reader, folder: Path, parts: tuple[list[Path], list[Path]], source: str) -> Evidence:
-    judged = reader.read(folder, parts[1], MOST_EVALUATION)
-    known = {image.digest for image in judged}
-    tuned = reader.read(folder, (path for path in parts[0] if _digest(path) not in known), MOST_CALIBRATION)
-    return _checked(tuned, judged, reader, folder, source)
+def _split(reader: _Reader, data: Path, parts: tuple[list[_Found], list[_Found]], source: str) -> Evidence:
+    judged = reader.read(parts[1], MOST_EVALUATION)
+    tuned = reader.read(_others(parts[0], {image.digest for image in judged}), MOST_CALIBRATION)
+    return _checked(tuned, judged, reader, data, source)
+
+
+def _others(files: Iterable[_Found], known: Container[bytes]) -> Iterator[_Found]:
+    """The files whose content is not known; missing ones too, for the reader to name."""
+    return (file for file in files if not file.path.is_file() or _digest(file.path) not in known)
 
 
 def _checked(
-    tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage], reader: _Reader, folder: Path, source: str
+    tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage], reader: _Reader, data: Path, source: str
 ) -> Evidence:
     for name, images, least in (
         ("calibration", tuned, LEAST_CALIBRATION),
@@ -153,7 +176,7 @@ def _checked(
                 f"{name}: expected at least {least} different readable images, got {len(images)} from {source}"
                 f"{skipped}. Name a larger folder with --{name}."
             )
-    return Evidence(tuple(tuned), tuple(judged), tuple(reader.errors), folder, source)
+    return Evidence(tuple(tuned), tuple(judged), tuple(reader.errors), data, source)
 
 
 def _require_apart(tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage]) -> None:
@@ -166,15 +189,52 @@ def _require_apart(tuned: Sequence[LabelledImage], judged: Sequence[LabelledImag
         )
 
 
-def _images_below(folder: Path) -> list[Path]:
-    """Every file that is not hidden, spread over the classes by the order of their names' hashes."""
+def _images_of(data: Path, wanted: Wanted) -> list[_Found]:
+    return _listed(data, wanted) if data.is_file() else _images_below(data, wanted)
+
+
+def _images_below(folder: Path, wanted: Wanted) -> list[_Found]:
+    """Every file that is not hidden, in no order that has to do with classes."""
     if not folder.is_dir():
         raise QuantizationError(
             f"{folder}: there is no such folder. Name one with images of the kind to be classified."
         )
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    shown = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    return sorted(shown, key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path: path.relative_to(folder) for path in paths}
+    shown = [path for path in paths if not any(part.startswith(".") for part in names[path].parts)]
+    return _spread(_Found(path, names[path].as_posix(), _target(folder, names[path], wanted)) for path in shown)
+
+
+def _target(folder: Path, name: Path, wanted: Wanted) -> int | None:
+    """Index of the class whose subfolder a file lies in, perhaps below one of ``train`` and its like."""
+    parents = name.parts[:-1]
+    if parents and parents[0] not in wanted.labels and parents[0].lower() in SIDES:
+        parents = parents[1:]
+    if not parents or wanted.task != SINGLE_LABEL:
+        return None
+    if parents[0] not in wanted.labels:
+        raise QuantizationError(
+            f"{folder}: the subfolder {parents[0]} is none of the model's classes ({', '.join(wanted.labels)}). "
+            "Rename it, or give a folder of images without subfolders."
+        )
+    return wanted.labels.index(parents[0])
+
+
+def _listed(manifest: Path, wanted: Wanted) -> list[_Found]:
+    """The images of a manifest, in the same order."""
+    try:
+        dataset = read_manifest(manifest, wanted.task)
+    except DatasetError as error:
+        raise QuantizationError(f"{error} Or name a folder of images with --calibration.") from error
+    known = wanted.task == SINGLE_LABEL and set(dataset.labels) <= set(wanted.labels)
+    return _spread(
+        _Found(path, dataset.relative(i), wanted.labels.index(dataset.labels[dataset.targets[i]]) if known else None)
+        for i, path in enumerate(dataset.files)
+    )
+
+
+def _spread(files: Iterable[_Found]) -> list[_Found]:
+    return sorted(files, key=lambda file: hashlib.sha256(file.name.encode(errors="surrogateescape")).digest())
 
 
 def _digest(path: Path) -> bytes:
@@ -182,38 +242,28 @@ def _digest(path: Path) -> bytes:
 
 
 class _Reader:
-    """Reads images, leaving out copies within a folder, and remembers what could not be read."""
+    """Reads images, leaving out copies among them, and remembers what could not be read."""
 
-    def __init__(self, labels: Sequence[str], rule: Preprocessing) -> None:
-        self.labels, self.rule = list(labels), rule
+    def __init__(self, wanted: Wanted) -> None:
+        self.rule = wanted.preprocessing
         self.errors: list[ImageError] = []
 
-    def read(self, folder: Path, files: Iterable[Path], most: int) -> list[LabelledImage]:
+    def read(self, files: Iterable[_Found], most: int) -> list[LabelledImage]:
         images: list[LabelledImage] = []
         seen: set[bytes] = set()
-        for path in files:
+        for file in files:
             if len(images) == most:
                 break
-            image = self._image(folder, path)
+            image = self._image(file)
             if image is not None and image.digest not in seen:
                 seen.add(image.digest)
                 images.append(image)
         return images
 
-    def _image(self, folder: Path, path: Path) -> LabelledImage | None:
-        name = path.relative_to(folder)
-        target = self._target(folder, name.parts[0]) if len(name.parts) > 1 else None
+    def _image(self, file: _Found) -> LabelledImage | None:
         try:
-            pixels = preprocess(decode(path), self.rule)
+            pixels = preprocess(decode(file.path), self.rule)
         except ImageError as error:
             self.errors.append(error)
             return None
-        return LabelledImage(path, name.as_posix(), target, pixels, _digest(path))
-
-    def _target(self, folder: Path, name: str) -> int:
-        if name not in self.labels:
-            raise QuantizationError(
-                f"{folder}: the subfolder {name} is none of the model's classes ({', '.join(self.labels)}). "
-                "Rename it, or give a folder of images without subfolders."
-            )
-        return self.labels.index(name)
+        return LabelledImage(file.path, file.name, file.target, pixels, _digest(file.path))

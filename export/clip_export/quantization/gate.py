@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit import Classifier
+from clip_toolkit import Classifier, Prediction
 from clip_toolkit.receipts import Flip
+from clip_toolkit.tasks import REGRESSION
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Decisions:
 
     Attributes:
         images: number of images.
-        agreement: share of images with the same most probable class.
-        flips: the others, by file name.
-        mean_shift: mean over the images of the largest absolute change of a probability.
+        agreement: share of images with the same decision; of a regression `_kept_variance`.
+        flips: the others, by file name; none in a regression.
+        mean_shift: mean over the images of the largest absolute change of a probability, or of a regression's value.
         largest_shift: the largest of those changes.
         accuracy_before: of the first file where classes are known, else None.
         accuracy_after: of the second.
@@ -36,43 +37,70 @@ class Decisions:
     accuracy_after: float | None
 
 
-def probabilities(classifier: Classifier, files: Sequence[Path | bytes]) -> NDArray[np.float32]:
-    """What a file answers through the shipped runtime: float32 ``[files, classes]``."""
-    return np.stack([prediction.probabilities for prediction in classifier.predict_many(files)])
+def predictions(classifier: Classifier, files: Sequence[Path | bytes | NDArray[np.uint8]]) -> list[Prediction]:
+    """What a file answers through the shipped runtime; an unreadable image raises."""
+    return [item for item in classifier.predict_many(files) if isinstance(item, Prediction)]
 
 
 def compare(
-    labels: Sequence[str],
     names: Sequence[str],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
     targets: Sequence[int | None],
 ) -> Decisions:
-    """Compare two files' probabilities ``[images, classes]``.
+    """Compare two files' answers to the same images.
 
     Args:
-        labels: class names.
         names: of the images, for people.
         before: of the float file.
         after: of the quantized one.
         targets: index of the class of each image, None where it is not known.
     """
-    first, second = before.argmax(1), after.argmax(1)
-    shifts = np.abs(after - before).max(1)
-    flips = tuple((names[i], _flip(labels, before[i], after[i])) for i in np.flatnonzero(first != second))
-    known = np.array([target is not None for target in targets])
-    classes = np.array([-1 if target is None else target for target in targets])
+    old, new = _numbers(before), _numbers(after)
+    shifts = np.abs(new - old).max(1)
+    pairs = list(zip(names, before, after, strict=True))
+    flips = tuple((name, _flip(first, second)) for name, first, second in pairs if first.decisions != second.decisions)
+    is_regression = before[0].task == REGRESSION
     return Decisions(
         images=len(names),
-        agreement=float((first == second).mean()),
+        agreement=_kept_variance(old, new) if is_regression else 1 - len(flips) / len(names),
         flips=flips,
         mean_shift=float(shifts.mean()),
         largest_shift=float(shifts.max()),
-        accuracy_before=float((first == classes)[known].mean()) if known.any() else None,
-        accuracy_after=float((second == classes)[known].mean()) if known.any() else None,
+        accuracy_before=_accuracy(before, targets),
+        accuracy_after=_accuracy(after, targets),
     )
 
 
-def _flip(labels: Sequence[str], before: NDArray[np.float32], after: NDArray[np.float32]) -> Flip:
-    old, new = int(before.argmax()), int(after.argmax())
-    return Flip(labels[old], float(before[old]), labels[new], float(after[new]))
+def _numbers(answers: Sequence[Prediction]) -> NDArray[np.float32]:
+    """Probabilities ``[images, classes]``, or the values of a regression."""
+    return np.stack([answer.logits if answer.task == REGRESSION else answer.probabilities for answer in answers])
+
+
+def _kept_variance(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """The coefficient of determination of the new values for the old ones, at least 0; that of the worst value."""
+    error = np.square(after - before).sum(0)
+    spread = np.square(before - before.mean(0)).sum(0)
+    kept = 1 - error / np.maximum(spread, np.finfo(np.float32).tiny)
+    return float(max(kept.min(), 0))
+
+
+def _accuracy(answers: Sequence[Prediction], targets: Sequence[int | None]) -> float | None:
+    right = [
+        answer.decisions == (answer.labels[target],)
+        for answer, target in zip(answers, targets, strict=True)
+        if target is not None
+    ]
+    return float(np.mean(right)) if right else None
+
+
+def _flip(before: Prediction, after: Prediction) -> Flip:
+    (label, *_) = sorted(set(before.decisions) ^ set(after.decisions), key=before.labels.index)
+    return Flip(*_said(before, label), *_said(after, label))
+
+
+def _said(answer: Prediction, changed: str) -> tuple[str, float]:
+    """A decision in one word, and its probability: with several labels, or none, that of one that changed."""
+    if len(answer.decisions) == 1:
+        (changed,) = answer.decisions
+    return ", ".join(answer.decisions) or "none", float(answer.probabilities[answer.labels.index(changed)])

@@ -18,7 +18,7 @@ from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence import Evidence, LabelledImage
 from clip_export.quantization.features import feature_of
 from clip_export.quantization.fp16 import quantize_fp16
-from clip_export.quantization.gate import Decisions, compare, probabilities
+from clip_export.quantization.gate import Decisions, compare, predictions
 from clip_export.quantization.int4 import BLOCKS, INT4_ALPHA, quantize_int4
 from clip_export.quantization.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.linears import find_linears, with_constants, with_plain_linears
@@ -30,7 +30,7 @@ from clip_export.saving import save_model
 from clip_toolkit import Classifier, decode, load, preprocess
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.preprocess import normalise
-from clip_toolkit.receipts import QuantizationReceipt
+from clip_toolkit.receipts import QuantizationReceipt, agreement_text
 from clip_toolkit.spec import ModelSpec
 
 MODES = ("int8", "int4", "fp16")
@@ -47,7 +47,7 @@ class QuantizationOptions:
         target: processor, for int8.
         evidence: the user's images; without them int8 has dynamic ranges, and drawn pictures judge.
         refit: images to train the head on again, behind the quantized encoder.
-        min_agreement: share of the evaluation images, 0 to 1, on which the most probable class must stay the same.
+        min_agreement: bound on `clip_export.quantization.gate.Decisions.agreement`, 0 to 1.
         minutes: after which the search for a better way ends.
         report: told of what is going on, line by line.
     """
@@ -105,10 +105,10 @@ def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: 
         if options.refit:
             candidate_head, fitted = _refitted(model, candidate, head, judge.spec, options.refit)
         decisions = judge.decisions(fitted.model)
-        options.report(f"{fitted.text}: agreement {decisions.agreement:.2%} on {decisions.images} images")
+        options.report(f"{fitted.text}: {agreement_text(judge.spec.task, decisions.agreement, decisions.images)}")
         if decisions.agreement >= options.min_agreement:
             return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions, search))
-    raise _refusal(options, decisions)
+    raise _refusal(options, judge.spec.task, decisions)
 
 
 def _network(path: Path) -> onnx.ModelProto:
@@ -137,7 +137,7 @@ def _candidates(
     else:
         inputs = _inputs(_tuning_images(spec, options), spec)
         deadline = time.monotonic() + options.minutes * 60
-        search = Int8Search(model, inputs, options.target, spec.ops, deadline, options.report, tried)
+        search = Int8Search(model, inputs, options.target, spec.ops, spec.task, deadline, options.report, tried)
         best = search.best()
         yield _Candidate(str(best), search.build(best))
         for choice in search.more_exact(best):
@@ -161,7 +161,7 @@ def _inputs(pixels: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[np.
     return batch if spec.input == "image" else normalise(batch, spec.preprocessing)
 
 
-def _refusal(options: QuantizationOptions, decisions: Decisions) -> QuantizationError:
+def _refusal(options: QuantizationOptions, task: str, decisions: Decisions) -> QuantizationError:
     flips = "; ".join(
         f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
         for name, flip in decisions.flips[:5]
@@ -172,9 +172,9 @@ def _refusal(options: QuantizationOptions, decisions: Decisions) -> Quantization
         "fp16": "Use --quantize int8",
     }
     return QuantizationError(
-        f"{options.mode}: the quantized file agrees with the float one on {decisions.agreement:.2%} of "
-        f"{decisions.images} images, less than {options.min_agreement:.2%} ({flips}). No file was written. "
-        f"{remedies[options.mode]}; if such flips do not matter to you, lower --min-agreement."
+        f"{options.mode}: {agreement_text(task, decisions.agreement, decisions.images)}, less than "
+        f"{options.min_agreement:.2%}{f' ({flips})' if flips else ''}. No file was written. "
+        f"{remedies[options.mode]}; if such changes do not matter to you, lower --min-agreement."
     )
 
 
@@ -196,14 +196,14 @@ class _Judge:
             judged = options.evidence.evaluation
             self.images = [image.pixels for image in judged]
             self.names, self.targets = [image.name for image in judged], [image.target for image in judged]
-        self.before = probabilities(classifier, self.images)
+        self.before = predictions(classifier, self.images)
         self.attempts = 0
 
     def decisions(self, model: onnx.ModelProto) -> Decisions:
         self.attempts += 1
         save_model(model, self.spec, self.scratch)
-        after = probabilities(load(self.scratch, device="cpu"), self.images)
-        return compare(self.spec.labels, self.names, self.before, after, self.targets)
+        after = predictions(load(self.scratch, device="cpu"), self.images)
+        return compare(self.names, self.before, after, self.targets)
 
     def receipt(self, candidate: _Candidate, decisions: Decisions, tried: dict[str, float]) -> QuantizationReceipt:
         """Of the candidate that `decisions` was asked about last."""
@@ -255,7 +255,7 @@ def _refitted(
     images: Sequence[LabelledImage],
 ) -> tuple[VLMtoMLP, _Candidate]:
     inputs = _inputs([image.pixels for image in images], spec)
-    trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs))
+    trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs), spec.task)
     if trained is head:
         return head, replace(
             candidate, text=f"{candidate.text}, head kept: refitting on {len(images)} images did not help"

@@ -8,48 +8,56 @@ good stays so.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from clip_export.heads import VLMtoMLP
+from clip_export.tasks import probabilities
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _STEPS = 400
 _RATES = (1e-4, 1e-3)  # of Adam
+Loss = Callable[[Tensor, Tensor], Tensor]
+_LOSSES: dict[str, Loss] = {
+    SINGLE_LABEL: functional.cross_entropy,
+    MULTI_LABEL: functional.binary_cross_entropy_with_logits,
+    REGRESSION: functional.mse_loss,
+}
 _HELD_OUT = 5  # every so many-th image decides which of the trained heads is kept, if any
 
 
-def refit_head(head: VLMtoMLP, exact: Tensor, quantized: Tensor) -> VLMtoMLP:
+def refit_head(head: VLMtoMLP, exact: Tensor, quantized: Tensor, task: str = SINGLE_LABEL) -> VLMtoMLP:
     """Train a head on the features of a quantized encoder.
 
     Args:
         head: as it was trained, in evaluation mode; it is not changed.
         exact: float32 ``[images, dim]``, features of the exact encoder.
         quantized: the same images' features of the quantized one.
+        task: one of `clip_toolkit.tasks.TASKS`.
 
     Returns:
-        The head whose probabilities on held-out images come closest to the original's; that may be the original.
+        The head whose answers on held-out images come closest to the original's; that may be the original.
     """
     judged = torch.arange(len(exact)) % _HELD_OUT == 0
     with torch.no_grad():
-        wanted = torch.softmax(head(exact), dim=-1)
-    heads = [head, *(_trained(head, quantized[~judged], wanted[~judged], rate) for rate in _RATES)]
+        wanted = head(exact) if task == REGRESSION else probabilities(head(exact), task)
+    loss = _LOSSES[task]
+    heads = [head, *(_trained(head, quantized[~judged], wanted[~judged], rate, loss) for rate in _RATES)]
     with torch.no_grad():
-        losses = [float(_loss(candidate, quantized[judged], wanted[judged])) for candidate in heads]
+        losses = [float(loss(candidate(quantized[judged]), wanted[judged])) for candidate in heads]
     return heads[losses.index(min(losses))]
 
 
-def _trained(head: VLMtoMLP, features: Tensor, wanted: Tensor, rate: float) -> VLMtoMLP:
+def _trained(head: VLMtoMLP, features: Tensor, wanted: Tensor, rate: float, loss: Loss) -> VLMtoMLP:
     trained = copy.deepcopy(head).eval().requires_grad_(True)
     optimizer = torch.optim.Adam(trained.parameters(), lr=rate)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        _loss(trained, features, wanted).backward()
+        loss(trained(features), wanted).backward()
         optimizer.step()
         scheduler.step()
     return trained.requires_grad_(False)
-
-
-def _loss(head: nn.Module, features: Tensor, wanted: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(head(features), wanted)

@@ -20,6 +20,7 @@ from clip_export.quantization.ranges import RANGES, Activation, observe, rounded
 from clip_export.quantization.rounding import rounded_together
 from clip_export.quantization.targets import Target
 from clip_export.quantization.weights import quantized_weight
+from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
 
 ALPHAS = (0.3, 0.5, 0.7, 0.9)
 """Strengths of `clip_export.quantization.equalisation` that are compared, beside none at all."""
@@ -80,6 +81,7 @@ class Int8Search:
         inputs: calibration images as the network takes them, one a row.
         target: processor.
         ops: ``ort`` or ``standard``.
+        task: one of `clip_toolkit.tasks.TASKS`.
         deadline: of `time.monotonic`, after which no further way is tried.
         report: told of every way tried.
         tried: relative error of the logits, by the way's text.
@@ -89,6 +91,7 @@ class Int8Search:
     inputs: NDArray[np.generic]
     target: Target
     ops: str
+    task: str
     deadline: float
     report: Report
     tried: dict[str, float] = field(default_factory=dict)
@@ -188,15 +191,17 @@ class Int8Search:
         return self.tried[text]
 
     def _relative_error(self, logits: NDArray[np.float32], images: int) -> float:
-        """A change common to all logits of an image does not count: it changes no probability."""
-        reference = _centred(self._reference[0][:images])
+        reference = self._reference[0][:images]
+        if self.task == SINGLE_LABEL:  # a change common to all logits of an image changes no probability
+            reference, logits = _centred(reference), _centred(logits)
         spread = np.linalg.norm(reference - reference.mean(0))
-        return float(np.linalg.norm(_centred(logits) - reference) / max(spread, np.finfo(np.float32).tiny))
+        return float(np.linalg.norm(logits - reference) / max(spread, np.finfo(np.float32).tiny))
 
     def _outputs(self, model: onnx.ModelProto, images: int | None = None) -> tuple[NDArray[np.float32], ...]:
-        """Logits and features of the calibration images."""
+        """Logits, or a regression's values, and features of the calibration images."""
         found, feature = feature_of(model)
-        batches = run(found, self.inputs[:images], ["logits", feature])
+        logits = "values" if self.task == REGRESSION else "logits"
+        batches = run(found, self.inputs[:images], [logits, feature])
         return tuple(np.concatenate(column) for column in zip(*batches, strict=True))
 
     def _sensitive_layers(self, choice: Choice) -> list[str]:

@@ -10,12 +10,14 @@ from typing import Any
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.records import Record, lines
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
 
 _ROWS = 4096  # of a Parquet row group
 
 
-def write(records: Iterable[Record], form: str, path: Path) -> None:
-    """Write records to a file, which appears whole or not at all.
+def write(records: Iterable[Record], form: str, path: Path, spec: ModelSpec) -> None:
+    """Write a model's records to a file, which appears whole or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -23,7 +25,7 @@ def write(records: Iterable[Record], form: str, path: Path) -> None:
     """
     with written_atomically(path) as temporary:
         if form == "parquet":
-            _write_parquet(records, temporary)
+            _write_parquet(records, temporary, spec)
             return
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.writelines(f"{line}\n" for line in lines(records, form))
@@ -43,9 +45,9 @@ def import_pyarrow() -> Any:
     return pa
 
 
-def _write_parquet(records: Iterable[Record], path: Path) -> None:
+def _write_parquet(records: Iterable[Record], path: Path, spec: ModelSpec) -> None:
     arrow = import_pyarrow()
-    schema = _schema(arrow)
+    schema = _schema(arrow, spec)
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         for rows in _groups(iter(records)):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
@@ -66,8 +68,18 @@ def _decodable(item: Record) -> Record:
     }
 
 
-def _schema(arrow: Any) -> Any:
+def _schema(arrow: Any, spec: ModelSpec) -> Any:
     score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
-    kinds = {"probability": arrow.float64(), "top": arrow.list_(score)}
-    names = ("image", "label", "probability", "top", "provider", "error")
-    return arrow.schema([(name, kinds.get(name, arrow.string())) for name in names])
+    columns = [
+        ("image", arrow.string()),
+        ("label", arrow.string()),
+        ("probability", arrow.float64()),
+        ("top", arrow.list_(score)),
+        ("provider", arrow.string()),
+        ("error", arrow.string()),
+    ]
+    if spec.task == MULTI_LABEL:
+        columns.append(("labels", arrow.list_(arrow.string())))
+    if spec.task == REGRESSION:
+        columns.append(("values", arrow.struct([(name, arrow.float64()) for name in spec.labels])))
+    return arrow.schema(columns)

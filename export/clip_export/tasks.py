@@ -1,0 +1,20 @@
+"""What a head's raw outputs mean, by task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+
+
+def probabilities(logits: Tensor, task: str, temperature: float = 1.0) -> Tensor:
+    """Probabilities of logits ``[n, outputs]``, divided by ``temperature`` first.
+
+    Returns:
+        The softmax of each row, the sigmoid of each element, or for a regression, which has none, ``[n, 0]``.
+    """
+    if task == REGRESSION:
+        return logits[:, :0]
+    scaled = logits if temperature == 1 else logits / temperature
+    return torch.sigmoid(scaled) if task == MULTI_LABEL else torch.softmax(scaled, dim=-1)

@@ -1,0 +1,180 @@
+"""The stages of ``clip-train``, each of which tells the user what it found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from clip_export.encoder import Encoder
+from clip_export.head_files import EncoderReference, TrainedHead
+from clip_export.progress import bar
+from clip_export.train_arguments import PROGRAM, training_options
+from clip_export.training.baseline import baseline_score
+from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
+from clip_export.training.dataset import Dataset
+from clip_export.training.decisions import decisions_for, held_out_score
+from clip_export.training.feature_cache import FeatureCache, default_folder
+from clip_export.training.loop import Epoch, Training, train_head
+from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import DataOptions, Prepared, prepare
+from clip_export.training.sweep import sweep, trials_count
+from clip_export.training.tensorboard import scalars
+from clip_export.training.thresholds import operating_rule
+from clip_toolkit.errors import MissingDependencyError
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
+
+
+def prepared_data(args: argparse.Namespace, encoder: Encoder, dataset: Dataset, options: DataOptions) -> Prepared:
+    """Encode and split the data; name what was skipped, and count what is left."""
+    cache = None if args.no_cache else FeatureCache(args.cache or default_folder(), encoder)
+    prepared = prepare(dataset, encoder, options, cache, bar)
+    features = prepared.features
+    _say(*(f"skipped: {error}" for error in features.errors), *prepared.notes)
+    if features.errors:
+        _say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
+    found = len(features.kept) - features.computed
+    print(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
+    for side, counts in prepared.counts():
+        print(f"{side}: {counts}")
+    return prepared
+
+
+def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, TrainingOptions]:
+    """Train, from a checkpoint if asked to; an interrupt leaves one."""
+    task, outputs = prepared.dataset.task, len(prepared.dataset.labels)
+    options = _swept(prepared, training_options(args)) if args.sweep else training_options(args)
+    checkpoints = Checkpoints(
+        checkpoint_path(args.out), fingerprint(prepared.train, prepared.validation, options, task)
+    )
+    state = checkpoints.read() if args.resume else None
+    if args.resume:
+        done = len(state.history) if state else 0
+        _say(f"resuming after epoch {done}" if state else "nothing to resume: starting from the first epoch")
+    with bar("training", options.epochs) as advance, _scalars(args.tensorboard) as write:
+
+        def report(epoch: Epoch) -> None:
+            score = f"{epoch.val_score:.1%}" if task != REGRESSION else f"{epoch.val_score:.3f}"
+            advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}, {score}")
+            write(epoch)
+
+        try:
+            training = train_head(
+                prepared.train,
+                prepared.validation,
+                outputs,
+                options,
+                report,
+                task=task,
+                resume=state,
+                keep=checkpoints.keep,
+            )
+        except KeyboardInterrupt:
+            saved = checkpoints.write()
+            where = f"the checkpoint is {checkpoints.path}; go on with --resume" if saved else "nothing was written"
+            raise KeyboardInterrupt(f"interrupted; {where}") from None
+    return training, options
+
+
+def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
+    with bar("sweep", trials_count()) as advance:
+        trials = sweep(
+            prepared.train,
+            prepared.validation,
+            len(prepared.dataset.labels),
+            options,
+            task=prepared.dataset.task,
+            report=lambda trial: advance(1, f"validation loss {trial.best.val_loss:.4f}"),
+        )
+    print(f"sweep of {len(trials)}: {'lr':>8} {'decay':>6}  {'hidden':<8} {'epochs':>6} {'loss':>8} {'score':>7}")
+    for trial in trials[:5]:
+        tried, best = trial
+        width = "x".join(map(str, tried.hidden_dim)) or "linear"  # type: ignore[arg-type]  # sweep gives tuples
+        figures = f"{best.number:>6} {best.val_loss:>8.4f} {best.val_score:>7.3f}"
+        print(f"{'':<11} {tried.learning_rate:>9g} {tried.weight_decay:>6g}  {width:<8} {figures}")
+    return trials[0].options
+
+
+def _scalars(folder: Path | None) -> AbstractContextManager[Callable[[Epoch], None]]:
+    return nullcontext(lambda _: None) if folder is None else scalars(folder)
+
+
+def finished_head(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions, encoder: Encoder
+) -> TrainedHead:
+    """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
+    temperature, thresholds = decisions_for(
+        training.head,
+        prepared.validation,
+        prepared.dataset.task,
+        prepared.dataset.labels,
+        operating_rule(args.operating_point),
+        positive=args.positive,
+        calibrate=not args.no_calibration,
+    )
+    return TrainedHead(
+        training.head,
+        EncoderReference(_portable_id(args.encoder), encoder.revision, encoder.feature),
+        prepared.dataset.labels,
+        _summary(args, prepared, training, options),
+        prepared.reference(),
+        prepared.dataset.task,
+        temperature,
+        thresholds,
+    )
+
+
+def _summary(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+) -> dict[str, Any]:
+    score = SCORES[prepared.dataset.task]
+    test = {"test": len(prepared.split.test)} if prepared.split.test else {}
+    return {
+        "images": len(prepared.features.kept),
+        "skipped": len(prepared.features.errors),
+        "train": len(prepared.split.train),
+        "validation": len(prepared.split.validation),
+        **test,
+        "views": args.augment,
+        "epochs": training.best.number,
+        "optimizer": options.optimizer,
+        "learning rate": options.learning_rate,
+        "seed": args.seed,
+        f"train {score}": round(training.best.train_score, 4),
+        f"validation {score}": round(training.best.val_score, 4),
+        "operating point": args.operating_point,
+    }
+
+
+def _portable_id(encoder: str) -> str:
+    """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
+    return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+
+
+def tell(prepared: Prepared, training: Training, head: TrainedHead) -> None:
+    """Say how good the head is, and how good the baseline."""
+    name, indices, examples = prepared.held_out
+    shown: Callable[[float], str] = "{:.3f}".format if head.task == REGRESSION else "{:.1%}".format
+    own = held_out_score(head, examples)
+    print(
+        f"{name} {SCORES[head.task]} {shown(own)} on {len(indices)} images, training {shown(training.best.train_score)}"
+    )
+    try:
+        plain = baseline_score(prepared.train, examples, head.task)
+        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {shown(plain)}")
+    except MissingDependencyError as error:
+        _say(f"no baseline: {error}")
+    if head.temperature != 1:
+        print(f"temperature {head.temperature:.3f}")
+    for label, threshold in head.thresholds.items():
+        print(f"threshold {threshold:.4f} for {label}")
+
+
+def _say(*messages: str) -> None:
+    for message in messages:
+        print(f"{PROGRAM}: {message}", file=sys.stderr)

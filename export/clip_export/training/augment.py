@@ -1,0 +1,32 @@
+"""Augmented views of an image: a crop, perhaps mirrored, with other light."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+_LEAST_SIDE = 0.8  # of the image's own, of a crop
+_LIGHT = (0.8, 1.2)  # factors of brightness, contrast and saturation
+
+
+def augmented(image: NDArray[np.uint8], content: bytes, view: int) -> NDArray[np.uint8]:
+    """View number ``view`` of an image; 0 is the image itself.
+
+    Args:
+        image: uint8 RGB ``[height, width, 3]``.
+        content: a hash of the file; it and ``view`` decide everything, so that a view can be cached.
+        view: number of the view.
+    """
+    if view == 0:
+        return image
+    rng = np.random.default_rng([view, *content[:16]])
+    height, width = image.shape[:2]
+    side = rng.uniform(_LEAST_SIDE, 1)
+    inside = max(1, round(height * side)), max(1, round(width * side))
+    top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip((height, width), inside, strict=True))
+    cut = image[top : top + inside[0], left : left + inside[1]]
+    picture = Image.fromarray(np.ascontiguousarray(cut[:, ::-1] if rng.random() < 0.5 else cut))
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = enhancer(picture).enhance(float(rng.uniform(*_LIGHT)))
+    return np.asarray(picture)

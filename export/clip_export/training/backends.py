@@ -1,0 +1,111 @@
+"""Who runs the frozen encoder: PyTorch, or ONNX Runtime on our own graph of it, whichever is faster here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clip_export.encoder import Encoder
+from clip_toolkit.cores import usable_cores
+from clip_toolkit.errors import DeviceError
+from clip_toolkit.preprocess import normalise
+
+BACKENDS = ("auto", "torch", "onnxruntime")
+
+WORTH_EXPORTING = 512
+"""Images from which ``auto`` tries ONNX Runtime: making its graph takes seconds, which fewer would not repay."""
+
+TOLERANCE = 1e-3
+"""Largest difference between the two, relative to the largest feature; beyond it PyTorch is used."""
+
+Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]``."""
+
+
+class Backend(NamedTuple):
+    """A runner and its name, with what decided for it."""
+
+    name: str
+    run: Runner
+
+
+def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, sample: NDArray[np.uint8]) -> Backend:
+    """The backend to run ``images`` images with.
+
+    Args:
+        encoder: the encoder; it is moved to ``device``.
+        device: a PyTorch device. ONNX Runtime is tried on the CPU alone.
+        wanted: one of `BACKENDS`.
+        images: how many there are.
+        sample: a batch of pixels to compare on.
+
+    Raises:
+        DeviceError: ONNX Runtime was asked for by name, and does not agree with PyTorch.
+    """
+    plain = Backend("PyTorch", torch_runner(encoder, device))
+    if wanted == "torch" or (wanted == "auto" and (device != "cpu" or images < WORTH_EXPORTING)):
+        return plain
+    other = Backend("ONNX Runtime", onnx_runner(encoder))
+    expected, got = plain.run(sample), other.run(sample)
+    difference = float(np.abs(expected - got).max() / np.abs(expected).max())
+    if not difference <= TOLERANCE:
+        if wanted == "auto":
+            return plain
+        raise DeviceError(f"ONNX Runtime's features differ from PyTorch's by {difference:.2g}. Use --backend torch.")
+    if wanted == "auto" and _seconds(plain.run, sample) < _seconds(other.run, sample):
+        return plain
+    return other
+
+
+def torch_runner(encoder: Encoder, device: str) -> Runner:
+    """The unpatched transformers modules on a PyTorch device."""
+    encoder.tower.to(device)
+    if encoder.projection is not None:
+        encoder.projection.to(device)
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        values = torch.from_numpy(normalise(pixels, encoder.preprocessing))
+        try:
+            with torch.inference_mode():
+                features: NDArray[np.float32] = encoder.features(values.to(device)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            fewer = max(1, len(pixels) // 2)
+            raise DeviceError(
+                f"device {device}: out of memory with {len(pixels)} images at a time. Try --batch-size {fewer}."
+            ) from error
+        return features
+
+    return run
+
+
+def onnx_runner(encoder: Encoder) -> Runner:
+    """Our graph of the encoder on ONNX Runtime's CPU provider."""
+    import onnxruntime
+
+    from clip_export.network import encoder_graph
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    graph = encoder_graph(encoder).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (features,) = session.run(["feature"], {"pixels": pixels})
+        return np.asarray(features, np.float32)
+
+    return run
+
+
+def _seconds(run: Runner, sample: NDArray[np.uint8]) -> float:
+    """The better of two runs."""
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        run(sample)
+        times.append(time.perf_counter() - start)
+    return min(times)

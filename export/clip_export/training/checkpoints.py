@@ -1,0 +1,84 @@
+"""Checkpoints of a training: written whole or not at all, and only ever continued with the same data and options."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from pathlib import Path
+
+import torch
+
+from clip_export.training.loop import Examples
+from clip_export.training.options import TrainingOptions
+from clip_export.training.state import TrainingState
+from clip_toolkit.atomic import written_atomically
+from clip_toolkit.errors import HeadError
+
+INTERVAL = 2.0
+"""Seconds between two checkpoints: any of them leads to the same head, so that more would only cost time."""
+
+
+def checkpoint_path(head: Path) -> Path:
+    """Where the checkpoint of a head file lies."""
+    return head.with_name(f"{head.name}.checkpoint")
+
+
+def fingerprint(train: Examples, validation: Examples, options: TrainingOptions, task: str) -> str:
+    """A hash of everything that decides a training."""
+    digest = hashlib.sha256(f"{options} {task}".encode())
+    for tensor in (*train, *validation):
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoint file of one training."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        """Keep checkpoints at ``path``, of the training that ``owner`` (a `fingerprint`) describes."""
+        self.path, self.owner = path, owner
+        self._latest: TrainingState | None = None
+        self._written = time.monotonic()
+
+    def keep(self, state: TrainingState) -> None:
+        """Note a state, and write it if the last one is a while ago."""
+        self._latest = state
+        if time.monotonic() - self._written >= INTERVAL:
+            self.write()
+
+    def write(self) -> bool:
+        """Write the latest state; say whether there is one.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self._latest is None:
+            return False
+        buffer = io.BytesIO()
+        torch.save({"owner": self.owner, **vars(self._latest)}, buffer)
+        with written_atomically(self.path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+        self._written = time.monotonic()
+        return True
+
+    def read(self) -> TrainingState | None:
+        """The state that was written last, or None where there is no file.
+
+        Raises:
+            HeadError: the file is damaged, or of a training with other data or options.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = torch.load(self.path, weights_only=True)
+            owner = content.pop("owner")
+            state = TrainingState(**content)
+        except Exception as error:  # torch raises anything on damaged files
+            raise HeadError(f"{self.path}: the checkpoint is damaged. Train without --resume.") from error
+        if owner != self.owner:
+            raise HeadError(
+                f"{self.path}: the checkpoint is of other data or options. Give those it was made with, or train "
+                "without --resume."
+            )
+        return state

@@ -1,0 +1,72 @@
+"""A labelled data set, wherever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+
+SIDES = {TRAIN: TRAIN, "training": TRAIN, VALIDATION: VALIDATION, "valid": VALIDATION, "validation": VALIDATION}
+SIDES |= {TEST: TEST, "testing": TEST}
+"""What people call the sides of a split, in lower case, and what they are called here."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Image files and what is to be learnt of them.
+
+    Attributes:
+        source: the folder or manifest that was read.
+        root: the folder that relative paths start from.
+        task: one of `clip_toolkit.tasks.TASKS`.
+        labels: class names; of a regression the names of its values.
+        files: the image files.
+        targets: int64 ``[n]``, index into ``labels``; float32 ``[n, labels]`` of zeros and ones for multi-label, of
+            values for a regression.
+        sides: of each file, `TRAIN`, `VALIDATION`, `TEST`, or empty where the data set does not say.
+        groups: of each file, the name of its group (a patient, say); empty where it has none.
+    """
+
+    source: Path
+    root: Path
+    task: str
+    labels: tuple[str, ...]
+    files: tuple[Path, ...]
+    targets: NDArray[Any]
+    sides: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The data set of some of the files."""
+        return Dataset(
+            self.source,
+            self.root,
+            self.task,
+            self.labels,
+            tuple(self.files[i] for i in indices),
+            self.targets[list(indices)],
+            tuple(self.sides[i] for i in indices),
+            tuple(self.groups[i] for i in indices),
+        )
+
+    def relative(self, index: int) -> str:
+        """A file's path below the root, with forward slashes."""
+        path = self.files[index]
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
+
+
+def memberships(dataset: Dataset) -> NDArray[np.float64]:
+    """Which labels each file counts for: ``[n, labels]`` of zeros and ones; of a regression ``[n, 1]`` of ones."""
+    if dataset.task == SINGLE_LABEL:
+        return np.eye(len(dataset.labels))[dataset.targets]
+    if dataset.task == REGRESSION:
+        return np.ones((len(dataset.files), 1))
+    return np.asarray(dataset.targets, np.float64)

@@ -1,0 +1,53 @@
+"""From logits to what is said: the temperature and the thresholds of a trained head, and how often it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from clip_export.head_files import TrainedHead
+from clip_export.tasks import probabilities
+from clip_export.training.calibration import fit_temperature
+from clip_export.training.evaluation import decide
+from clip_export.training.loop import Examples
+from clip_export.training.objective import score
+from clip_export.training.thresholds import OperatingRule, choose_thresholds
+from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+
+
+def decisions_for(
+    head: nn.Module,
+    validation: Examples,
+    task: str,
+    labels: tuple[str, ...],
+    rule: OperatingRule,
+    *,
+    positive: str | None = None,
+    calibrate: bool = True,
+) -> tuple[float, dict[str, float]]:
+    """Temperature and thresholds, as in `clip_toolkit.spec.ModelSpec`, of a head on validation examples.
+
+    Raises:
+        DatasetError: the rule does not suit the task.
+    """
+    with torch.inference_mode():
+        logits = head(validation.features)
+    temperature = fit_temperature(logits.clone(), validation.targets, task) if calibrate else 1.0
+    answers = probabilities(logits, task, temperature).numpy()
+    return temperature, choose_thresholds(answers, validation.targets.numpy(), task, labels, rule, positive=positive)
+
+
+def held_out_score(head: TrainedHead, examples: Examples) -> float:
+    """Share of decisions, with the head's thresholds, that are right; of a regression R squared."""
+    with torch.inference_mode():
+        logits = head.module(examples.features)
+    if head.task == REGRESSION:
+        return score(logits, examples.targets, REGRESSION)
+    assert head.labels is not None
+    answers = probabilities(logits, head.task, head.temperature).numpy()
+    targets = examples.targets.numpy()
+    right = decide(answers, head.labels, head.task, head.thresholds) == (
+        targets if head.task == SINGLE_LABEL else targets > 0.5
+    )
+    return float(np.mean(right))

@@ -1,0 +1,173 @@
+"""What a frozen encoder makes of image files: computed once, so that no epoch has to run the encoder again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clip_export.encoder import Encoder
+from clip_export.training.augment import augmented
+from clip_export.training.backends import Backend, choose_backend
+from clip_export.training.feature_cache import FeatureCache, Row
+from clip_toolkit import ImageError, decode, preprocess
+from clip_toolkit.cores import usable_cores
+from clip_toolkit.preprocess import check_aspect
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the files that could be read.
+
+    Attributes:
+        values: float32 ``[readable, dim]``, on the CPU.
+        kept: index of the file of each row.
+        contents: SHA-256 of the bytes of the file of each row, in hexadecimal.
+        errors: why each of the other files was skipped.
+        computed: how many the encoder had to be run for.
+        backend: who ran it, or ``cache``.
+    """
+
+    values: Tensor
+    kept: list[int]
+    contents: list[str]
+    errors: list[ImageError]
+    computed: int
+    backend: str
+
+
+def image_features(
+    encoder: Encoder,
+    files: Sequence[Path],
+    batch_size: int = 32,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda _: None,
+    *,
+    backend: str = "auto",
+    cache: FeatureCache | None = None,
+    view: int = 0,
+) -> Features:
+    """Run the encoder over image files, skipping those that cannot be read.
+
+    Args:
+        encoder: the encoder; it is moved to ``device``.
+        files: image files.
+        batch_size: images per run.
+        device: a PyTorch device.
+        progress: called with the number of files just done.
+        backend: one of `clip_export.training.backends.BACKENDS`.
+        cache: where features are looked up and kept; what was computed is kept even when this is interrupted.
+        view: number of the augmented view, as in `clip_export.training.augment.augmented`.
+
+    Raises:
+        DeviceError: the device has too little memory for ``batch_size`` images.
+    """
+    gathered = _Gathered(encoder, device, backend, cache=cache, batch_size=batch_size, files=len(files))
+    try:
+        for index, item in enumerate(_prepared(encoder, files, view, cache, batch_size)):
+            gathered.add(index, item)
+            progress(1)
+        return gathered.finish()
+    finally:
+        if cache is not None:
+            cache.flush()
+
+
+class _Prepared(NamedTuple):
+    """A file's hash and key, and its feature from the cache, its pixels, or what is wrong with it."""
+
+    content: str
+    key: bytes
+    found: Row | NDArray[np.uint8] | ImageError
+
+
+def _prepared(
+    encoder: Encoder, files: Sequence[Path], view: int, cache: FeatureCache | None, batch_size: int
+) -> Iterator[_Prepared]:
+    """Files in order, read by several threads one batch ahead of the encoder, so that neither waits for the other."""
+    prepare = partial(_prepare, encoder=encoder, view=view, cache=cache)
+    waiting = iter(files)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        ahead = pool.map(prepare, list(islice(waiting, batch_size)))
+        while batch := list(ahead):
+            ahead = pool.map(prepare, list(islice(waiting, batch_size)))
+            yield from batch
+
+
+def _prepare(file: Path, encoder: Encoder, view: int, cache: FeatureCache | None) -> _Prepared:
+    try:
+        content = hashlib.sha256(file.read_bytes())
+    except OSError:
+        content = hashlib.sha256()  # decoding will say what is wrong with the file
+    key = hashlib.sha256(content.digest() + view.to_bytes(4, "big")).digest()
+    row = cache.get(key) if cache is not None else None
+    if row is not None:
+        return _Prepared(content.hexdigest(), key, row)
+    try:
+        image = decode(file)
+        check_aspect(*image.shape[:2])
+        pixels = preprocess(augmented(image, content.digest(), view), encoder.preprocessing)
+    except ImageError as error:
+        named = error if str(file) in str(error) else ImageError(f"{file}: {error}")
+        return _Prepared(content.hexdigest(), key, named)
+    return _Prepared(content.hexdigest(), key, pixels)
+
+
+class _Gathered:
+    """Rows that fill up as batches of pixels go through the encoder."""
+
+    def __init__(
+        self, encoder: Encoder, device: str, wanted: str, *, cache: FeatureCache | None, batch_size: int, files: int
+    ) -> None:
+        self.choose = partial(choose_backend, encoder, device, wanted)
+        self.backend: Backend | None = None
+        self.cache, self.batch_size, self.files = cache, batch_size, files
+        self.values = torch.empty(files, encoder.dim)
+        self.kept: list[int] = []
+        self.contents: list[str] = []
+        self.errors: list[ImageError] = []
+        self.pending: list[tuple[int, bytes, NDArray[np.uint8]]] = []
+        self.computed = 0
+
+    def add(self, index: int, item: _Prepared) -> None:
+        if isinstance(item.found, ImageError):
+            self.errors.append(item.found)
+            return
+        self.kept.append(index)
+        self.contents.append(item.content)
+        if item.found.dtype == np.float32:
+            self.values[index] = torch.from_numpy(np.array(item.found))
+            return
+        self.pending.append((index, item.key, item.found))
+        if len(self.pending) == self.batch_size:
+            self._run()
+
+    def finish(self) -> Features:
+        if self.pending:
+            self._run()
+        name = self.backend.name if self.backend else "cache"
+        values = self.values if len(self.kept) == self.files else self.values[self.kept]
+        return Features(values, self.kept, self.contents, self.errors, self.computed, name)
+
+    def _run(self) -> None:
+        indices, keys, images = zip(*self.pending, strict=True)
+        pixels = np.stack(images)
+        if self.backend is None:  # whoever is chosen, it is for what is left
+            self.backend = self.choose(self.files - indices[0], pixels)
+        rows = self.backend.run(pixels)
+        self.values[list(indices)] = torch.from_numpy(rows)
+        self.computed += len(rows)
+        if self.cache is not None:
+            for key, row in zip(keys, rows, strict=True):
+                self.cache.put(key, row)
+        self.pending = []

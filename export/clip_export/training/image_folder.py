@@ -1,0 +1,64 @@
+"""A labelled data set as people keep it: one subfolder per class, perhaps below ``train``, ``val`` and ``test``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from clip_export.training.dataset import SIDES, TRAIN, Dataset
+from clip_toolkit.errors import DatasetError
+from clip_toolkit.tasks import SINGLE_LABEL
+
+
+def read_image_folder(folder: Path) -> Dataset:
+    """List a folder with one subfolder per class, or with ``train`` and others that hold such subfolders.
+
+    Files may lie at any depth; hidden ones are passed over. Classes and files come in sorted order.
+
+    Raises:
+        DatasetError: the folder is missing, has fewer than two classes, a class without files, or a class in ``val``
+            or ``test`` that ``train`` lacks.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: there is no such folder. Give a folder with one subfolder of images per class.")
+    sides = _sides(folder)
+    classes = _classes(sides[TRAIN] if sides else folder)
+    found: list[tuple[Path, int, str]] = []
+    for side, below in (sides or {"": folder}).items():
+        _check_known(below, classes)
+        for index, name in enumerate(classes):
+            found += [(path, index, side) for path in _files(below / name)]
+            if side in ("", TRAIN) and (not found or found[-1][1:] != (index, side)):
+                raise DatasetError(f"{below}: no images in class {name}. Add some or remove the folder.")
+    files, targets, given = zip(*found, strict=True)
+    none = ("",) * len(files)
+    return Dataset(folder, folder, SINGLE_LABEL, tuple(classes), files, np.array(targets), given, none)
+
+
+def _sides(folder: Path) -> dict[str, Path]:
+    """The folder of each side, if there is a ``train`` and nothing but sides beside it."""
+    sides = {SIDES.get(path.name.lower(), ""): path for path in _subfolders(folder)}
+    return sides if TRAIN in sides and "" not in sides else {}
+
+
+def _classes(folder: Path) -> list[str]:
+    classes = [path.name for path in _subfolders(folder)]
+    if len(classes) < 2:
+        found = f"only '{classes[0]}'" if classes else "none"
+        raise DatasetError(f"{folder}: expected at least 2 class subfolders, found {found}.")
+    return classes
+
+
+def _check_known(folder: Path, classes: list[str]) -> None:
+    for path in _subfolders(folder):
+        if path.name not in classes:
+            raise DatasetError(f"{path}: there is no class of this name to learn from; training has {classes}.")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

@@ -1,0 +1,113 @@
+"""A labelled data set as a CSV file: ``path,label``, and optionally ``split`` and ``group``.
+
+With several labels an image, they stand in the one column, apart by semicolons; an empty cell means none of them. For a
+regression every column beside ``path``, ``split`` and ``group`` holds numbers, and its heading names them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_export.training.dataset import SIDES, Dataset
+from clip_toolkit.errors import DatasetError
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+SEPARATOR = ";"
+_OTHER_COLUMNS = ("path", "split", "group")
+
+Row = dict[str, str]
+
+
+def read_manifest(path: Path, task: str = SINGLE_LABEL) -> Dataset:
+    """Read a CSV file; relative paths in it start from its own folder.
+
+    Args:
+        path: the file, UTF-8, with a heading.
+        task: one of `clip_toolkit.tasks.TASKS`.
+
+    Raises:
+        DatasetError: the file cannot be read, a column or a label is missing, a value is not a finite number, or the
+            name of a split is unknown; the message names the line.
+    """
+    rows = _rows(path, ("path",) if task == REGRESSION else ("path", "label"))
+    labels, targets = _READERS[task](rows, path)
+    if task != REGRESSION and len(labels) < (2 if task == SINGLE_LABEL else 1):
+        raise DatasetError(f"{path}: expected at least 2 labels, found {', '.join(labels) or 'none'}.")
+    return Dataset(
+        source=path,
+        root=path.parent,
+        task=task,
+        labels=labels,
+        files=tuple(path.parent / row["path"] for row in rows),
+        targets=targets,
+        sides=tuple(_side(row, path, line) for line, row in enumerate(rows, 2)),
+        groups=tuple((row.get("group") or "").strip() for row in rows),
+    )
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            columns, rows = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    for name in needed:
+        if name not in columns:
+            raise DatasetError(f"{path}: expected a column '{name}', found {', '.join(columns) or 'none'}.")
+    for line, row in enumerate(rows, 2):
+        if not row["path"].strip():
+            raise DatasetError(f"{path}, line {line}: the path is missing.")
+    if not rows:
+        raise DatasetError(f"{path}: there are no images in it.")
+    return rows
+
+
+def _single(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
+    names = [row["label"].strip() for row in rows]
+    if "" in names:
+        raise DatasetError(f"{path}, line {names.index('') + 2}: the label is missing. Add it or remove the line.")
+    labels = sorted(set(names))
+    return tuple(labels), np.array([labels.index(name) for name in names])
+
+
+def _multi(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
+    named = [{part.strip() for part in row["label"].split(SEPARATOR)} - {""} for row in rows]
+    labels = sorted(set().union(*named))
+    if not labels:
+        raise DatasetError(f"{path}: no image has a label.")
+    return tuple(labels), np.array([[label in names for label in labels] for names in named], np.float32)
+
+
+def _values(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
+    columns = [name for name in rows[0] if name not in _OTHER_COLUMNS and name]
+    if not columns:
+        raise DatasetError(f"{path}: expected a column of numbers beside 'path', found none.")
+    values = [[_number(row[name], name, path, line) for name in columns] for line, row in enumerate(rows, 2)]
+    return tuple(columns), np.array(values, np.float32)
+
+
+def _number(text: str, column: str, path: Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DatasetError(f"{path}, line {line}: expected a number in column '{column}', got {text!r}.")
+    return value
+
+
+def _side(row: Row, path: Path, line: int) -> str:
+    name = (row.get("split") or "").strip().lower()
+    if name and name not in SIDES:
+        raise DatasetError(f"{path}, line {line}: expected the split train, val or test, got {name!r}.")
+    return SIDES.get(name, "")
+
+
+_READERS = {SINGLE_LABEL: _single, MULTI_LABEL: _multi, REGRESSION: _values}

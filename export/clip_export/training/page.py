@@ -1,0 +1,83 @@
+"""The report as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+from clip_export.training.evaluation import Interval, LabelFigures
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2128; }
+body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d9de; } img { max-width: 100%; }
+.score { font-size: 2.4rem; font-weight: 600; margin: 0; } .note, td small { color: #5b636d; }
+.warning { background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem 1rem; }
+table { border-collapse: collapse; }
+td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
+td:first-child, th:first-child { text-align: left; }
+td small { display: block; font-size: .75rem; white-space: nowrap; }
+.wide { overflow-x: auto; }
+"""
+
+
+class Section(NamedTuple):
+    """A part of the page: a heading, what to make of it, and a figure (PNG) or a table (HTML)."""
+
+    title: str
+    note: str
+    png: bytes | None = None
+    table: str = ""
+
+
+def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str], sections: Iterable[Section]) -> str:
+    """The whole page; texts are escaped here."""
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f'<h1>{escape(title)}</h1><p class="score">{escape(score)}</p>',
+        *(f'<p class="warning">{escape(text)}</p>' for text in warnings),
+        f"<ul>{''.join(f'<li>{escape(fact)}</li>' for fact in facts)}</ul>",
+        *map(_section, sections),
+        "</html>",
+    ]
+    return "\n".join(parts)
+
+
+def figures_table(rows: Sequence[LabelFigures]) -> str:
+    """Figures of each label with their intervals, as an HTML table."""
+    heads = ["", "images", *rows[0].figures]
+    body = "".join(
+        f"<tr><td>{escape(row.label)}</td><td>{row.support}</td>"
+        f"{''.join(f'<td>{_cell(figure)}</td>' for figure in row.figures.values())}</tr>"
+        for row in rows
+    )
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def shown(figure: Interval) -> str:
+    """A figure and its interval as text."""
+    if math.isnan(figure.value):
+        return "not defined"
+    return f"{figure.value:.3f} (95 % interval {figure.low:.3f} to {figure.high:.3f})"
+
+
+def _cell(figure: Interval) -> str:
+    if math.isnan(figure.value):
+        return "-"
+    return f"{figure.value:.3f}<small>{figure.low:.3f} to {figure.high:.3f}</small>"
+
+
+def _section(section: Section) -> str:
+    image = ""
+    if section.png is not None:
+        data = base64.b64encode(section.png).decode("ascii")
+        image = f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">'
+    return f'<h2>{escape(section.title)}</h2><p class="note">{escape(section.note)}</p>{image}{section.table}'

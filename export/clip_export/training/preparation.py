@@ -1,0 +1,203 @@
+"""From a data set and an encoder to examples that a head can learn from: read, encode once, split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from clip_export.encoder import Encoder
+from clip_export.head_files import DataReference
+from clip_export.progress import Advance
+from clip_export.training.dataset import Dataset
+from clip_export.training.feature_cache import FeatureCache
+from clip_export.training.features import Features, image_features
+from clip_export.training.groups import with_groups
+from clip_export.training.image_folder import read_image_folder
+from clip_export.training.loop import Examples
+from clip_export.training.manifest import read_manifest
+from clip_export.training.splits import Split, duplicates_across, few_shots, split_dataset
+from clip_toolkit.errors import DatasetError
+from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images are used, and how.
+
+    Attributes:
+        task: one of `clip_toolkit.tasks.TASKS`.
+        groups: as in `clip_export.training.groups.with_groups`, or None.
+        val_fraction: as in `clip_export.training.splits.split_dataset`.
+        test_fraction: likewise.
+        shots: training images of each label, or None for all.
+        views: augmented views of each training image, beside the image itself.
+        seed: of split and shots.
+        batch_size: images per run of the encoder.
+        device: a PyTorch device.
+        backend: one of `clip_export.training.backends.BACKENDS`.
+    """
+
+    task: str = SINGLE_LABEL
+    groups: str | None = None
+    val_fraction: float = 0.2
+    test_fraction: float = 0.0
+    shots: int | None = None
+    views: int = 0
+    seed: int = 0
+    batch_size: int = 32
+    device: str = "cpu"
+    backend: str = "auto"
+
+
+class Bar(Protocol):
+    """Shows progress, as `clip_export.progress.bar` does."""
+
+    def __call__(self, title: str, total: int) -> AbstractContextManager[Advance]:
+        """Show a bar of ``total`` steps while the block runs."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a head is trained and judged on.
+
+    Attributes:
+        dataset: the readable files.
+        split: who is learnt from; with `DataOptions.shots`, only those.
+        train: with augmented views.
+        validation: to choose by.
+        test: to judge by; None if there is none.
+        features: what was read and how.
+        notes: what the user should know, one line each.
+    """
+
+    dataset: Dataset
+    split: Split
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    features: Features
+    notes: tuple[str, ...]
+
+    @property
+    def held_out(self) -> tuple[str, list[int], Examples]:
+        """What the head is judged by: ``test`` if there is one, else ``validation``; its indices and examples."""
+        if self.test is not None:
+            return "test", self.split.test, self.test
+        return "validation", self.split.validation, self.validation
+
+    def reference(self) -> DataReference:
+        """Where the images are, for the head file."""
+        held_out = sorted((*self.split.validation, *self.split.test))
+        paths = tuple(self.dataset.relative(index) for index in held_out)
+        return DataReference(str(self.dataset.source.resolve()), paths)
+
+    def counts(self) -> Iterator[tuple[str, str]]:
+        """Each side and how many images of each label it has."""
+        for name, indices in zip(("train", "validation", "test"), self.split, strict=True):
+            if indices:
+                yield name, _counted(self.dataset, indices)
+
+
+def read_dataset(path: Path, options: DataOptions) -> Dataset:
+    """Read a folder, or a CSV manifest, with its groups.
+
+    Raises:
+        DatasetError: it does not hold what training needs.
+    """
+    if path.is_file():
+        dataset = read_manifest(path, options.task)
+    elif options.task == SINGLE_LABEL:
+        dataset = read_image_folder(path)
+    else:
+        raise DatasetError(f"{path}: {options.task} needs targets that folders cannot name. Give a CSV file as DATA.")
+    return with_groups(dataset, options.groups) if options.groups else dataset
+
+
+def prepare(dataset: Dataset, encoder: Encoder, options: DataOptions, cache: FeatureCache | None, bar: Bar) -> Prepared:
+    """Run the encoder over a data set and split it.
+
+    Raises:
+        DatasetError: no file can be read, or the data set cannot be split.
+        DeviceError: the device has too little memory.
+    """
+
+    def encoded(files: Sequence[Path], view: int) -> Features:
+        title = f"view {view} of {options.views}" if view else "features"
+        with bar(title, len(files)) as advance:
+            return image_features(
+                encoder,
+                files,
+                options.batch_size,
+                options.device,
+                advance,
+                backend=options.backend,
+                cache=cache,
+                view=view,
+            )
+
+    features = encoded(dataset.files, 0)
+    if not features.kept:
+        raise DatasetError(f"{dataset.source}: none of {len(dataset.files)} files can be read as an image.")
+    readable = dataset.subset(features.kept)
+    split = split_dataset(readable, features.contents, options.val_fraction, options.test_fraction, options.seed)
+    if options.shots is not None:
+        split = split._replace(train=few_shots(readable, split.train, options.shots, options.seed))
+    learnt = [readable.files[index] for index in split.train]
+    views = [encoded(learnt, view).values for view in range(1, options.views + 1)]
+    return Prepared(
+        dataset=readable,
+        split=split,
+        train=_with_views(examples(features, readable, split.train), views),
+        validation=examples(features, readable, split.validation),
+        test=examples(features, readable, split.test) if split.test else None,
+        features=features,
+        notes=(*_duplicate_notes(readable, split, features.contents), *(cache.notes if cache else ())),
+    )
+
+
+def examples(features: Features, dataset: Dataset, indices: Sequence[int]) -> Examples:
+    """Features and targets of some of the readable files, whose data set is ``dataset``."""
+    rows = list(indices)
+    return Examples(features.values[rows], torch.from_numpy(dataset.targets[rows]))
+
+
+def _with_views(train: Examples, views: list[Tensor]) -> Examples:
+    if not views:
+        return train
+    return Examples(torch.cat([train.features, *views]), torch.cat([train.targets] * (1 + len(views))))
+
+
+def _duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:
+    pairs = duplicates_across(split, contents)
+    if pairs:
+        first, second = (dataset.relative(index) for index in pairs[0])
+        yield (
+            f"{len(pairs)} held-out files equal training files byte for byte, such as {second} and {first}: the "
+            "figures flatter the head. Remove them."
+        )
+    targets: dict[str, list[int]] = {}
+    for index, content in enumerate(contents):
+        targets.setdefault(content, []).append(index)
+    for same in targets.values():
+        other = next((i for i in same if (dataset.targets[i] != dataset.targets[same[0]]).any()), None)
+        if other is not None:
+            yield f"{dataset.relative(same[0])} and {dataset.relative(other)} are the same file with different labels"
+
+
+def _counted(dataset: Dataset, indices: list[int]) -> str:
+    if dataset.task == REGRESSION:
+        return f"{len(indices)} images"
+    if dataset.task == SINGLE_LABEL:
+        counts = Counter(dataset.targets[indices].tolist())
+        named = [f"{label} {counts[index]}" for index, label in enumerate(dataset.labels)]
+    else:
+        totals = dataset.targets[indices].sum(0).astype(int)
+        named = [f"{label} {total}" for label, total in zip(dataset.labels, totals, strict=True)]
+    return f"{len(indices)} images: {', '.join(named)}"

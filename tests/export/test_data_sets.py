@@ -1,0 +1,252 @@
+"""Reading labelled data sets and splitting them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_export.training.dataset import Dataset
+from clip_export.training.groups import with_groups
+from clip_export.training.image_folder import read_image_folder
+from clip_export.training.manifest import read_manifest
+from clip_export.training.splits import Split, duplicates_across, few_shots, split_dataset
+from clip_toolkit.errors import DatasetError
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of six, one file nested, one hidden."""
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 160)):
+        for number in range(6):
+            path = tmp_path / "data" / name / ("more" if number == 5 else "") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(low, low + 90, (40, 50, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "data" / "dark" / ".DS_Store").write_bytes(b"junk")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def sided(tmp_path: Path) -> Callable[[str], Path]:
+    """A folder of empty files, from a list such as ``train/a/1 val/a/2``."""
+
+    def make(files: str) -> Path:
+        for name in files.split():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return make
+
+
+def test_reads_classes_and_files_in_order(folder: Path):
+    data = read_image_folder(folder)
+    assert data.labels == ("dark", "light")
+    assert data.targets.tolist() == [0] * 6 + [1] * 6
+    assert [path.name for path in data.files[:6]] == [f"{number}.png" for number in range(6)]
+    assert data.relative(5) == "dark/more/5.png"
+
+
+def test_refuses_missing_single_and_empty_classes(folder: Path, tmp_path: Path):
+    with pytest.raises(DatasetError, match="no such folder"):
+        read_image_folder(tmp_path / "missing")
+    with pytest.raises(DatasetError, match="found none"):
+        read_image_folder(folder / "dark" / "more")
+    (folder / "void").mkdir()
+    with pytest.raises(DatasetError, match="no images in class void"):
+        read_image_folder(folder)
+    with pytest.raises(DatasetError, match=r"at least 2 .*only 'more'"):
+        read_image_folder(folder / "dark")
+
+
+def test_sides_that_are_there_are_kept(sided: Callable[[str], Path]):
+    data = read_image_folder(sided("train/a/1 train/b/2 train/b/3 Validation/a/4 test/b/5"))
+    sides = {
+        path.name: (data.labels[t], side) for path, t, side in zip(data.files, data.targets, data.sides, strict=True)
+    }
+    assert sides == {
+        "1": ("a", "train"),
+        "2": ("b", "train"),
+        "3": ("b", "train"),
+        "4": ("a", "val"),
+        "5": ("b", "test"),
+    }
+    split = split_dataset(data, list("12345"))
+    assert [sorted(data.files[i].name for i in side) for side in split] == [["1", "2", "3"], ["4"], ["5"]]
+
+
+def test_classes_called_train_are_classes(sided: Callable[[str], Path]):
+    assert read_image_folder(sided("train/1 plane/2")).labels == ("plane", "train")
+
+
+def test_a_class_only_in_val_is_refused(sided: Callable[[str], Path]):
+    with pytest.raises(DatasetError, match=r"val.c: there is no class of this name"):
+        read_image_folder(sided("train/a/1 train/b/2 val/a/3 val/c/4"))
+
+
+def test_validation_is_taken_from_train_where_there_is_none(sided: Callable[[str], Path]):
+    names = [f"train/{label}/{number}" for label in "ab" for number in range(10)]
+    data = read_image_folder(sided(" ".join([*names, "test/a/x", "test/b/y"])))
+    split = split_dataset(data, [str(i) for i in range(22)], 0.2)
+    assert [len(side) for side in split] == [16, 4, 2]
+    assert {data.files[i].parent.parent.name for i in split.validation} == {"train"}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Callable[[str], Path]:
+    def make(text: str) -> Path:
+        path = tmp_path / "data.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+Manifest = Callable[[str], Path]
+
+
+def test_a_manifest_names_labels_sides_and_groups(manifest: Manifest):
+    path = manifest("path,label,split,group\na.png,cat,train,p1\nsub/b.png,dog,Valid,p2\nc.png,cat,,\n")
+    data = read_manifest(path)
+    assert (data.labels, data.targets.tolist()) == (("cat", "dog"), [0, 1, 0])
+    assert (data.sides, data.groups) == (("train", "val", ""), ("p1", "p2", ""))
+    assert data.files[1] == path.parent / "sub" / "b.png"
+
+
+def test_a_manifest_of_several_labels(manifest: Manifest):
+    data = read_manifest(manifest('path,label\na,"red;round"\nb,\nc, round \n'), MULTI_LABEL)
+    assert data.labels == ("red", "round")
+    assert data.targets.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_a_manifest_of_numbers(manifest: Manifest):
+    data = read_manifest(manifest("path,age,group,weight\na,1.5,x,70\nb,-2,y,6e1\n"), REGRESSION)
+    assert data.labels == ("age", "weight")
+    np.testing.assert_allclose(data.targets, [[1.5, 70], [-2, 60]])
+
+
+BAD_MANIFESTS = {
+    "no heading": ("", SINGLE_LABEL, "expected a column 'path'"),
+    "no label column": ("path,class\na,b\n", SINGLE_LABEL, "expected a column 'label', found path, class"),
+    "label missing": ("path,label\na,x\nb,\n", SINGLE_LABEL, "line 3: the label is missing"),
+    "path missing": ("path,label\n,x\n", SINGLE_LABEL, "line 2: the path is missing"),
+    "no rows": ("path,label\n", SINGLE_LABEL, "no images"),
+    "one label": ("path,label\na,x\nb,x\n", SINGLE_LABEL, "at least 2 labels"),
+    "text": ("path,age\na,1\nb,old\n", REGRESSION, "line 3: expected a number in column 'age', got 'old'"),
+    "infinite": ("path,age\na,inf\n", REGRESSION, "line 2: expected a number"),
+    "no values": ("path,group\na,1\n", REGRESSION, "expected a column of numbers"),
+    "side": ("path,label,split\na,x,holdout\nb,y,\n", SINGLE_LABEL, "line 2: expected the split"),
+    "no labels at all": ("path,label\na,\nb,;\n", MULTI_LABEL, "no image has a label"),
+}
+
+
+@pytest.mark.parametrize(("text", "task", "said"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS.keys())
+def test_bad_manifests_name_the_line(manifest: Manifest, text: str, task: str, said: str):
+    with pytest.raises(DatasetError, match=said):
+        read_manifest(manifest(text), task)
+
+
+def test_manifest_in_another_encoding(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes("path,label\na,gr\xfcn\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="UTF-8"):
+        read_manifest(tmp_path / "a.csv")
+
+
+def made(targets: list[int], groups: list[str] | None = None) -> Dataset:
+    count = len(targets)
+    files = tuple(Path(f"/data/{number}.png") for number in range(count))
+    labels = tuple("abcdefgh"[: max(targets) + 1])
+    none = ("",) * count
+    return Dataset(
+        Path("/data"), Path("/data"), SINGLE_LABEL, labels, files, np.array(targets), none, tuple(groups or none)
+    )
+
+
+def contents(count: int) -> list[str]:
+    return [str(index) for index in range(count)]
+
+
+def test_split_is_stratified_seeded_and_disjoint():
+    data = made([0] * 40 + [1] * 10)
+    split = split_dataset(data, contents(50), 0.2, 0.2, seed=1)
+    assert sorted([*split.train, *split.validation, *split.test]) == list(range(50))
+    for side in (split.validation, split.test):
+        assert np.bincount(data.targets[side]).tolist() == [8, 2]
+    assert split_dataset(data, contents(50), 0.2, 0.2, seed=1) == split
+    assert split_dataset(data, contents(50), 0.2, 0.2, seed=2) != split
+
+
+@pytest.mark.parametrize("fractions", [(0, 0), (1, 0), (-0.1, 0), (float("nan"), 0), (0.6, 0.4), (0.2, -0.1)])
+def test_fractions_out_of_range(fractions: tuple[float, float]):
+    with pytest.raises(DatasetError, match="fractions"):
+        split_dataset(made([0, 0, 1, 1]), contents(4), *fractions)
+
+
+def test_each_side_gets_one_of_every_class():
+    split = split_dataset(made([0, 0, 1, 1]), contents(4), 0.01)
+    assert (len(split.train), len(split.validation)) == (2, 2)
+    with pytest.raises(DatasetError, match="class b: expected at least 2"):
+        split_dataset(made([0, 0, 1]), contents(3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_patient_is_never_on_two_sides(seed: int):
+    rng = np.random.default_rng(seed)
+    patients = rng.integers(0, 30, 200)
+    data = made((patients % 2).tolist(), [f"p{patient}" for patient in patients])
+    split = split_dataset(data, contents(200), 0.2, 0.2, seed)
+    sides = [{data.groups[index] for index in side} for side in split]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    for side in (split.validation, split.test):
+        assert 0.12 < len(side) / 200 < 0.28
+        assert 0.3 < data.targets[side].mean() < 0.7
+
+
+def test_equal_files_stay_together_and_are_found_where_the_sides_are_given():
+    data = made([0] * 10 + [1] * 10)
+    same = contents(20)
+    same[:4] = ["same"] * 4
+    split = split_dataset(data, same)
+    assert sum(bool(set(side) & set(range(4))) for side in split) == 1
+    assert duplicates_across(split, same) == []
+    assert duplicates_across(Split([0, 5], [1, 6], [2]), same) == [(0, 1), (0, 2)]
+
+
+def test_groups_that_leave_a_side_empty_are_refused():
+    with pytest.raises(DatasetError, match="groups"):
+        split_dataset(made([0, 0, 1, 1], ["one"] * 4), contents(4))
+
+
+def test_a_group_on_both_given_sides_is_refused(sided: Callable[[str], Path]):
+    data = with_groups(read_image_folder(sided("train/a/p1_1 train/b/p2_1 val/a/p1_2 val/b/p3_1")), r"p(\d)")
+    with pytest.raises(DatasetError, match="the group '1' is on both sides"):
+        split_dataset(data, contents(4))
+
+
+def test_groups_by_pattern_and_by_file(folder: Path, tmp_path: Path):
+    data = read_image_folder(folder)
+    assert with_groups(data, r"(\d)\.png$").groups[:6] == tuple("012345")
+    with pytest.raises(DatasetError, match=r"not found in 12 of 12 paths, such as dark/0\.png"):
+        with_groups(data, "patient")
+    with pytest.raises(DatasetError, match="neither a CSV file nor a regular expression"):
+        with_groups(data, "(")
+    table = tmp_path / "groups.csv"
+    lines = [f"{data.relative(index)},g{index % 3}" for index in range(12)]
+    table.write_text("\n".join(["path,group", *lines]), encoding="utf-8")
+    assert with_groups(data, str(table)).groups[:4] == ("g0", "g1", "g2", "g0")
+    table.write_text("\n".join(["path,group", *lines[1:]]), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"no group for 1 of 12 files, such as dark/0\.png"):
+        with_groups(data, str(table))
+    table.write_text("file,patient\na,b\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="columns 'path' and 'group'"):
+        with_groups(data, str(table))
+
+
+def test_shots_are_so_many_of_each_label():
+    data = made([0] * 10 + [1] * 3)
+    chosen = few_shots(data, range(13), 4, seed=0)
+    assert np.bincount(data.targets[chosen]).tolist() == [4, 3]
+    assert few_shots(data, range(13), 4, seed=0) == chosen

@@ -1,0 +1,164 @@
+"""Temperature, thresholds and figures, against other ways to the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clip_export.tasks import probabilities
+from clip_export.training.calibration import BOUNDS, fit_temperature, reliability
+from clip_export.training.loop import Examples
+from clip_export.training.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
+from clip_toolkit.errors import DatasetError, MissingDependencyError
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+RNG = np.random.default_rng(0)
+
+
+def outcomes(logits: torch.Tensor, task: str) -> torch.Tensor:
+    """Targets drawn with the very probabilities of the logits, so that they are calibrated."""
+    generator = torch.Generator().manual_seed(1)
+    answers = probabilities(logits, task)
+    if task == MULTI_LABEL:
+        return torch.bernoulli(answers, generator=generator)
+    return torch.multinomial(answers, 1, generator=generator)[:, 0]
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_over_and_under_confidence(task: str, factor: float):
+    logits = 2 * torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
+    assert fit_temperature(logits * factor, outcomes(logits, task), task) == pytest.approx(factor, rel=0.05)
+
+
+def test_temperatures_stay_within_bounds():
+    perfect = torch.eye(4)
+    assert fit_temperature(perfect, torch.arange(4), SINGLE_LABEL) == pytest.approx(BOUNDS[0])
+    assert fit_temperature(perfect, torch.arange(4).flip(0), SINGLE_LABEL) == pytest.approx(BOUNDS[1])
+    assert fit_temperature(perfect, torch.arange(4), REGRESSION) == 1
+
+
+def test_reliability_of_a_known_case():
+    table, error = reliability(
+        np.array([0.9] * 10 + [0.5] * 10), np.array([True] * 7 + [False] * 3 + [True] * 5 + [False] * 5)
+    )
+    assert sorted(table[:, 2].tolist()) == [10, 10]
+    assert error == pytest.approx((0.2 * 10 + 0 * 10) / 20)
+    assert reliability(np.array([1.0]), np.array([True]))[1] == 0
+
+
+def rates(scores: np.ndarray, positive: np.ndarray, threshold: float) -> tuple[float, float]:
+    said = scores >= threshold
+    return said[positive].mean(), (~said)[~positive].mean()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 1.0])
+def test_thresholds_reach_what_was_asked_and_waste_nothing(share: float):
+    positive = RNG.random(300) < 0.3
+    scores = (0.3 * positive + 0.7 * RNG.random(300)).round(2)  # with ties
+    for kind, position in (("sensitivity", 0), ("specificity", 1)):
+        threshold = threshold_at(scores, positive, OperatingRule(kind, share))
+        reached = rates(scores, positive, threshold)
+        assert reached[position] >= share
+        every = [rates(scores, positive, t) for t in np.linspace(0, 1.01, 203)]
+        assert reached[1 - position] == max(pair[1 - position] for pair in every if pair[position] >= share)
+        assert not np.isclose(scores, threshold).any()
+
+
+def test_youden_is_the_best_sum():
+    positive = RNG.random(200) < 0.5
+    scores = 0.4 * positive + 0.6 * RNG.random(200)
+    best = max(sum(rates(scores, positive, t)) for t in [*scores, 1.1])
+    assert sum(rates(scores, positive, threshold_at(scores, positive, OperatingRule("youden")))) == pytest.approx(best)
+
+
+def test_thresholds_by_task():
+    answers, targets = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]), np.array([0, 1, 1])
+    rule = operating_rule("sensitivity=1")
+    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), OperatingRule()) == {}
+    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule) == {"b": pytest.approx(0.2)}
+    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule, positive="a") == {
+        "a": pytest.approx(0.8)
+    }
+    several = choose_thresholds(answers, np.eye(2)[targets], MULTI_LABEL, ("a", "b"), rule)
+    assert list(several) == ["a", "b"]
+    with pytest.raises(DatasetError, match="two labels"):
+        choose_thresholds(np.eye(3), np.arange(3), SINGLE_LABEL, ("a", "b", "c"), rule)
+    with pytest.raises(DatasetError, match="expected one of a, b, got 'z'"):
+        choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule, positive="z")
+
+
+@pytest.mark.parametrize("text", ["best", "sensitivity", "specificity=2", "sensitivity=x", "youden=0.5"])
+def test_unknown_rules(text: str):
+    with pytest.raises(ValueError, match="expected most-probable"):
+        operating_rule(text)
+
+
+class Fixed(nn.Module):
+    """A head that passes its features on as logits."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+def test_without_the_extra_the_evaluation_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    from clip_export import extra
+    from clip_export.training.evaluation import evaluate
+
+    monkeypatch.setattr(extra, "find_spec", lambda _: None)
+    with pytest.raises(MissingDependencyError, match=r"scikit-learn.*clip-toolkit\[export,cpu,report\]"):
+        evaluate(Fixed(), Examples(torch.zeros(2, 2), torch.tensor([0, 1])), ("a", "b"))
+
+
+def test_figures_are_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the report extra")
+    from clip_export.training.evaluation import evaluate
+
+    logits = torch.randn(200, 3, generator=torch.Generator().manual_seed(2)).round(decimals=1)
+    targets = outcomes(2 * logits, SINGLE_LABEL)
+    found = evaluate(Fixed(), Examples(logits, targets), ("a", "b", "c"), temperature=0.5)
+    true, said, answers = targets.numpy(), logits.argmax(1).numpy(), torch.softmax(2 * logits, 1).numpy()
+    np.testing.assert_allclose(found.probabilities, answers, rtol=1e-6)
+    assert (found.confusion() == metrics.confusion_matrix(true, said)).all()
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(true, said)
+    for index, row in enumerate(found.by_label):
+        figures = {name: figure.value for name, figure in row.figures.items()}
+        assert row.support == support[index]
+        assert figures["precision"] == pytest.approx(precision[index])
+        assert figures["recall"] == pytest.approx(recall[index])
+        assert figures["F1"] == pytest.approx(f1[index])
+        assert figures["AUROC"] == pytest.approx(metrics.roc_auc_score(true == index, answers[:, index]))
+        assert figures["AUPRC"] == pytest.approx(metrics.average_precision_score(true == index, answers[:, index]))
+        assert all(figure.low <= figure.value <= figure.high for figure in row.figures.values())
+    assert found.score.value == pytest.approx((true == said).mean())
+    assert found.score.high - found.score.low == pytest.approx(4 * (0.25 / 200) ** 0.5, rel=0.4)
+
+
+def test_groups_make_intervals_wider():
+    pytest.importorskip("sklearn", reason="needs the report extra")
+    from clip_export.training.evaluation import evaluate
+
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat_interleave(50, 0)  # ten groups, right or wrong as a whole
+    examples = Examples(logits, torch.ones(100, dtype=torch.long))
+    groups = [str(index // 10) for index in range(100)]
+    alone, grouped = (evaluate(Fixed(), examples, ("a", "b"), groups=g).score for g in ((), groups))
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_a_label_without_examples_has_no_figures_and_does_no_harm():
+    pytest.importorskip("sklearn", reason="needs the report extra")
+    from clip_export.training.evaluation import evaluate
+
+    found = evaluate(Fixed(), Examples(torch.eye(3)[:2], torch.tensor([0, 1])), ("a", "b", "c"))
+    assert np.isnan(found.by_label[2].figures["AUROC"].value)
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
+def test_the_baseline_learns_what_is_linear(task: str):
+    pytest.importorskip("sklearn", reason="needs the report extra")
+    from clip_export.training.baseline import baseline_score
+
+    features = torch.randn(200, 5, generator=torch.Generator().manual_seed(3))
+    targets = features[:, :2] * 40 if task == REGRESSION else (features[:, :2] > 0).float()
+    data = Examples(features, targets[:, 0].long() if task == SINGLE_LABEL else targets)
+    assert baseline_score(data, data, task) > 0.95

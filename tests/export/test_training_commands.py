@@ -1,0 +1,438 @@
+"""``clip-train`` as its users run it: every task to its end, breaks and kills, reports, and bad input."""
+
+import contextlib
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from clip_export import export_cli, train_cli
+from clip_export.head_files import load_head
+from clip_export.heads import VLMtoMLP
+from clip_toolkit import cli
+from clip_toolkit.model_file import read_spec
+from test_commands import TINY_CLIP
+
+ENCODER = ("--encoder", TINY_CLIP)
+MAINS = {"clip-train": train_cli.main, "clip-export": export_cli.main, "clip-infer": cli.main}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pictures of boxes and discs, red and blue, of known sizes; folders by shape, and manifests."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(5)
+    shapes, several, sizes = [["path", "label"]], [["path", "label"]], [["path", "size"]]
+    for number in range(60):
+        disc, red, size = number % 2, number // 2 % 2, int(rng.integers(12, 44))
+        path = folder / "photos" / ("disc" if disc else "box") / f"item{number // 4:02}_{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", (80, 72), tuple(rng.integers(180, 230, 3).tolist()))
+        draw = ImageDraw.Draw(image)
+        box = (40 - size // 2, 36 - size // 2, 40 + size // 2, 36 + size // 2)
+        (draw.ellipse if disc else draw.rectangle)(box, fill=(200, 30, 40) if red else (30, 50, 200))
+        image.save(path)
+        name = path.relative_to(folder).as_posix()
+        shapes.append([name, "disc" if disc else "box"])
+        several.append([name, ";".join(["red"] * red + ["disc"] * disc)])
+        sizes.append([name, str(size)])
+    for name, rows in (("shapes", shapes), ("several", several), ("sizes", sizes)):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    return folder
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(command: str, *arguments: object, cwd: Path) -> Done:
+    """Run a command of ours inside this process, which has the libraries loaded already."""
+    out, said = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        code = MAINS[command]([str(item) for item in arguments])
+    return Done(code, out.getvalue(), said.getvalue())
+
+
+def failed(*arguments: object, cwd: Path) -> str:
+    """The one line of stderr of a training that fails as it should."""
+    done = run("clip-train", *arguments, *ENCODER, cwd=cwd)
+    assert done.returncode == 1, done.stdout + done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("clip-train: ")
+    return line
+
+
+def train(*arguments: object, cwd: Path) -> Done:
+    done = run("clip-train", *arguments, *ENCODER, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def classified(folder: Path, *images: Path) -> list[dict[str, object]]:
+    """The records of the runtime for the head in a folder, by way of a model file."""
+    exported = run("clip-export", "--head", "head.pt", cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    assert run("clip-infer", "--selftest", "model.onnx", cwd=folder).returncode == 0
+    done = run("clip-infer", *images, "--format", "jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_several_labels_from_manifest_to_runtime(pictures: Path, tmp_path: Path):
+    options = ("--task", "multi-label", "--lr", "3e-3", "--operating-point", "youden")
+    train(pictures / "several.csv", *options, cwd=tmp_path)
+    images = sorted((pictures / "photos").rglob("*.png"), key=lambda path: path.stem[-2:])
+    records = classified(tmp_path, *images)
+    spec = read_spec(tmp_path / "model.onnx")
+    assert (spec.task, spec.labels, list(spec.thresholds)) == ("multi-label", ("disc", "red"), ["disc", "red"])
+    with (pictures / "several.csv").open(encoding="utf-8") as file:
+        wanted = [set(row["label"].split(";")) - {""} for row in csv.DictReader(file)]
+    right = [set(item["labels"]) == labels for item, labels in zip(records, wanted, strict=True)]
+    assert np.mean(right) > 0.8
+
+
+def test_values_from_manifest_to_runtime(pictures: Path, tmp_path: Path):
+    train(pictures / "sizes.csv", "--task", "regression", "--lr", "3e-3", "--epochs", 200, cwd=tmp_path)
+    images = sorted((pictures / "photos").rglob("*.png"), key=lambda path: path.stem[-2:])
+    records = classified(tmp_path, *images)
+    with (pictures / "sizes.csv").open(encoding="utf-8") as file:
+        wanted = np.array([float(row["size"]) for row in csv.DictReader(file)])
+    got = np.array([item["values"]["size"] for item in records])
+    assert np.corrcoef(got, wanted)[0, 1] > 0.9
+    assert abs(got.mean() - wanted.mean()) < 3
+    described = run("clip-infer", "--describe", cwd=tmp_path).stdout
+    assert re.search(r"task +regression\nvalues +size", described)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "task", "said"),
+    [
+        ("shapes", "single-label", "decides as the float file on"),
+        ("several", "multi-label", "decides as the float file on"),
+        ("sizes", "regression", "of the values' variance on"),
+    ],
+)
+def test_every_task_is_quantized_on_the_images_of_its_manifest(
+    pictures: Path, tmp_path: Path, manifest: str, task: str, said: str
+):
+    train(pictures / f"{manifest}.csv", "--task", task, "--lr", "3e-3", "--val-fraction", 0.3, cwd=tmp_path)
+    options = ("--quantize", "int8", "--min-agreement", 0.94, "--refit")
+    done = run("clip-export", "--head", "head.pt", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    receipt = read_spec(tmp_path / "model.onnx").quantization
+    assert (receipt.calibration_images, receipt.evaluation_images) == (42, 18)
+    assert receipt.source.startswith(f"the training data {manifest}.csv")
+    assert (receipt.accuracy_after is None) == (task != "single-label")
+    assert said in done.stdout
+    described = run("clip-infer", "--describe", cwd=tmp_path).stdout
+    assert said in described
+    pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow.parquet import read_table
+
+    image = next((pictures / "photos").rglob("*.png"))
+    assert run("clip-infer", image, "--format", "parquet", "--output", "a.parquet", cwd=tmp_path).returncode == 0
+    (row,) = read_table(tmp_path / "a.parquet").to_pylist()
+    (record,) = [json.loads(run("clip-infer", image, "--format", "jsonl", cwd=tmp_path).stdout)]
+    assert row == record
+
+
+@pytest.fixture(scope="module")
+def decided(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a head that has a temperature and a threshold."""
+    folder = tmp_path_factory.mktemp("decided")
+    train(pictures / "photos", "--operating-point", "sensitivity=1", "--positive", "box", "--epochs", 5, cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "ops"), [("image", "ort"), ("pixels", "standard")])
+def test_temperature_and_threshold_are_in_the_file_and_are_obeyed(pictures: Path, decided: Path, kind: str, ops: str):
+    head = load_head(decided / "head.pt")
+    assert run("clip-export", "--head", "head.pt", "--input", kind, "--ops", ops, cwd=decided).returncode == 0
+    spec = read_spec(decided / "model.onnx")
+    assert (spec.temperature, spec.thresholds) == (head.temperature, head.thresholds)
+    assert list(spec.thresholds) == ["box"]
+    assert spec.temperature != 1
+    done = run("clip-infer", *(pictures / "photos").rglob("*.png"), "--format", "jsonl", cwd=decided)
+    for item in map(json.loads, done.stdout.splitlines()):
+        probability = {score["label"]: score["probability"] for score in item["top"]}["box"]
+        assert (item["label"] == "box") == (probability >= spec.thresholds["box"])
+
+
+def test_labels_given_at_export_carry_the_thresholds_over(decided: Path):
+    export = ("clip-export", "--head", "head.pt", "--labels", "Kiste", "Kreis", "-o", "named.onnx")
+    assert run(*export, cwd=decided).returncode == 0
+    assert list(read_spec(decided / "named.onnx").thresholds) == ["Kiste"]
+
+
+def test_groups_manifest_and_held_out_files(pictures: Path, tmp_path: Path):
+    options = ("--groups", r"(item\d+)_", "--test-fraction", 0.2, "--epochs", 2)
+    shown = train(pictures / "photos", *options, cwd=tmp_path).stdout
+    assert re.search(r"\ntrain: \d+ images: box \d+, disc \d+\nvalidation: .*\ntest: ", shown)
+    data = load_head(tmp_path / "head.pt").data
+    assert data is not None
+    assert data.folder == str((pictures / "photos").resolve())
+    held_out = {re.search(r"item\d+", path)[0] for path in data.held_out}
+    everything = {path.relative_to(pictures / "photos").as_posix() for path in (pictures / "photos").rglob("*.png")}
+    assert set(data.held_out) < everything
+    assert not held_out & {re.search(r"item\d+", path)[0] for path in everything - set(data.held_out)}
+    train(pictures / "shapes.csv", "--epochs", 2, cwd=tmp_path)
+    data = load_head(tmp_path / "head.pt").data
+    assert data is not None
+    assert data.folder == str((pictures / "shapes.csv").resolve())
+    assert all((pictures / path).is_file() for path in data.held_out)
+
+
+def test_the_second_training_takes_features_from_the_cache(pictures: Path, tmp_path: Path):
+    options = ("--cache", tmp_path / "cache", "--epochs", 2, "--augment", 2)
+    assert "60 computed by PyTorch" in train(pictures / "photos", *options, cwd=tmp_path).stdout
+    assert "0 computed by cache, 60 from the cache" in train(pictures / "photos", *options, cwd=tmp_path).stdout
+    without = train(pictures / "photos", "--no-cache", "--epochs", 2, cwd=tmp_path)
+    assert "60 computed" in without.stdout
+
+
+def test_equal_files_on_both_sides_are_reported(pictures: Path, tmp_path: Path):
+    for side, numbers in (("train", range(16)), ("val", range(12, 20))):
+        for path in (pictures / "photos").rglob("*.png"):
+            if int(path.stem[-2:]) in numbers:
+                to = tmp_path / "data" / side / path.parent.name / path.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, to)
+    done = train(tmp_path / "data", "--epochs", 2, cwd=tmp_path)
+    assert "4 held-out files equal training files byte for byte, such as val/box/" in done.stderr
+
+
+def test_a_file_with_two_labels_is_reported(pictures: Path, tmp_path: Path):
+    shutil.copytree(pictures / "photos", tmp_path / "data")
+    shutil.copy(tmp_path / "data/box/item00_00.png", tmp_path / "data/disc/again.png")
+    done = train(tmp_path / "data", "--epochs", 2, cwd=tmp_path)
+    assert "box/item00_00.png and disc/again.png are the same file with different labels" in done.stderr
+
+
+def same_heads(first: Path, second: Path) -> bool:
+    one, two = (load_head(path).module.state_dict() for path in (first, second))
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+LONG = ("--epochs", 400, "--dropout", 0.3, "--seed", 3)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train(pictures / "photos", *LONG, cwd=folder)
+    return folder / "head.pt"
+
+
+EAGER = """
+import sys
+from clip_export.training import checkpoints
+checkpoints.INTERVAL = 0.02
+from clip_export.train_cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_broken_off_training_resumes_to_the_same_head(
+    uninterrupted: Path, pictures: Path, tmp_path: Path, stop: signal.Signals
+):
+    arguments = [str(item) for item in (pictures / "photos", *LONG, *ENCODER)]
+    checkpoint = tmp_path / "head.pt.checkpoint"
+    broken_off = 0
+    for _ in range(3):  # again and again, wherever it has got to
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        options = ["--resume"] if before else []
+        process = subprocess.Popen(
+            [sys.executable, "-c", EAGER, *arguments, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        process.send_signal(stop)
+        _, said = process.communicate()
+        assert "Traceback" not in said
+        broken_off += process.returncode in (-stop, 130)
+        if stop == signal.SIGINT and process.returncode:
+            assert "go on with --resume" in said
+    assert broken_off
+    done = train(pictures / "photos", *LONG, "--resume", cwd=tmp_path)
+    assert "resum" in done.stderr
+    assert same_heads(tmp_path / "head.pt", uninterrupted)
+    assert not checkpoint.exists()
+
+
+def test_the_courses_loop_gives_the_same_head(pictures: Path, tmp_path: Path):
+    options = [str(pictures / "photos"), "--encoder", str(TINY_CLIP), "--epochs", "3", "--lr", "1e-3", "--seed", "4"]
+    loop = Path(__file__).parents[2] / "examples" / "course_loop.py"
+    subprocess.run([sys.executable, str(loop), *options], cwd=tmp_path, capture_output=True, check=True)
+    train(pictures / "photos", *options[3:], cwd=tmp_path)
+    course, ours = (load_head(tmp_path / name).module.state_dict() for name in ("course.pt", "head.pt"))
+    start = VLMtoMLP(128, 256, 2).state_dict()
+    for name, weights in course.items():
+        torch.testing.assert_close(weights, ours[name], atol=1e-4, rtol=0)
+        assert not torch.allclose(weights, start[name], atol=1e-3)
+
+
+def test_a_checkpoint_of_other_options_is_refused(pictures: Path, tmp_path: Path):
+    (tmp_path / "head.pt.checkpoint").write_bytes(b"junk")
+    line = failed(pictures / "photos", "--resume", cwd=tmp_path)
+    assert "checkpoint is damaged" in line
+    assert (tmp_path / "head.pt.checkpoint").read_bytes() == b"junk"
+
+
+def test_sweep_shots_and_views(pictures: Path, tmp_path: Path):
+    options = ("--sweep", "--shots", 5, "--augment", 1, "--epochs", 10, "--patience", 3)
+    shown = train(pictures / "photos", *options, cwd=tmp_path).stdout
+    assert "train: 10 images: box 5, disc 5" in shown
+    assert "sweep of 18" in shown
+    summary = load_head(tmp_path / "head.pt").training
+    assert summary["optimizer"] == "adamw"
+    assert summary["views"] == 1
+
+
+REPORTS = {
+    "single-label": ("photos", (), {"curves", "confusion", "roc-pr", "reliability"}),
+    "multi-label": ("several.csv", ("--operating-point", "youden"), {"curves", "roc-pr", "reliability"}),
+    "regression": ("sizes.csv", (), {"curves", "predicted", "mistakes"}),
+}
+
+
+@pytest.mark.parametrize("task", REPORTS)
+def test_reports_are_whole_and_self_contained(pictures: Path, tmp_path: Path, task: str):
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    data, options, expected = REPORTS[task]
+    train(pictures / data, "--task", task, "--epochs", 8, "--report", "out/report", *options, cwd=tmp_path)
+    files = {path.stem: path for path in (tmp_path / "out/report").iterdir()}
+    assert set(files) >= expected | {"report"}
+    page = files.pop("report").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(files)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "95 % interval" in page
+    assert "regression on the same features" in page
+    for path in files.values():
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+
+
+def test_labels_are_text_in_the_report_and_never_markup(pictures: Path, tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    shutil.copytree(pictures / "photos" / "box", tmp_path / "data" / "<b>$x$")
+    shutil.copytree(pictures / "photos" / "disc", tmp_path / "data" / "$\\frac")
+    train("data", "--epochs", 2, "--report", "report", cwd=tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;$x$" in page
+    assert "<b>" not in page
+
+
+def test_tensorboard_gets_every_epoch(pictures: Path, tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
+    train(pictures / "photos", "--epochs", 3, "--tensorboard", "runs", cwd=tmp_path)
+    code = (
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
+        "e = E('runs'); e.Reload(); print([(s, len(e.Scalars(s))) for s in sorted(e.Tags()['scalars'])])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([(name, 3) for name in ("loss", "train_score", "val_loss", "val_score")])
+
+
+def test_preprocessing_is_drawn(pictures: Path, tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    image = next((pictures / "photos").rglob("*.png"))
+    explain = ("--explain-preprocessing",)
+    train(*explain, image, "-o", "steps.png", cwd=tmp_path)
+    with Image.open(tmp_path / "steps.png") as drawn:
+        assert min(drawn.size) > 500
+    assert "no such image file" in failed(*explain, "none.png", cwd=tmp_path)
+    assert "ending in .png" in failed(*explain, image, "-o", "steps.pt", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("option", "extra"), [("--report", "report"), ("--tensorboard", "tensorboard")])
+def test_without_an_extra_the_option_says_what_to_install(pictures: Path, tmp_path: Path, option: str, extra: str):
+    code = (
+        "import importlib.util as u, sys; real = u.find_spec; "
+        "u.find_spec = lambda name, *a: None if name in ('sklearn', 'tensorboard') else real(name, *a); "
+        "from clip_export.train_cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    plain = [sys.executable, "-c", code, str(pictures / "photos"), *map(str, ENCODER), "--epochs", "2"]
+    done = subprocess.run([*plain, option, "x"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"pip install 'clip-toolkit[export,cpu,{extra}]'" in done.stderr
+    assert not list(tmp_path.iterdir())
+    done = subprocess.run(plain, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "head.pt").exists()) == (0, True)
+    assert "no baseline" in done.stderr
+
+
+def test_bad_data_is_one_line(pictures: Path, tmp_path: Path):
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def said(*arguments: object) -> str:
+        return failed(*arguments, cwd=work)
+
+    data = tmp_path / "data"
+    shutil.copytree(pictures / "photos", data)
+    assert "needs targets that folders cannot name" in said(data, "--task", "regression")
+    assert "expected one of box, disc, got 'cat'" in said(data, "--positive", "cat")
+    assert "neither a CSV" in said(data, "--groups", "(")
+    assert "training side is empty" in said(data, "--groups", "item") or "side is empty" in said(
+        data, "--groups", "item"
+    )
+    for path in list((data / "box").iterdir())[1:]:
+        path.unlink()
+    assert "class box: expected at least 2 readable images, got 1" in said(data)
+    for path in data.rglob("*.png"):
+        path.write_bytes(b"junk")
+    assert "none of 31 files can be read as an image" in said(data)
+    assert "line 3: the label is missing" in said(_written(tmp_path, "path,label\na,x\nb,\n"))
+    assert "expected a number in column 'size', got 'big'" in said(
+        _written(tmp_path, "path,size\na,big\n"), "--task", "regression"
+    )
+    assert not list(work.iterdir())
+
+
+def _written(folder: Path, text: str) -> Path:
+    (folder / "data.csv").write_text(text, encoding="utf-8")
+    return folder / "data.csv"
+
+
+def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    (tmp_path / "report").write_text("mine", encoding="utf-8")
+    line = failed(pictures / "photos", "--report", "report", cwd=tmp_path)
+    assert "cannot be used as a folder" in line
+    assert (tmp_path / "report").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("photos", "--operating-point", "best"),
+        ("photos", "--operating-point", "sensitivity=1.5"),
+        ("photos", "--linear", "--hidden-dim", "8"),
+        ("photos", "--explain-preprocessing", "a.png"),
+        ("photos", "--val-fraction", "0.5", "--test-fraction", "0.5"),
+        ("photos", "--task", "ranking"),
+        ("photos", "--shots", "0"),
+    ],
+)
+def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):
+    with pytest.raises(SystemExit, match="2"):
+        run("clip-train", *arguments, "--encoder", "x", cwd=tmp_path)
