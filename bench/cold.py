@@ -48,12 +48,13 @@ class Cold:
 
 
 def measure_cold(folder: Path) -> list[Cold]:
-    """PyTorch and transformers against ``clip-infer``, in turns, on ViT-B/32 and a photo-sized JPEG."""
+    """PyTorch and transformers against ``clip-infer``, in turns, on a photo-sized JPEG and the files of `quantized`."""
     image = folder / "photo.jpg"
     Image.effect_mandelbrot((640, 480), (-2, -1.5, 1, 1.5), 60).convert("RGB").save(image)
     commands = {
         "PyTorch and transformers": ["-c", _PYTORCH, str(folder / "checkpoint"), str(image)],
-        "clip-infer": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "ours.onnx")],
+        "clip-infer, float32": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "float.onnx")],
+        "clip-infer, int8": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "int8.onnx")],
     }
     results: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
     for _ in range(_ROUNDS + 1):

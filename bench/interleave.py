@@ -46,19 +46,19 @@ class Timing:
         return statistics.median(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
-_TURN = 1.0  # seconds of a turn that are aimed at
-_MOST_RUNS = 6
+_TURN = 0.8  # seconds of a turn that are aimed at; so long for fast contenders, too, that the processor is wide awake
+_FEWEST_RUNS = 3
 _REST = 0.2  # seconds between turns, until the threads of the last contender have stopped spinning
 
 
 def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int) -> list[Timing]:
-    """Start every contender, then time them in turns of equally many runs."""
+    """Start every contender, then time them in turns of about equal length."""
     workers = [_start(entry, batch, threads) for entry in entries]
     facts = [json.loads(_line(worker)) for worker in workers]
-    runs = min(_MOST_RUNS, max(1, round(_TURN / max(fact["warm"] for fact in facts))))
+    counts = [max(_FEWEST_RUNS, round(_TURN / fact["warm"])) for fact in facts]
     times: list[list[float]] = [[] for _ in entries]
     for _ in range(rounds):
-        for worker, taken in zip(workers, times, strict=True):
+        for worker, runs, taken in zip(workers, counts, times, strict=True):
             assert worker.stdin is not None
             time.sleep(_REST)
             worker.stdin.write(f"{runs}\n")

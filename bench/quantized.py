@@ -94,7 +94,7 @@ def _head(encoder: Encoder, evidence: Evidence, path: Path) -> VLMtoMLP:
         head.load_state_dict(torch.load(path, weights_only=True))
         return head.eval()
     held_out = {image.path for image in evidence.evaluation}
-    files = [file for file in sorted(evidence.folder.rglob("*.png")) if file not in held_out]
+    files = [file for file in sorted(evidence.data.rglob("*.png")) if file not in held_out]
     examples = Examples(
         image_features(encoder, files).values, torch.tensor([LABELS.index(file.parent.name) for file in files])
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from cold import Cold
 from interleave import Timing
 from quantized import OUTLIER, Quantized
+from throughput import Rate
 
 _PACKAGES = ("torch", "transformers", "optimum-onnx", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
@@ -28,40 +28,30 @@ share of our time says how much is left to win without a faster product.
 """
 
 
-_INT8 = """
-## int8, CLIP ViT-B/32
-
+_INT8 = """\
 The same encoder in 8 bits. It has random weights in the true shapes, and outlier channels as trained CLIP encoders have
 them (a few channels of every layer normalisation {factor:g} times as large, the weights behind as much smaller), which
 change nothing in float. *Agreement* is the share of {pictures} held-out drawn pictures that get the class they get in
 float32. Dynamic ranges (Optimum's `avx512_vnni`) are found at run time; the others were tuned on 128 pictures.
 """
 
+_THROUGHPUT = """\
+CLIP ViT-B/32, the files of the section on int8, 200 JPEGs of each size, batch 8: decode, resize, encode, classify.
+The peers are the transformers pipeline over PyTorch and over Optimum's export. The floor is decoding and resizing
+spread over all cores, and after that the network alone.
+"""
+
 Int8 = tuple[Quantized, list[Timing], dict[int, dict[str, float]]]
 
 
-def render(
-    timings: dict[str, list[Timing]],
-    int8: Int8 | None,
-    resizes: Sequence[tuple[str, float, float, float]],
-    colds: Sequence[Cold],
-) -> str:
-    """The page: ``timings`` by the title of the encoder, int8, the resize, and cold processes."""
-    lines = [_PREFACE, *_machine()]
-    for title, rows in timings.items():
-        lines += [f"\n## {title}\n", *_table(rows)]
-    if int8 is not None:
-        lines += _int8(*int8)
-    if resizes:
-        lines += ["\n## Resize to 224, one image\n", *_resizes(resizes)]
-    if colds:
-        lines += ["\n## One 640x480 JPEG in a fresh process, CLIP ViT-B/32 in float32\n", *_colds(colds)]
-    return "\n".join(lines) + "\n"
+def preface() -> str:
+    """What stands above the sections."""
+    return f"{_PREFACE}\n{''.join(_machine())}\n"
 
 
 def _machine() -> Iterator[str]:
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    yield f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, Python {platform.python_version()}, {versions}."
+    yield f"{_processor()}, Python {platform.python_version()}, {versions}."
 
 
 def _processor() -> str:
@@ -72,7 +62,8 @@ def _processor() -> str:
     return f"{len(names)} cores of {names[0]} ({', '.join(extras)})"
 
 
-def _table(rows: Sequence[Timing]) -> Iterator[str]:
+def encoder_table(rows: Sequence[Timing]) -> Iterator[str]:
+    """One encoder in float32."""
     yield "| batch | | ms per image | x PyTorch | x Optimum | share of floor | file MiB | peak MiB | load s |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for batch in sorted({row.batch for row in rows}):
@@ -95,7 +86,8 @@ def _table(rows: Sequence[Timing]) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
-def _int8(files: Quantized, rows: Sequence[Timing], operators: dict[int, dict[str, float]]) -> Iterator[str]:
+def int8_table(files: Quantized, rows: Sequence[Timing], operators: dict[int, dict[str, float]]) -> Iterator[str]:
+    """The quantized files, and where the time of ours goes."""
     yield _INT8.format(factor=OUTLIER, pictures=files.pictures)
     yield (
         "| batch | | ms per image | x PyTorch | x Optimum int8 | x OpenVINO int8 | agreement | file MiB | peak MiB "
@@ -135,7 +127,8 @@ def _size(row: Timing, files: Quantized) -> int:
     return beside.stat().st_size if beside.is_file() else 0
 
 
-def _resizes(rows: Sequence[tuple[str, float, float, float]]) -> Iterator[str]:
+def resize_table(rows: Sequence[tuple[str, float, float, float]]) -> Iterator[str]:
+    """Pillow against the graph, by size of the image."""
     yield "| image | Pillow ms | graph, 1 thread ms | x | graph, all threads ms | x |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, pillow, one, many in rows:
@@ -143,8 +136,25 @@ def _resizes(rows: Sequence[tuple[str, float, float, float]]) -> Iterator[str]:
         yield f"| {name} | {pillow * 1e3:.1f} | {graph} |"
 
 
-def _colds(rows: Sequence[Cold]) -> Iterator[str]:
-    yield "| | seconds | peak MiB |"
-    yield "| --- | --- | --- |"
+def cold_table(rows: Sequence[Cold]) -> Iterator[str]:
+    """Whole processes."""
+    yield "| | seconds | x | peak MiB |"
+    yield "| --- | --- | --- | --- |"
     for row in rows:
-        yield f"| {row.name} | {row.seconds:.2f} | {row.peak / 2**20:.0f} |"
+        yield f"| {row.name} | {row.seconds:.2f} | {rows[0].seconds / row.seconds:.1f} | {row.peak / 2**20:.0f} |"
+
+
+def throughput_table(rates: Sequence[Rate]) -> Iterator[str]:
+    """From files to answers."""
+    yield _THROUGHPUT
+    yield "| image | | images/s | x PyTorch | x Optimum | x Optimum int8 | share of its floor |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    by_size: dict[str, list[Rate]] = {}
+    for rate in rates:
+        by_size.setdefault(rate.size, []).append(rate)
+    for size, group in by_size.items():
+        ours, floor, ours8, floor8, *peers = group
+        for rate in (ours, ours8, *peers):
+            over = " | ".join(f"{rate.over(peer):.2f}" for peer in peers)
+            share = f"{rate.over(floor if rate is ours else floor8):.2f}" if rate in (ours, ours8) else ""
+            yield f"| {size} | {rate.name} | {rate.median:.1f} | {over} | {share} |"

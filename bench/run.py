@@ -1,35 +1,33 @@
-"""``make bench``: measure side by side and write docs/benchmarks.md."""
+"""``make bench``: measure side by side and write docs/benchmarks.md, section by section."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import warnings
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cold import measure_apart
 from contenders import contenders
 from encoders import SUBJECTS
-from interleave import Timing, measure
+from interleave import measure
 from operators import time_by_operator
-from quantized import Quantized, quantized
-from report import render
+from quantized import quantized
+from report import cold_table, encoder_table, int8_table, preface, resize_table, throughput_table
 from resize import measure_resize
-from sections import section
+from sections import replaced_section
+from throughput import measure_throughput
 
 from clip_toolkit.cores import usable_cores
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)
 
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="bench/run.py", description="Measure side by side with peers.")
-    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="encoders (default: all)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of turns (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to write")
-    return parser.parse_args()
+Part = Callable[[int], tuple[str, Iterable[str]]]
+"""Measures with so many rounds and gives a section's title and lines."""
 
 
 def main() -> None:
@@ -37,31 +35,53 @@ def main() -> None:
     args = parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")  # of the exporters' tracing
-    threads = usable_cores()
-    timings: dict[str, list[Timing]] = {}
+    old = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
+    page = preface() + "".join(re.findall(r"^## .*?(?=^## |\Z)", f"\n{old}", re.MULTILINE | re.DOTALL))
     for name in args.only:
+        title, lines = PARTS[name](args.rounds)
+        page = replaced_section(page, title, [*lines, "", f"Measured {datetime.now(UTC):%Y-%m-%d}."])
+        args.out.write_text(page, encoding="utf-8")
+        print(f"wrote {title}", flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="bench/run.py", description="Measure side by side with peers.")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="sections (default: all)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of turns (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to write")
+    return parser.parse_args()
+
+
+def _encoder(name: str) -> Part:
+    def part(rounds: int) -> tuple[str, Iterable[str]]:
         subject = SUBJECTS[name]
         entries = contenders(subject, _folder(name))
-        timings[subject.title] = []
-        for batch in BATCHES:
-            rows = measure(entries, batch, threads, args.rounds)
-            timings[subject.title] += rows
-            for row in rows:
-                print(f"{subject.title}, batch {batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
-    int8 = _int8(threads, args.rounds) if "b32" in args.only else None
-    cold = measure_apart(_folder("b32")) if "b32" in args.only else []
-    old = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
-    page = render(timings, int8, measure_resize(threads), cold)
-    args.out.write_text(f"{page.rstrip()}\n\n{section(old, 'Training')}", encoding="utf-8")
-    print(f"wrote {args.out}")
+        rows = [row for batch in BATCHES for row in measure(entries, batch, usable_cores(), rounds)]
+        return subject.title, encoder_table(rows)
+
+    return part
 
 
-def _int8(threads: int, rounds: int) -> tuple[Quantized, list[Timing], dict[int, dict[str, float]]]:
-    files = quantized(_folder("int8"))
+def _int8(rounds: int) -> tuple[str, Iterable[str]]:
+    threads, files = usable_cores(), quantized(_folder("int8"))
     rows = [row for batch in BATCHES for row in measure(files.contenders, batch, threads, rounds)]
-    for row in rows:
-        print(f"int8, batch {row.batch}, {row.name}: {row.per_image * 1e3:.1f} ms an image", flush=True)
-    return files, rows, {batch: time_by_operator(files.ours, batch, threads) for batch in BATCHES}
+    operators = {batch: time_by_operator(files.ours, batch, threads) for batch in BATCHES}
+    return "int8, CLIP ViT-B/32", int8_table(files, rows, operators)
+
+
+def _resize(_: int) -> tuple[str, Iterable[str]]:
+    return "Resize to 224, one image", resize_table(measure_resize(usable_cores()))
+
+
+def _cold(_: int) -> tuple[str, Iterable[str]]:
+    quantized(_folder("int8"))
+    return "One 640x480 JPEG in a fresh process, CLIP ViT-B/32", cold_table(measure_apart(_folder("int8")))
+
+
+def _throughput(_: int) -> tuple[str, Iterable[str]]:
+    quantized(_folder("int8"))
+    return "From files to answers", throughput_table(measure_throughput(_folder("int8")))
 
 
 def _folder(name: str) -> Path:
@@ -69,6 +89,13 @@ def _folder(name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
+
+PARTS: dict[str, Part] = {name: _encoder(name) for name in SUBJECTS} | {
+    "int8": _int8,
+    "resize": _resize,
+    "cold": _cold,
+    "throughput": _throughput,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,70 +1,72 @@
 """Images a second from JPEG files on: ours against the transformers pipeline over PyTorch and over Optimum.
 
-``python bench/throughput.py FOLDER`` with a folder that ``bench/run.py`` has filled (``ours.onnx``, ``checkpoint``,
-``optimum``) and, where there is one, an ``int8.onnx`` of ours and an ``optimum-int8`` folder. The contenders take turns
-in one process each; the share is that of the floor: decoding and resizing spread over all cores, and the network alone.
+The contenders take turns, each in a process of its own: ``throughput.py RUNNER MODEL`` with the files on stdin. The
+floor is decoding and resizing spread over all cores, and then the network alone.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+CONTENDERS = {
+    "ours, float32": ("ours", "float.onnx"),
+    "its floor": ("floor", "float.onnx"),
+    "ours, int8": ("ours", "int8.onnx"),
+    "its floor, int8": ("floor", "int8.onnx"),
+    "pipeline over PyTorch": ("pytorch", "checkpoint"),
+    "pipeline over Optimum, float32": ("optimum", "optimum"),
+    "pipeline over Optimum, int8": ("optimum", "optimum8"),
+}
+"""Runner and model of each."""
+
 SIZES = ((640, 480), (1280, 960), (4000, 3000))
 BATCH = 8
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="bench/throughput.py", description="Images a second, from files on.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=200, help="of each size (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each contender (default: %(default)s)")
-    parser.add_argument("--widths", type=int, nargs="+", default=[width for width, _ in SIZES])
-    parser.add_argument("--worker", choices=RUNNERS, help=argparse.SUPPRESS)
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+@dataclass(frozen=True)
+class Rate:
+    """One contender on images of one size.
+
+    Attributes:
+        size: ``width x height``.
+        name: of the contender.
+        rounds: images a second in each round.
+    """
+
+    size: str
+    name: str
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Images a second."""
+        return statistics.median(self.rounds)
+
+    def over(self, other: Rate) -> float:
+        """How many times faster than another one: median of the ratios of each round."""
+        return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
-def main() -> None:
-    """Measure, and print a row for each contender and size."""
-    args = parse_args()
-    if args.worker:
-        files = [Path(line) for line in sys.stdin.read().splitlines()]
-        print(json.dumps(RUNNERS[args.worker](args.model, files)))
-        return
+def measure_throughput(folder: Path, images: int = 200, rounds: int = 3) -> list[Rate]:
+    """Every contender on every size, on the files that `quantized.quantized` has made in ``folder``."""
+    rates = []
     for width, height in SIZES:
-        if width in args.widths:
-            files = pictures(args.folder / "jpegs", width, height, args.images)
-            rates = {name: 0.0 for name, _, _ in contenders(args.folder)}
-            for _ in range(args.rounds):
-                for name, runner, model in contenders(args.folder):
-                    rates[name] = max(rates[name], apart(runner, model, files, args.folder))
-            for name, rate in rates.items():
-                print(f"| {width}x{height} | {name} | {rate:.1f} |", flush=True)
-
-
-def contenders(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Name, runner and model of all that can run."""
-    for name, runner, model in (
-        ("ours fp32", "ours", "ours.onnx"),
-        ("floor of ours fp32", "floor", "ours.onnx"),
-        ("ours int8", "ours", "int8.onnx"),
-        ("floor of ours int8", "floor", "int8.onnx"),
-        ("pipeline, PyTorch", "pytorch", "checkpoint"),
-        ("pipeline, Optimum fp32", "optimum", "optimum"),
-        ("pipeline, Optimum int8", "optimum", "optimum-int8"),
-    ):
-        if (folder / model).exists():
-            yield name, runner, folder / model
+        files = pictures(folder / "jpegs", width, height, images)
+        taken: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        for _ in range(rounds):
+            for name, (runner, model) in CONTENDERS.items():
+                taken[name].append(apart(runner, folder / model, files))
+        rates += [Rate(f"{width}x{height}", name, tuple(values)) for name, values in taken.items()]
+    return rates
 
 
 def pictures(folder: Path, width: int, height: int, count: int) -> list[Path]:
@@ -80,9 +82,9 @@ def pictures(folder: Path, width: int, height: int, count: int) -> list[Path]:
     return [files[number % 4] for number in range(count)]
 
 
-def apart(runner: str, model: Path, files: list[Path], folder: Path) -> float:
+def apart(runner: str, model: Path, files: list[Path]) -> float:
     """Images a second of a contender in a process of its own."""
-    command = [sys.executable, __file__, str(folder), "--worker", runner, "--model", str(model)]
+    command = [sys.executable, "-W", "ignore", __file__, runner, str(model)]
     done = subprocess.run(command, input="\n".join(map(str, files)), capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
@@ -144,6 +146,5 @@ def _pipeline(model: object, files: list[Path]) -> float:
 
 RUNNERS = {"ours": run_ours, "floor": run_floor, "pytorch": run_pytorch, "optimum": run_optimum}
 
-
 if __name__ == "__main__":
-    main()
+    print(RUNNERS[sys.argv[1]](Path(sys.argv[2]), [Path(line) for line in sys.stdin.read().splitlines()]))

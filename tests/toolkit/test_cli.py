@@ -293,6 +293,7 @@ def test_public_names():
         "__version__",
         "decode",
         "load",
+        "open_image",
         "preprocess",
         "selftest",
     ]

@@ -17,7 +17,7 @@ from clip_toolkit.errors import (
     ModelNotFoundError,
     SpecError,
 )
-from clip_toolkit.images import decode
+from clip_toolkit.images import decode, open_image
 from clip_toolkit.prediction import Prediction, Score
 from clip_toolkit.preprocess import preprocess
 from clip_toolkit.selftest import Drift, selftest
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "decode",
     "load",
+    "open_image",
     "preprocess",
     "selftest",
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clip_toolkit.cpu import saturates
 from clip_toolkit.devices import CPU, ONE_RUN_AT_A_TIME, RESIZES, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
-from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, decode, source_name
+from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, open_image, source_name
 from clip_toolkit.locate import find_model
 from clip_toolkit.model_file import read_spec
 from clip_toolkit.prediction import Prediction
@@ -147,10 +147,10 @@ class Classifier:
         Raises:
             ImageError: as in `predict`.
         """
-        decoded = decode(image, self.options)
+        picture = open_image(image, self.options)
         try:
-            check_aspect(*decoded.shape[:2])
-            return decoded if self.resize == "graph" else preprocess(decoded, self.spec.preprocessing)
+            check_aspect(picture.height, picture.width)
+            return np.asarray(picture) if self.resize == "graph" else preprocess(picture, self.spec.preprocessing)
         except ImageError as error:
             raise ImageError(f"{source_name(image)}: {error}") from error
 

@@ -41,22 +41,24 @@ def crop_offset(resized: int, size: int) -> int:
     return (resized - size) // 2
 
 
-def preprocess(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize and crop an image to the model's size.
 
     Args:
-        image: uint8 RGB ``[height, width, 3]``.
+        image: Pillow image of mode RGB, or uint8 RGB ``[height, width, 3]``.
         preprocessing: the encoder's rule.
 
     Returns:
         uint8 RGB ``[size, size, 3]``.
     """
-    height, width = image.shape[:2]
-    new_height, new_width = resized_shape(height, width, preprocessing)
-    resample = _FILTERS[preprocessing.resample]
-    resized = Image.fromarray(image).resize((new_width, height), resample).resize((new_width, new_height), resample)
-    top, left = crop_offset(new_height, preprocessing.size), crop_offset(new_width, preprocessing.size)
-    return np.asarray(resized.crop((left, top, left + preprocessing.size, top + preprocessing.size)))
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    size, resample = preprocessing.size, _FILTERS[preprocessing.resample]
+    new_height, new_width = resized_shape(picture.height, picture.width, preprocessing)
+    top, left = crop_offset(new_height, size), crop_offset(new_width, size)
+    narrow = picture.resize((new_width, picture.height), resample)
+    # The vertical pass treats each column by itself: those that the crop drops need none.
+    columns = narrow.crop((left, 0, left + size, picture.height))
+    return np.asarray(columns.resize((size, new_height), resample).crop((0, top, size, top + size)))
 
 
 def check_aspect(height: int, width: int) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from clip_export.head_files import DataReference
 from clip_export.training.dataset import SIDES
 from clip_export.training.manifest import read_manifest
-from clip_toolkit import ImageError, decode, preprocess
+from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.errors import DatasetError, QuantizationError
 from clip_toolkit.spec import Preprocessing
 from clip_toolkit.tasks import SINGLE_LABEL
@@ -262,7 +262,7 @@ class _Reader:
 
     def _image(self, file: _Found) -> LabelledImage | None:
         try:
-            pixels = preprocess(decode(file.path), self.rule)
+            pixels = preprocess(open_image(file.path), self.rule)
         except ImageError as error:
             self.errors.append(error)
             return None

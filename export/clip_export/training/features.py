@@ -20,7 +20,7 @@ from clip_export.encoder import Encoder
 from clip_export.training.augment import augmented
 from clip_export.training.backends import Backend, choose_backend
 from clip_export.training.feature_cache import FeatureCache, Row
-from clip_toolkit import ImageError, decode, preprocess
+from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.preprocess import check_aspect
 
@@ -114,8 +114,8 @@ def _prepare(file: Path, encoder: Encoder, view: int, cache: FeatureCache | None
     if row is not None:
         return _Prepared(content.hexdigest(), key, row)
     try:
-        image = decode(file)
-        check_aspect(*image.shape[:2])
+        image = open_image(file)
+        check_aspect(image.height, image.width)
         pixels = preprocess(augmented(image, content.digest(), view), encoder.preprocessing)
     except ImageError as error:
         named = error if str(file) in str(error) else ImageError(f"{file}: {error}")

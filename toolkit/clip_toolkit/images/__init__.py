@@ -12,8 +12,8 @@
    ignored, because the encoders' own processors ignore them: the encoder was trained on such pixels.
 """
 
-from clip_toolkit.images.decoding import decode
+from clip_toolkit.images.decoding import decode, open_image
 from clip_toolkit.images.opening import MAX_PIXELS, DecodeOptions
 from clip_toolkit.images.sources import ImageSource, source_name
 
-__all__ = ["MAX_PIXELS", "DecodeOptions", "ImageSource", "decode", "source_name"]
+__all__ = ["MAX_PIXELS", "DecodeOptions", "ImageSource", "decode", "open_image", "source_name"]

@@ -37,11 +37,20 @@ def decode(source: ImageSource, options: DecodeOptions = _DEFAULT) -> NDArray[np
         uint8 RGB pixels ``[height, width, 3]``, values 0 to 255.
 
     Raises:
+        ImageError: as `open_image`.
+    """
+    return _checked_pixels(source) if isinstance(source, np.ndarray) else np.asarray(open_image(source, options))
+
+
+def open_image(source: ImageSource, options: DecodeOptions = _DEFAULT) -> Image.Image:
+    """Likewise, to a loaded Pillow image of mode RGB: copying pixels out of it costs as much as decoding a JPEG.
+
+    Raises:
         ImageNotFoundError: the path names no file.
         ImageError: the source is not an image, is damaged, is too large, or is an array of another shape or dtype.
     """
     if isinstance(source, np.ndarray):
-        return _checked_pixels(source)
+        return Image.fromarray(_checked_pixels(source))
     name = source_name(source)
     try:
         return _decoded(source, name, options)
@@ -53,14 +62,14 @@ def decode(source: ImageSource, options: DecodeOptions = _DEFAULT) -> NDArray[np
         raise ImageError(f"{name}: there is not enough memory to decode it. Shrink it first.") from error
 
 
-def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> NDArray[np.uint8]:
+def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> Image.Image:
     if isinstance(source, Image.Image):
         return _named(name, source, options)
     with binary_file(source) as file:
         return _named(name, file, options)
 
 
-def _named(name: str, source: Image.Image | IO[bytes], options: DecodeOptions) -> NDArray[np.uint8]:
+def _named(name: str, source: Image.Image | IO[bytes], options: DecodeOptions) -> Image.Image:
     try:
         return _rgb(source if isinstance(source, Image.Image) else loaded(source, options))
     except (UnidentifiedImageError, Image.DecompressionBombError, MemoryError):
@@ -75,7 +84,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"the image is {image.width}x{image.height}; both sides must be at least 1 pixel")
     image.load()
@@ -85,7 +94,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     elif _has_alpha(image):
         image = _composited(image)
     upright = image if turn is None else image.transpose(turn)
-    return np.asarray(upright.convert("RGB"))
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
