@@ -33,6 +33,7 @@ def load(
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
     fast_decode: bool = False,
+    prepack: bool = True,
 ) -> Classifier:
     """Open a model file of ``clip-export``.
 
@@ -46,6 +47,8 @@ def load(
         allow_truncated: decode what there is of a file that is cut short, instead of refusing it.
         fast_decode: let JPEGs be scaled down while they are decoded: faster, and not quite the same pixels
             (docs/runtime.md gives the drift).
+        prepack: lay out the weights anew for speed. Without, the model opens sooner and takes less memory, which pays
+            for a handful of images.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -56,7 +59,7 @@ def load(
     path = find_model(model).path
     spec = read_spec(path)
     options = DecodeOptions(max_pixels, allow_truncated, spec.preprocessing.resize if fast_decode else None)
-    return Classifier(spec, open_session(path, device, threads, spec.ops), resize, options)
+    return Classifier(spec, open_session(path, device, threads, spec.ops, prepack), resize, options)
 
 
 class Outputs(NamedTuple):

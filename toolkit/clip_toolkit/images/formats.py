@@ -10,28 +10,17 @@ from functools import cache
 
 from PIL import Image
 
+# fmt: off
 FORMATS = (
-    *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "HEIF", "ICNS", "ICO"),
-    *(
-        "IM",
-        "IMT",
-        "JPEG",
-        "JPEG2000",
-        "MCIDAS",
-        "MPO",
-        "MSP",
-        "PCD",
-        "PCX",
-        "PIXAR",
-        "PNG",
-        "PPM",
-        "PSD",
-        "QOI",
-        "SGI",
-    ),
-    *("SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB"),
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "HEIF", "ICNS", "ICO", "IM",
+    "IMT", "JPEG", "JPEG2000", "MCIDAS", "MPO", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI",
+    "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
 )
+# fmt: on
 """Pillow's names of the formats that may be opened."""
+
+COMMON = ("BMP", "GIF", "JPEG", "PNG", "PPM")
+"""Those that Pillow tries first itself. Importing the plugins of all the others takes longer than decoding a photo."""
 
 
 @cache

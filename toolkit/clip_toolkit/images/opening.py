@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from clip_toolkit.errors import ImageError
-from clip_toolkit.images.formats import registered_formats
+from clip_toolkit.images.formats import COMMON, registered_formats
 
 MAX_PIXELS = 178_956_970
 """Pixels beyond which an image is refused before it is decoded: where Pillow itself speaks of a decompression bomb."""
@@ -49,7 +49,7 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
     """
     with _PILLOW_WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
-        image = Image.open(file, formats=registered_formats())
+        image = _identified(file)
     if image.width * image.height > options.max_pixels:
         raise ImageError(
             f"{image.width}x{image.height} is more than {options.max_pixels} pixels. "
@@ -61,6 +61,14 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
     with _TRUNCATION.set_to(options.allow_truncated):
         image.load()
     return image
+
+
+def _identified(file: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(file, formats=COMMON)
+    except UnidentifiedImageError:
+        file.seek(0)
+        return Image.open(file, formats=registered_formats())
 
 
 class _TruncationSwitch:
