@@ -16,4 +16,4 @@ def replaced_section(page: str, title: str, lines: Sequence[str]) -> str:
     """The page with another text under a heading, at its end if it was not there."""
     text = f"## {title}\n\n" + "\n".join(lines) + "\n"
     old = section(page, title)
-    return page.replace(old, text) if old else f"{page.rstrip()}\n\n{text}"
+    return page.replace(old, f"{text}\n").rstrip() + "\n" if old else f"{page.rstrip()}\n\n{text}"
