@@ -38,7 +38,8 @@ def same_record(classify: Run, model: Path, path: Path, classifier: Classifier, 
     ran = classify(model, path, "--json")
     assert (ran.returncode, ran.stderr) == (0, "")
     theirs = json.loads(ran.stdout)
-    ours = record(str(path), classifier.predict(path), len(classifier.spec.labels), classifier.provider, classifier.spec)
+    spec = classifier.spec
+    ours = record(str(path), classifier.predict(path), len(spec.labels), classifier.provider, spec)
     assert {score["label"]: score["probability"] for score in theirs.pop("top")} == pytest.approx(
         {score["label"]: score["probability"] for score in ours.pop("top")}, abs=tolerance
     )
