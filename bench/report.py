@@ -16,11 +16,11 @@ _PACKAGES = ("torch", "transformers", "optimum-onnx", "onnxruntime", "openvino",
 
 _PREFACE = """# Benchmarks
 
-Written by `make bench`. Each contender runs in a process of its own; they take turns, a few runs each, round after
+Written by `make bench`. Each contender runs in a process of its own; they take turns of equal length, round after
 round, so that whatever else the machine does meets all of them alike. A time is the median over the rounds, a ratio the
 median of the rounds' ratios. **Trust the ratios, not the milliseconds.** Weights are random, in the true shapes: speed
-does not depend on their values. All but the int8 section computes in float32,
-and all of it on the CPU, with as many threads as there are cores.
+does not depend on their values. All computes in float32 where it does not say
+int8, and all of it on the CPU, with as many threads as there are cores.
 Behind each encoder is the default head (256 hidden units, 2 classes); Optimum's file is the encoder alone.
 
 The *MatMul floor* is a graph of the very products that ours needs, and nothing else, on the same ONNX Runtime. Its
@@ -46,7 +46,7 @@ Int8 = tuple[Quantized, list[Timing], dict[int, dict[str, float]]]
 
 def preface() -> str:
     """What stands above the sections."""
-    return f"{_PREFACE}\n{''.join(_machine())}\n"
+    return f"{_PREFACE}\n{''.join(_machine())}\n\n"
 
 
 def _machine() -> Iterator[str]:

@@ -27,7 +27,7 @@ from clip_export.quantization.refit import refit_head
 from clip_export.quantization.search import Choice, Int8Search, Report
 from clip_export.quantization.targets import Target
 from clip_export.saving import save_model
-from clip_toolkit import Classifier, decode, load, preprocess
+from clip_toolkit import Classifier, load, open_image, preprocess
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.preprocess import normalise
 from clip_toolkit.receipts import QuantizationReceipt, agreement_text
@@ -147,7 +147,7 @@ def _candidates(
 def _tuning_images(spec: ModelSpec, options: QuantizationOptions) -> list[NDArray[np.uint8]]:
     if options.evidence is not None:
         return [image.pixels for image in options.evidence.calibration]
-    return [preprocess(decode(file), spec.preprocessing) for file in _drawn(spec)]
+    return [preprocess(open_image(file), spec.preprocessing) for file in _drawn(spec)]
 
 
 def _drawn(spec: ModelSpec) -> list[bytes]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from clip_export.head_files import TrainedHead
 from clip_export.training import charts
@@ -19,7 +18,7 @@ from clip_export.training.mistakes import worst_mistakes
 from clip_export.training.page import Section, figures_table, render, shown
 from clip_export.training.preparation import Prepared
 from clip_export.training.thresholds import positive_index
-from clip_toolkit import decode
+from clip_toolkit import open_image
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
 
@@ -165,7 +164,7 @@ def _warnings(prepared: Prepared, name: str) -> Iterator[str]:
 
 
 def _thumbnail(file: Path) -> np.ndarray:
-    image = Image.fromarray(decode(file))
+    image = open_image(file)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return np.asarray(image)
 

@@ -45,6 +45,8 @@ def decode(source: ImageSource, options: DecodeOptions = _DEFAULT) -> NDArray[np
 def open_image(source: ImageSource, options: DecodeOptions = _DEFAULT) -> Image.Image:
     """Likewise, to a loaded Pillow image of mode RGB: copying pixels out of it costs as much as decoding a JPEG.
 
+    An upright Pillow image of that mode comes back itself, not a copy.
+
     Raises:
         ImageNotFoundError: the path names no file.
         ImageError: the source is not an image, is damaged, is too large, or is an array of another shape or dtype.
