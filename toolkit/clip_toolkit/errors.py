@@ -9,6 +9,7 @@
     ├── DeviceError (RuntimeError)
     ├── MissingDependencyError (ImportError)
     ├── OutputError (OSError)
+    ├── SearchIndexError (RuntimeError)
     ├── DatasetError (ValueError)
     ├── EncoderError (ValueError)
     ├── HeadError (ValueError)
@@ -54,6 +55,10 @@ class MissingDependencyError(ClipToolkitError, ImportError):
 
 class OutputError(ClipToolkitError, OSError):
     """An output file cannot be written."""
+
+
+class SearchIndexError(ClipToolkitError, RuntimeError):
+    """A search index is missing, damaged, locked, of another encoder, or cannot answer what was asked."""
 
 
 class DatasetError(ClipToolkitError, ValueError):
