@@ -1,11 +1,13 @@
 """The optional approximate index: a usearch graph over the matrix, derived and checksummed like it.
 
-Worth it from millions of vectors on, or for many queries a second: the exact scan of a million takes tens of milliseconds.
+Worth it from many millions of vectors on, or for many queries a second: the exact scan of a million takes tens of
+milliseconds.
 """
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,12 @@ def _digest(folder: Path, matrix: Matrix) -> str:
 
 
 def _import_usearch() -> Any:
-    try:
+    with suppress(MissingDependencyError):
         import_onnxruntime()  # first: loaded in the other order, the two have crashed
-    except MissingDependencyError:
-        pass
     try:
         import usearch.index
     except ImportError as error:
-        raise MissingDependencyError("the approximate index needs usearch: pip install 'clip-toolkit[search]'") from error
+        raise MissingDependencyError(
+            "the approximate index needs usearch: pip install 'clip-toolkit[search]'"
+        ) from error
     return usearch.index

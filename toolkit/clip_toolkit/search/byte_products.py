@@ -1,7 +1,7 @@
 """Exact products of int8 vectors: by numkong's kernels where it is installed, else by NumPy.
 
-Both give the same integers. NumPy has no fast product of bytes; a float32 one is exact, in any order of summation, as long
-as every partial sum is below 2**24, and so for up to 1,040 components of at most 127; longer vectors go in parts.
+Both give the same integers. NumPy has no fast product of bytes; a float32 one is exact, in any order of summation, as
+long as every partial sum is below 2**24, and so for up to 1,040 components of at most 127; longer vectors go in parts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROWS_IN_CACHE = 1024  # as float32 2 MiB at 512 components
 
 
 def numpy_products(vectors: NDArray[np.int8], query: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Through float32 products of blocks that stay in the cache; not by BLAS, whose own threads would get in our way."""
+    """Through float32 products of blocks in the cache; not by BLAS, whose own threads would get in our way."""
     products = np.zeros(len(vectors))
     for left in range(0, len(query), _EXACT_COMPONENTS):
         part = query[left : left + _EXACT_COMPONENTS].astype(np.float32)
@@ -37,7 +37,7 @@ def numpy_products(vectors: NDArray[np.int8], query: NDArray[np.int8]) -> NDArra
 
 @cache
 def fastest_products() -> Products:
-    """numkong's where it is installed, else NumPy's."""
+    """Numkong's where it is installed, else NumPy's."""
     kernels = _import_numkong()
     if kernels is None:
         return numpy_products

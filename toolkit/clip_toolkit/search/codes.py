@@ -50,9 +50,7 @@ class Codes:
 
     def rows(self, start: int, stop: int) -> Codes:
         """Some of the vectors."""
-        return Codes(
-            self.values[start:stop], self.scale[start:stop], self.rest[start:stop], self.length[start:stop]
-        )
+        return Codes(self.values[start:stop], self.scale[start:stop], self.rest[start:stop], self.length[start:stop])
 
 
 def limits(
@@ -70,12 +68,15 @@ def limits(
     """
     query_norm = query.length[0] + query.rest[0]
     middle = products.astype(np.float32) * (codes.scale * query.scale[0])
-    width = codes.rest * query_norm + codes.length * query.rest[0] + (codes.length + codes.rest) * query_norm * _ROUNDING
+    width = (
+        codes.rest * query_norm + codes.length * query.rest[0] + (codes.length + codes.rest) * query_norm * _ROUNDING
+    )
     return middle - width, middle + width
 
 
 def _norm(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return lengths
 
 
 def _upwards(exact: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """The truth of an index: one SQLite file, of which all else is derived.
 
-Paths are relative to the indexed folder, with forward slashes, as the bytes that the file system has; SQLite orders them
-byte by byte. WAL lets readers read while an update writes; with ``synchronous=NORMAL`` a killed process loses at most
+Paths are relative to the indexed folder, with forward slashes, as the bytes that the file system has; SQLite orders
+them byte by byte. WAL lets readers read while an update writes; with ``synchronous=NORMAL`` a killed process loses at most
 the batch it had not committed, and a power cut the last batches, but neither damages the file
 (https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous).
 """
@@ -23,8 +23,9 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE images (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, "
-    "digest BLOB, embedding BLOB, error TEXT)",
+    """CREATE TABLE images (
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest BLOB, embedding BLOB, error TEXT
+    )""",
     "CREATE INDEX images_by_digest ON images (digest)",
 )
 
@@ -138,7 +139,7 @@ class Database:
     def embedding_of(self, digest: bytes) -> bytes | None:
         """The embedding of a content that some file has, or had when it was last looked at."""
         found = self._one("SELECT embedding FROM images WHERE digest = ? AND embedding IS NOT NULL LIMIT 1", digest)
-        return found[0] if found else None
+        return found[0] if found and isinstance(found[0], bytes) else None
 
     def count(self) -> int:
         """Number of files with an embedding."""
@@ -215,8 +216,8 @@ class Database:
     def damaged(self, what: str) -> SearchIndexError:
         """The error to raise where the content makes no sense."""
         return SearchIndexError(
-            f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder {self.path.parent} "
-            "and index again."
+            f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder "
+            f"{self.path.parent} and index again."
         )
 
 

@@ -68,7 +68,9 @@ def _join_copies(groups: Groups, matrix: Matrix, copies: Iterable[Row]) -> list[
     """Join the rows of equal content, and return them."""
     by_content = [[row.path for row in rows] for _, rows in groupby(copies, lambda row: row.digest)]
     wanted = {path for paths in by_content for path in paths}
-    rows = {path: row for row in range(len(matrix.embeddings)) if (path := matrix.path(row)) in wanted} if wanted else {}
+    rows = (
+        {path: row for row in range(len(matrix.embeddings)) if (path := matrix.path(row)) in wanted} if wanted else {}
+    )
     for paths in by_content:
         for path in paths[1:]:
             groups.join(rows[paths[0]], rows[path])

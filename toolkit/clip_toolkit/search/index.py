@@ -58,7 +58,9 @@ class SearchIndex:
         identity: whose embeddings it holds.
     """
 
-    def __init__(self, folder: Path, database: Database, identity: EncoderIdentity, classifier: Classifier | None) -> None:
+    def __init__(
+        self, folder: Path, database: Database, identity: EncoderIdentity, classifier: Classifier | None
+    ) -> None:
         """Wrap an open database; callers want `open`."""
         self.folder, self.identity = folder, identity
         self._database, self._classifier = database, classifier
@@ -83,13 +85,16 @@ class SearchIndex:
             timeout: seconds to wait for another process that writes.
 
         Raises:
-            SearchIndexError: there is no index; the database is damaged, locked or foreign; or it is of another encoder.
+            SearchIndexError: there is no index; the database is damaged, locked or foreign; or the index is of another
+                encoder.
         """
         place = Path(folder).resolve()
         if create and classifier is not None:
             _make(place)
         elif not (place / DATABASE).is_file():
-            raise SearchIndexError(f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}")
+            raise SearchIndexError(
+                f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}"
+            )
         database = Database(place / DATABASE, timeout)
         try:
             return cls(place, database, _identity(place, database, classifier, create), classifier)
@@ -146,8 +151,8 @@ class SearchIndex:
             stopped: asked before each file; when it says so, the update ends with those in flight.
 
         Raises:
-            SearchIndexError: the index is of another folder, or the database is damaged or locked; the folder is not there
-                or is empty where the index is not.
+            SearchIndexError: the index is of another folder; the database is damaged or locked; the folder is not
+                there, or is empty where the index is not.
             ModelError: ONNX Runtime fails.
             ValueError: the index was opened without a classifier.
         """
@@ -219,7 +224,10 @@ class SearchIndex:
         else:
             rows, scores = nearest(matrix.embeddings, matrix.codes, query, k)
         paths = [matrix.path(row) for row in rows.tolist()]
-        return [Hit(root / path, min(score, 1.0), self._state(root, path)) for path, score in zip(paths, scores.tolist(), strict=True)]
+        return [
+            Hit(root / path, min(score, 1.0), self._state(root, path))
+            for path, score in zip(paths, scores.tolist(), strict=True)
+        ]
 
     def build_approximate(self) -> None:
         """Build the usearch graph now rather than at the first query that asks for it.
@@ -256,7 +264,9 @@ class SearchIndex:
         known = self._database.meta("root")
         folder = self.root if root is None else Path(root).resolve()
         if known is not None and folder != self.root and self.root.is_dir():
-            raise SearchIndexError(f"{self.folder}: is the index of {self.root}, not of {folder}. Name another --index.")
+            raise SearchIndexError(
+                f"{self.folder}: is the index of {self.root}, not of {folder}. Name another --index."
+            )
         if not folder.is_dir():
             raise SearchIndexError(f"{folder}: there is no such folder")
         if next(found_files(folder, self.folder), None) is None and next(self._database.files(), None) is not None:

@@ -21,7 +21,8 @@ _ROWS_A_COMMIT = 32
 
 _ONE_BY_ONE = 1
 """Images a run of the network. Dynamic int8 takes its ranges over the whole batch, and some products sum in another
-order in larger ones: an embedding must not depend on its neighbours, or an updated index would differ from a fresh one."""
+order in larger ones: an embedding must not depend on its neighbours, or an updated index would differ from a fresh
+one."""
 
 OnFile = Callable[[str, str | None], None]
 """Called with the path of each file that was looked at, and its error."""

@@ -1,7 +1,7 @@
 """The derived files of an index: what a scan needs, memory-mapped, rebuilt from the database at will.
 
-``embeddings.npy``: float16 ``[n, dim]``, by path. ``codes.npy``: the same in int8. ``bounds.npy``: float32 ``[3, n]``, the
-scale, rest and length of `clip_toolkit.search.codes`. ``paths.bin``: the path of each row, ended by a zero byte.
+``embeddings.npy``: float16 ``[n, dim]``, by path. ``codes.npy``: the same in int8. ``bounds.npy``: float32 ``[3, n]``,
+the scale, rest and length of `clip_toolkit.search.codes`. ``paths.bin``: the path of each row, ended by a zero byte.
 The same embeddings give the same bytes, whatever the history of the index.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,5 +103,5 @@ def _write_header(file: IO[bytes], kind: str, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
 
 
-def _mapped(path: Path) -> NDArray[np.generic]:
+def _mapped(path: Path) -> Any:
     return np.load(path, mmap_mode="r")

@@ -1,9 +1,9 @@
 """The exact scan: the vectors nearest to a query, without looking closely at each.
 
 A first pass over int8 codes, half the bytes of float16, gives limits between which each product lies
-(`clip_toolkit.search.codes`). A vector whose upper limit is below the k-th largest lower limit cannot be among the first
-k; the others, a few dozen of a million, are multiplied again in float64 with the float16 vectors themselves. So the result
-is that of a full scan in float64, to the bit, whatever the blocks, the threads and the kernels.
+(`clip_toolkit.search.codes`). A vector whose upper limit is below the k-th largest lower limit cannot be among the
+first k; the others, a few hundred of a million, are multiplied again in float64 with the float16 vectors themselves.
+So the result is that of a full scan in float64, to the bit, whatever the blocks, the threads and the kernels.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def nearest(
     codes: Codes,
     query: NDArray[np.float32],
     k: int,
+    *,
     threads: int | None = None,
     products: Products | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -49,9 +50,7 @@ def nearest(
     return best(rows, rescored(vectors, rows, query), k)
 
 
-def rescored(
-    vectors: NDArray[np.float16], rows: NDArray[np.int64], query: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def rescored(vectors: NDArray[np.float16], rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float64]:
     """Products of some vectors with a query, in float64, each one summed in the same order wherever it stands."""
     scores = np.empty(len(rows))
     exact_query = query.astype(np.float64)
@@ -61,9 +60,7 @@ def rescored(
     return scores
 
 
-def best(
-    rows: NDArray[np.int64], scores: NDArray[np.float64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def best(rows: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The ``k`` largest scores, largest first; equal ones by row."""
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
@@ -77,9 +74,7 @@ def _candidates(
     starts = range(0, len(codes.values), _BLOCK)
     with ThreadPoolExecutor(threads) as pool:
         parts = list(
-            pool.map(
-                lambda first: _survivors(codes, query_codes, k, starts[first::threads], products), range(threads)
-            )
+            pool.map(lambda first: _survivors(codes, query_codes, k, starts[first::threads], products), range(threads))
         )
     rows, lower, upper = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return np.sort(rows[upper >= _kth_largest(lower, k)])
