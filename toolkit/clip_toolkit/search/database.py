@@ -1,8 +1,8 @@
 """The truth of an index: one SQLite file, of which all else is derived.
 
 Paths are relative to the indexed folder, with forward slashes, as the bytes that the file system has; SQLite orders
-them byte by byte. WAL lets readers read while an update writes; with ``synchronous=NORMAL`` a killed process loses at most
-the batch it had not committed, and a power cut the last batches, but neither damages the file
+them byte by byte. WAL lets readers read while an update writes; with ``synchronous=NORMAL`` a killed process loses at
+most the batch it had not committed, and a power cut the last batches, but neither damages the file
 (https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous).
 """
 
