@@ -16,8 +16,8 @@ PROJECTED = "projected"
 """The feature that lies in one space with text."""
 
 _SAME_COSINE = 0.9999
-"""Of the probe's embeddings, from which two files hold the same encoder in the same precision. With tiny-clip, the resize
-in the graph instead of Pillow's gives 1 - 1e-8, the int8 file 0.9998."""
+"""Of the probe's embeddings, from which two files hold the same encoder in the same precision. With tiny-clip, the
+resize in the graph instead of Pillow's gives 1 - 1e-8, the int8 file 0.9998."""
 
 
 @dataclass(frozen=True)
