@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clip_toolkit.search.database import Row
 from clip_toolkit.search.matrix import Matrix
 
-THRESHOLD = 0.98
+THRESHOLD = 0.995
 """Cosine similarity from which two pictures count as nearly the same; docs/search.md has the evidence."""
 
 EXACT, NEAR = "exact", "near"
