@@ -103,8 +103,10 @@ def _hits_by_text(args: argparse.Namespace) -> list[Hit]:
     from clip_toolkit.search import SearchIndex
 
     encoder = load_text(args.text_model or DEFAULT_TEXT_MODEL, args.device, args.threads)
-    with SearchIndex.open(args.index) as index:
-        return index.query_text(encoder, args.text, args.top_k, approximate=args.approximate)
+    with SearchIndex.open(args.index) as index, warnings.catch_warnings(record=True) as truncated:
+        hits = index.query_text(encoder, args.text, args.top_k, approximate=args.approximate)
+    say(*(str(warning.message) for warning in truncated))
+    return hits
 
 
 def _write_html(args: argparse.Namespace, hits: list[Hit]) -> None:
