@@ -29,9 +29,9 @@ NAMES = {
 }
 TEXT = """\
 One query, the first {k} of {count:,} vectors of {dim} numbers, {cores} threads. The vectors lie around {centres:,}
-centres, each off by about as much as it is long, the queries off a vector by a third: for a graph easier than vectors in
-all directions, harder than copies. *Recall* is the share of the exact first {k} that is found, over {queries} queries;
-*peak* counts the pages of mapped files that were touched. `bench/search.py` measures it.
+centres, each off by about as much as it is long, the queries off a vector by a third: for a graph easier than vectors
+in all directions, harder than copies. *Recall* is the share of the exact first {k} that is found, over {queries}
+queries; *peak* counts the pages of mapped files that were touched. `bench/search.py` measures it.
 """
 
 
