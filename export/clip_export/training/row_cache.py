@@ -35,6 +35,7 @@ class RowCache:
     Attributes:
         folder: of this maker, below the one that was asked for.
         shape: of every row.
+        row_bytes: of a row.
         notes: what was wrong, one line each.
     """
 
@@ -49,7 +50,8 @@ class RowCache:
         text = json.dumps(identity, sort_keys=True)
         self._owner = hashlib.sha256(text.encode()).hexdigest()
         self.shape = shape
-        self._shard_rows = max(1, min(_SHARD_ROWS, _SHARD_BYTES // (4 * math.prod(shape))))
+        self.row_bytes = 4 * math.prod(shape)
+        self._shard_rows = max(1, min(_SHARD_ROWS, _SHARD_BYTES // self.row_bytes))
         self.folder = base / self._owner[:24]
         self.notes: list[str] = []
         self._shards: list[NDArray[np.float32]] = []
