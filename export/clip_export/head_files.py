@@ -45,11 +45,14 @@ class EncoderReference:
         id: hub id or path of a local folder.
         revision: commit on the hub.
         feature: what the head reads, of `clip_export.encoder.FEATURES`.
+        text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
+            checkpoint.
     """
 
     id: str
     revision: str | None = None
     feature: str = "pooled"
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,12 @@ class DataReference:
         folder: absolute path of the data folder or manifest.
         held_out: paths of the validation and test files, relative to the folder (of a manifest: to the one it lies in),
             with forward slashes.
+        text_column: heading of the manifest's column of texts, for heads that read text.
     """
 
     folder: str
     held_out: tuple[str, ...]
+    text_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,12 @@ class TextTower:
         """Channels of the feature."""
         return self.projection.out_features if self.projection is not None else self.model.head.out_features
 
+    def to(self, device: str) -> TextTower:
+        """The same tower, moved to a PyTorch device."""
+        for module in filter(None, (self.model, self.projection)):
+            module.to(device)
+        return self
+
 
 def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) -> Tensor:
     """The features of texts, by the unpatched transformers modules: equal to its ``get_text_features``.
@@ -102,7 +108,7 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
         batch_size: texts at a time.
 
     Returns:
-        float32 ``[texts, dim]``, not normalised.
+        float32 ``[texts, dim]``, on the CPU, not normalised.
 
     Raises:
         EncoderError: the tokenizer belongs to another checkpoint.
@@ -113,9 +119,10 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
 
 
 def _features(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    outputs = tower.model(**tokenised(tower, texts))
+    device = next(tower.model.parameters()).device
+    outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
     feature = outputs.last_hidden_state[:, 0] if tower.reads_first_token else outputs.pooler_output
-    return feature if tower.projection is None else tower.projection(feature)
+    return (feature if tower.projection is None else tower.projection(feature)).cpu()
 
 
 def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:
