@@ -8,11 +8,14 @@ from pathlib import Path
 from clip_toolkit.receipts import Differences, agreement_text
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.text_description import text_rows
+from clip_toolkit.text_spec import TextTowerSpec
 
 
-def describe(spec: ModelSpec, path: Path) -> str:
+def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> str:
     """A few lines on what a model file recognises, how it was made and what was proved of it."""
-    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *_rows(spec)]
+    facts = text_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
+    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *facts]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
 

@@ -3,6 +3,7 @@
     ClipToolkitError
     ├── ImageError (ValueError)
     │   └── ImageNotFoundError (FileNotFoundError)
+    ├── TextError (ValueError)
     ├── ModelError (ValueError)
     │   ├── ModelNotFoundError (FileNotFoundError)
     │   └── SpecError
@@ -30,6 +31,14 @@ class ImageError(ClipToolkitError, ValueError):
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """There is no file at the image's path."""
+
+
+class TextError(ClipToolkitError, ValueError):
+    """Something else was given where a list of texts is wanted."""
+
+
+class TextTruncatedWarning(UserWarning):
+    """A text has more tokens than the tower takes, and its end was not read."""
 
 
 class ModelError(ClipToolkitError, ValueError):
