@@ -27,7 +27,7 @@ from clip_toolkit.spec import HeadSpec
 from clip_toolkit.tasks import SINGLE_LABEL
 
 _FORMAT = "clip-toolkit-head"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.

@@ -16,8 +16,10 @@ def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.encoder import Encoder
     from clip_export.head_files import save_head
+    from clip_export.text import TextTower
     from clip_export.train_stages import finished_head, prepared_data, tell, trained
     from clip_export.training.checkpoints import checkpoint_path
+    from clip_export.training.fusion import parts
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
 
@@ -31,17 +33,19 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
     )
-    prepared = prepared_data(args, encoder, dataset, options)
+    tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
+    prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared)
-    head = finished_head(args, prepared, training, chosen, encoder)
+    alone = parts(prepared, training.head, chosen)
+    head = finished_head(args, prepared, training, chosen, encoder, alone=alone)
     save_head(head, args.out)
     checkpoint_path(args.out).unlink(missing_ok=True)  # not before the head is safe
-    tell(prepared, training, head)
+    tell(prepared, training, head, alone)
     print(f"wrote {args.out}")
     if args.report is not None:
         from clip_export.training.report import write_report
 
-        print(f"wrote {write_report(args.report, prepared, training, head, args.positive)}")
+        print(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
     return 0
 
 

@@ -12,17 +12,20 @@ from typing import Any
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead
 from clip_export.progress import bar
+from clip_export.text import TextTower
 from clip_export.train_arguments import PROGRAM, training_options
 from clip_export.training.baseline import baseline_score
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.dataset import Dataset
 from clip_export.training.decisions import decisions_for, held_out_score
 from clip_export.training.feature_cache import FeatureCache, default_folder
+from clip_export.training.fusion import Parts
 from clip_export.training.loop import Epoch, Training, train_head
 from clip_export.training.options import TrainingOptions
-from clip_export.training.preparation import DataOptions, Prepared, prepare
+from clip_export.training.preparation import DataOptions, Prepared, TextSide, prepare
 from clip_export.training.sweep import sweep, trials_count
 from clip_export.training.tensorboard import scalars
+from clip_export.training.texts import TextCache
 from clip_export.training.thresholds import operating_rule
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -30,16 +33,27 @@ from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
 
 
-def prepared_data(args: argparse.Namespace, encoder: Encoder, dataset: Dataset, options: DataOptions) -> Prepared:
+def prepared_data(
+    args: argparse.Namespace,
+    encoder: Encoder,
+    dataset: Dataset,
+    options: DataOptions,
+    tower: TextTower | None = None,
+) -> Prepared:
     """Encode and split the data; name what was skipped, and count what is left."""
-    cache = None if args.no_cache else FeatureCache(args.cache or default_folder(), encoder)
-    prepared = prepare(dataset, encoder, options, cache, bar)
+    folder = None if args.no_cache else args.cache or default_folder()
+    cache = FeatureCache(folder, encoder) if folder else None
+    text = TextSide(tower, TextCache(folder, tower) if folder else None) if tower else None
+    prepared = prepare(dataset, encoder, options, cache, bar, text=text)
     features = prepared.features
     _say(*(f"skipped: {error}" for error in features.errors), *prepared.notes)
     if features.errors:
         _say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
     found = len(features.kept) - features.computed
     print(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
+    if prepared.texts is not None:
+        computed, different = prepared.texts.computed, prepared.texts.different
+        print(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
     for side, counts in prepared.counts():
         print(f"{side}: {counts}")
     return prepared
@@ -105,7 +119,13 @@ def _scalars(folder: Path | None) -> AbstractContextManager[Callable[[Epoch], No
 
 
 def finished_head(
-    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions, encoder: Encoder
+    args: argparse.Namespace,
+    prepared: Prepared,
+    training: Training,
+    options: TrainingOptions,
+    encoder: Encoder,
+    *,
+    alone: Parts | None = None,
 ) -> TrainedHead:
     """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
     temperature, thresholds = decisions_for(
@@ -119,9 +139,11 @@ def finished_head(
     )
     return TrainedHead(
         training.head,
-        EncoderReference(_portable_id(args.encoder), encoder.revision, encoder.feature),
+        EncoderReference(
+            _portable_id(args.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
+        ),
         prepared.dataset.labels,
-        _summary(args, prepared, training, options),
+        _summary(args, prepared, training, options) | _text_summary(prepared, alone),
         prepared.reference(),
         prepared.dataset.task,
         temperature,
@@ -151,12 +173,21 @@ def _summary(
     }
 
 
+def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
+    if prepared.texts is None or alone is None:
+        return {}
+    score = f"{prepared.held_out[0]} {SCORES[prepared.dataset.task]}"
+    figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
+    texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
+    return texts | {name: round(value, 4) for name, value in figures.items()}
+
+
 def _portable_id(encoder: str) -> str:
     """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
     return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
 
 
-def tell(prepared: Prepared, training: Training, head: TrainedHead) -> None:
+def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts | None = None) -> None:
     """Say how good the head is, and how good the baseline."""
     name, indices, examples = prepared.held_out
     shown: Callable[[float], str] = "{:.3f}".format if head.task == REGRESSION else "{:.1%}".format
@@ -164,6 +195,8 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead) -> None:
     print(
         f"{name} {SCORES[head.task]} {shown(own)} on {len(indices)} images, training {shown(training.best.train_score)}"
     )
+    if alone is not None:
+        print(f"image alone {shown(alone.image)}, text alone {shown(alone.text)}, both {shown(alone.both)}")
     try:
         plain = baseline_score(prepared.train, examples, head.task)
         print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {shown(plain)}")

@@ -139,6 +139,7 @@ def prepare(
     options: DataOptions,
     cache: FeatureCache | None,
     bar: Bar,
+    *,
     text: TextSide | None = None,
 ) -> Prepared:
     """Run the encoder over a data set, and the text tower over its texts, and split it.
@@ -194,7 +195,7 @@ def prepare(
 def _encoded_texts(text: TextSide, dataset: Dataset, options: DataOptions, bar: Bar) -> TextFeatures:
     assert dataset.texts is not None  # whoever has a text tower has read a column for it
     with bar("texts", len(set(dataset.texts))) as advance:
-        return encoded_texts(text.tower, dataset.texts, options.batch_size, options.device, advance, text.cache)
+        return encoded_texts(text.tower, dataset.texts, options.batch_size, options.device, advance, cache=text.cache)
 
 
 def examples(features: Features, dataset: Dataset, indices: Sequence[int]) -> Examples:

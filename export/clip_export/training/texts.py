@@ -75,6 +75,7 @@ def encoded_texts(
     batch_size: int = 64,
     device: str = "cpu",
     progress: Callable[[int], None] = lambda _: None,
+    *,
     cache: RowCache | None = None,
 ) -> TextFeatures:
     """Run the text tower over texts.
@@ -95,7 +96,7 @@ def encoded_texts(
     # Texts of about one length share a batch, so that little padding is computed.
     missing = sorted((text for text in found if text not in rows), key=lambda text: (len(text), text))
     progress(len(rows))
-    rows |= _computed(tower, missing, batch_size, device, progress, cache)
+    rows |= _computed(tower, missing, batch_size, device, progress, cache=cache)
     return TextFeatures(
         values=torch.stack([rows[text] for text in texts]),
         computed=len(missing),
@@ -116,6 +117,7 @@ def _computed(
     batch_size: int,
     device: str,
     progress: Callable[[int], None],
+    *,
     cache: RowCache | None,
 ) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
