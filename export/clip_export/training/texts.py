@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,16 +51,22 @@ class TextFeatures:
 def tower_identity(tower: TextTower) -> dict[str, object]:
     """Everything about a text tower that decides its features."""
     modules = [tower.model] + ([tower.projection] if tower.projection is not None else [])
-    backend = getattr(tower.tokenizer, "backend_tokenizer", None)
-    tokenizer = backend.to_str() if backend is not None else repr(tower.tokenizer)
     return {
         "format": _FORMAT,
         "text tower": Path(tower.id).name,
         "revision": tower.revision,
         "weights": weights_digest(modules),
-        "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
+        "tokenizer": hashlib.sha256(_tokenizer_text(tower.tokenizer).encode()).hexdigest(),
         "context": tower.context,
     }
+
+
+def _tokenizer_text(tokenizer: Any) -> str:
+    """All that decides about tokens. Truncation and padding are noted in a fast tokenizer by every call of it."""
+    if not tokenizer.is_fast:
+        return f"{type(tokenizer).__name__} {sorted(tokenizer.get_vocab().items())}"
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps({name: rule for name, rule in rules.items() if name not in ("truncation", "padding")})
 
 
 class TextCache(RowCache):
