@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, execute
 from clip_export.quantize_cli import add_quantization_arguments, check_quantization_arguments, quantization_receipt
+from clip_export.text_cli import add_text_arguments, check_text_arguments, export_text
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from clip_toolkit.spec import ModelSpec
 
 PROGRAM = "clip-export"
+
+_OUTPUT = Path("model.onnx")
 
 # Names in clip_export.heads.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
@@ -31,12 +34,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
         epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
     )
-    parser.add_argument("--head", type=Path, required=True, help="head file, .pt or .safetensors")
+    parser.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
+    add_text_arguments(parser)
     parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), help="(default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
     )
@@ -56,30 +60,38 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_quantization_arguments(parser)
     add_common_arguments(parser)
     args = parser.parse_args(argv)
+    check_text_arguments(parser, args)
+    if args.head is None and not args.text_tower:
+        parser.error("the following arguments are required: --head")
     check_quantization_arguments(parser, args)
     return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
+    return export_text(args) if args.text_tower else _export_classifier(args)
+
+
+def _export_classifier(args: argparse.Namespace) -> int:
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.head_files import load_head
     from clip_toolkit.atomic import check_writable
     from clip_toolkit.errors import OutputError
 
-    check_writable(args.output)
-    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
-        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
+    output = args.output or _OUTPUT
+    check_writable(output)
+    if output.exists() and args.head.exists() and output.samefile(args.head):
+        raise OutputError(f"{output}: is the head file itself. Name another output with -o.")
     head = load_head(args.head, args.activation)
     encoder = _encoder(args, head)
     labels = checked_labels(head, encoder, args.labels)
     options = _options(args, labels, encoder, head)
-    exported = export_classifier(head, encoder, args.output, labels, options)
+    exported = export_classifier(head, encoder, output, labels, options)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
         print("\n".join(quantization_receipt(exported.quantized, spec.task)))
-    print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
+    print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
 
 

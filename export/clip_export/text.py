@@ -13,9 +13,10 @@ import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from clip_export.checkpoint import Checkpoint, reading
+from clip_export.checkpoint import Checkpoint, encoder_name, reading
 from clip_export.families import BLIP, FAMILIES, SIGLIP, Family
 from clip_toolkit.errors import EncoderError
+from clip_toolkit.spec import EncoderSpec
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
@@ -95,6 +96,10 @@ class TextTower:
         for module in filter(None, (self.model, self.projection)):
             module.to(device)
         return self
+
+    def spec(self) -> EncoderSpec:
+        """What a model file says of the encoder. Of a local folder only the name is kept."""
+        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
 
 
 def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) -> Tensor:

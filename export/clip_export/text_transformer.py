@@ -70,7 +70,10 @@ class TextTransformer(nn.Module):
             attention_mask: int64 ``[batch, tokens]``: 1 where there is text, 0 where padding follows it. Only towers
                 that are ``masked`` look at it.
         """
-        x = self.embedding_norm(self.tokens(input_ids) + self.positions[: input_ids.shape[1]])
+        words = self.tokens.weight[
+            input_ids
+        ]  # not the module, whose node would take the name of the output "embedding"
+        x = self.embedding_norm(words + self.positions[: input_ids.shape[1]])
         place = self._place(input_ids)
         seen, seen_by_read = self._biases(input_ids, attention_mask, place)
         *blocks, last = self.blocks
