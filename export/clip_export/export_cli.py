@@ -62,6 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
+    from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.head_files import load_head
     from clip_toolkit.atomic import check_writable
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
         raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
     head = load_head(args.head, args.activation)
-    encoder = _encoder(args, head)
+    encoder = referenced_encoder(args.head, head.encoder, args.encoder, args.revision, args.feature)
     labels = checked_labels(head, encoder, args.labels)
     options = _options(args, labels, encoder, head)
     exported = export_classifier(head, encoder, args.output, labels, options)
@@ -81,19 +82,6 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(quantization_receipt(exported.quantized, spec.task)))
     print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
-
-
-def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
-    from clip_export.encoder import Encoder
-    from clip_export.head_files import EncoderReference
-    from clip_toolkit.errors import HeadError
-
-    known = head.encoder
-    if args.encoder is None and known is None:
-        raise HeadError(f"{args.head}: does not name its encoder. Give the one it was trained on with --encoder.")
-    if known is None or args.encoder is not None:
-        known = EncoderReference(args.encoder, None, known.feature if known else "pooled")
-    return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
