@@ -94,13 +94,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export_classifier(args: argparse.Namespace) -> int:
+    from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
     from clip_toolkit.atomic import check_writable
 
     output = args.output = args.output or _OUTPUT
     check_writable(output)
     head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
-    encoder = _encoder(args, head)
+    encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
     labels = checked_labels(head, encoder, args.labels)
     options = _options(args, labels, encoder, head)
     exported = export_classifier(head, encoder, output, labels, options)
@@ -130,19 +131,6 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
     print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head
-
-
-def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
-    from clip_export.encoder import Encoder
-    from clip_export.head_files import EncoderReference
-    from clip_toolkit.errors import HeadError
-
-    known = head.encoder
-    if args.encoder is None and known is None:
-        raise HeadError(f"{args.head}: does not name its encoder. Give the one it was trained on with --encoder.")
-    if known is None or args.encoder is not None:
-        known = EncoderReference(args.encoder, None, known.feature if known else "pooled")
-    return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:

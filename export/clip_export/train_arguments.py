@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, number, positive, seed
+from clip_export.finetune_arguments import add_finetuning_arguments, check_finetuning_arguments
 from clip_toolkit.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _encoding_arguments(parser.add_argument_group("features"))
     _head_arguments(parser.add_argument_group("head"))
     _loop_arguments(parser.add_argument_group("training"))
+    add_finetuning_arguments(parser.add_argument_group("fine-tuning"))
     _judging_arguments(parser.add_argument_group("judging"))
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     _check_combination(parser, args)
+    check_finetuning_arguments(parser, args)
     args.out = args.out or Path("steps.png" if args.explain_preprocessing else "head.pt")
     return args
 

@@ -2,7 +2,13 @@
 
 from clip_export.training.finetuning.finetune import finetune
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf, check_blocks
-from clip_export.training.finetuning.hidden_states import HiddenStates, features_of, hidden_cache, hidden_states
+from clip_export.training.finetuning.hidden_states import (
+    HiddenStates,
+    check_room,
+    features_of,
+    hidden_cache,
+    hidden_states,
+)
 from clip_export.training.finetuning.options import FinetuningOptions
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "LowerHalf",
     "UpperHalf",
     "check_blocks",
+    "check_room",
     "features_of",
     "finetune",
     "hidden_cache",

@@ -38,7 +38,7 @@ def finetune(
     report: Callable[[Epoch], None] = lambda _: None,
     task: str = SINGLE_LABEL,
     resume: TrainingState | None = None,
-    keep: Callable[[TrainingState], None] | None = None,
+    keep: Callable[[TrainingState], None] = lambda _: None,
 ) -> Training:
     """Train the last blocks of an encoder, in place, together with a head.
 
@@ -62,10 +62,9 @@ def finetune(
 
     Raises:
         DatasetError: the loss is not a number; the message names the batch.
-        DeviceError: the device is too small for a batch, or not good for the precision.
+        DeviceError: the device is too small for a batch.
         EncoderError: the encoder does not have so many blocks.
     """
-    options.check()
     used = head_options or TrainingOptions()
     objective = Objective.fitted(task, train.targets, head.spec.layers[-1], used)
     learner = copy.deepcopy(head)
@@ -82,10 +81,10 @@ def finetune(
                 run.restore(resume)
             else:
                 report(run.judge_start(*scaled))
+                keep(run.state())
             while not run.finished():
                 report(run.epoch(*scaled))
-                if keep is not None:
-                    keep(run.state())
+                keep(run.state())
             best = run.finish()
     finally:
         model.requires_grad_(False).cpu()

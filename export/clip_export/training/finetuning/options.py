@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from clip_export.training.options import TrainingOptions
-from clip_export.training.updates import PRECISIONS, Updates
+from clip_export.training.updates import Updates
 from clip_toolkit.errors import DeviceError
 
 
@@ -39,13 +39,12 @@ class FinetuningOptions:
     precision: str = "float32"
     device: str = "cpu"
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse a precision that the device is not good for.
 
         Raises:
-            DeviceError: mixed precision without a GPU, where it would be slower than float32.
+            DeviceError: mixed precision without a GPU.
         """
-        assert self.precision in PRECISIONS
         if self.precision != "float32" and torch.device(self.device).type != "cuda":
             raise DeviceError(
                 f"precision {self.precision}: expected a CUDA device, got {self.device}. Leave --precision out."
