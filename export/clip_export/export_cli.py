@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.head_files import TrainedHead
+    from clip_export.text import TextTower
     from clip_toolkit.receipts import Differences
     from clip_toolkit.spec import ModelSpec
 
@@ -102,9 +103,10 @@ def _export_classifier(args: argparse.Namespace) -> int:
     check_writable(output)
     head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
     encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
-    labels = checked_labels(head, encoder, args.labels)
+    tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
+    labels = checked_labels(head, encoder, args.labels, tower)
     options = _options(args, labels, encoder, head)
-    exported = export_classifier(head, encoder, output, labels, options)
+    exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
@@ -133,12 +135,22 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     return head
 
 
+def _tower(encoder: Encoder) -> TextTower:
+    """The text tower that a head reads beside the encoder of the same checkpoint."""
+    from clip_export.text import TextTower
+
+    return TextTower.from_pretrained(encoder.id, encoder.revision)
+
+
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.exporting import ExportOptions
     from clip_export.quantization.evidence import Wanted
     from clip_export.quantize_cli import quantization_options
+    from clip_toolkit.errors import HeadError
 
     checks = ()
+    if args.cross_check and head.encoder is not None and head.encoder.text:
+        raise HeadError(f"{args.head}: reads texts, and --cross-check compares classifiers of images alone.")
     if args.cross_check:
         from clip_export.optimum_check import optimum_differences
 
@@ -152,6 +164,7 @@ def receipt(spec: ModelSpec) -> list[str]:
     parity = spec.parity
     assert parity is not None  # export_classifier always fills it
     pictures = f"{parity.images} pictures ({', '.join(parity.shapes)})"
+    pictures += f" with {parity.texts} texts" if parity.texts else ""
     batches = ", ".join(map(str, parity.batches))
     lines = [
         f"parity with PyTorch on {pictures}, batch {batches}; logit scale {parity.logit_scale:.3g}",
