@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clip_export.encoder import Encoder
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.errors import DeviceError
 from clip_toolkit.preprocess import normalise
+from clip_toolkit.spec import Preprocessing
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
@@ -24,7 +26,7 @@ TOLERANCE = 1e-3
 """Largest difference between the two, relative to the largest feature; beyond it PyTorch is used."""
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]``."""
+"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]`` (or hidden states, of their shape)."""
 
 
 class Backend(NamedTuple):
@@ -71,12 +73,21 @@ def torch_runner(encoder: Encoder, device: str) -> Runner:
     encoder.tower.to(device)
     if encoder.projection is not None:
         encoder.projection.to(device)
+    return on_device(encoder.features, encoder.preprocessing, device)
+
+
+def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: str) -> Runner:
+    """A PyTorch function of normalised pixels, which is on a device already.
+
+    Raises:
+        DeviceError: when it runs, and the device has too little memory.
+    """
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        values = torch.from_numpy(normalise(pixels, encoder.preprocessing))
+        values = torch.from_numpy(normalise(pixels, rule))
         try:
             with torch.inference_mode():
-                features: NDArray[np.float32] = encoder.features(values.to(device)).float().cpu().numpy()
+                features: NDArray[np.float32] = encode(values.to(device)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             fewer = max(1, len(pixels) // 2)
             raise DeviceError(
