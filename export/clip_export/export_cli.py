@@ -1,4 +1,4 @@
-"""``clip-export``: a head and its encoder in, one proved ONNX file out."""
+"""``clip-export``: a head, or the words for one, and its encoder in, one proved ONNX file out."""
 
 from __future__ import annotations
 
@@ -34,11 +34,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
         epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
     )
-    parser.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
-    add_text_arguments(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
+    source.add_argument(
+        "--zero-shot", action="store_true", help="no head: classify by what the encoder's text tower makes of --labels"
+    )
+    add_text_arguments(source)
     parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEXT",
+        help="of --zero-shot: prompts with {} where the label goes; several are averaged (default: 'a photo of a {}')",
     )
     parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
@@ -61,10 +71,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     check_text_arguments(parser, args)
-    if args.head is None and not args.text_tower:
-        parser.error("the following arguments are required: --head")
     check_quantization_arguments(parser, args)
+    _check_combination(parser, args)
     return args
+
+
+def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.zero_shot:
+        if args.templates is not None:
+            parser.error("--templates needs --zero-shot")
+        return
+    for name in ("encoder", "labels"):
+        if getattr(args, name) is None:
+            parser.error(f"--zero-shot needs --{name}")
+    if args.feature == "pooled":
+        parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,15 +95,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _export_classifier(args: argparse.Namespace) -> int:
     from clip_export.exporting import checked_labels, export_classifier
-    from clip_export.head_files import load_head
     from clip_toolkit.atomic import check_writable
-    from clip_toolkit.errors import OutputError
 
-    output = args.output or _OUTPUT
+    output = args.output = args.output or _OUTPUT
     check_writable(output)
-    if output.exists() and args.head.exists() and output.samefile(args.head):
-        raise OutputError(f"{output}: is the head file itself. Name another output with -o.")
-    head = load_head(args.head, args.activation)
+    head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
     encoder = _encoder(args, head)
     labels = checked_labels(head, encoder, args.labels)
     options = _options(args, labels, encoder, head)
@@ -93,6 +110,26 @@ def _export_classifier(args: argparse.Namespace) -> int:
         print("\n".join(quantization_receipt(exported.quantized, spec.task)))
     print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
+
+
+def _loaded_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.head_files import load_head
+    from clip_toolkit.errors import OutputError
+
+    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
+        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
+    return load_head(args.head, args.activation)
+
+
+def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.text import TextTower
+    from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
+
+    templates = args.templates or TEMPLATES
+    check_words(args.labels, templates)
+    head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
+    print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
+    return head
 
 
 def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:

@@ -27,7 +27,7 @@ from clip_toolkit.spec import HeadSpec
 from clip_toolkit.tasks import SINGLE_LABEL
 
 _FORMAT = "clip-toolkit-head"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # 2 may normalise the feature, which readers of 1 would leave out without a word
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.
@@ -119,7 +119,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
         raise HeadError("head: cannot be saved without its encoder and labels")
     description = _Description(
         _FORMAT,
-        _FORMAT_VERSION,
+        _FORMAT_VERSION if head.module.spec.feature_norm else 1,
         head.module.spec,
         head.encoder,
         head.labels,

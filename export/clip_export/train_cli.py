@@ -17,6 +17,7 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.encoder import Encoder
     from clip_export.head_files import save_head
     from clip_export.train_stages import finished_head, prepared_data, tell, trained
+    from clip_export.train_start import start_words, trained_from_words
     from clip_export.training.checkpoints import checkpoint_path
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
@@ -27,12 +28,14 @@ def run(args: argparse.Namespace) -> int:
     options = data_options(args, _device(args.device))
     dataset = read_dataset(args.data, options)
     check_rule(operating_rule(args.operating_point), dataset.task, dataset.labels, args.positive)
-    encoder = Encoder.from_pretrained(args.encoder, args.revision, args.feature or "pooled")
+    words = start_words(args, dataset) if args.init else None
+    feature = args.feature or ("projected" if args.init else "pooled")
+    encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)
     print(
         f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
     )
     prepared = prepared_data(args, encoder, dataset, options)
-    training, chosen = trained(args, prepared)
+    training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
     head = finished_head(args, prepared, training, chosen, encoder)
     save_head(head, args.out)
     checkpoint_path(args.out).unlink(missing_ok=True)  # not before the head is safe

@@ -26,7 +26,8 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "task", spec.task
     yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
-    yield "head", f"{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
+    normalised = "normalised feature, " if head.feature_norm else ""
+    yield "head", f"{normalised}{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
     yield "temperature", f"{spec.temperature:g}"
     if spec.thresholds:
         yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())

@@ -75,11 +75,13 @@ class HeadSpec:
         layers: sizes from input to output, ``(768, 256, 2)`` for the default head on ViT-B.
         activation: between the layers, such as ``relu``.
         dropout: probability during training; the exported graph has none.
+        feature_norm: the first layer reads the feature divided by its L2 norm, as a zero-shot classifier does.
     """
 
     layers: tuple[int, ...]
     activation: str
     dropout: float
+    feature_norm: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,13 @@ class Training:
         head: in evaluation mode.
         history: every epoch.
         best: the epoch that the head is of: the last one, or with early stopping that of the lowest validation loss.
+        start: where its weights began, in words.
     """
 
     head: VLMtoMLP
     history: tuple[Epoch, ...]
     best: Epoch
+    start: str = "random"
 
 
 def train_head(
@@ -69,6 +71,8 @@ def train_head(
     report: Callable[[Epoch], None] = lambda _: None,
     *,
     task: str = SINGLE_LABEL,
+    start: VLMtoMLP | None = None,
+    pull: float = 0.0,
     resume: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> Training:
@@ -81,6 +85,10 @@ def train_head(
         options: how to train; the defaults are the course's.
         report: called after every epoch.
         task: one of `clip_toolkit.tasks.TASKS`.
+        start: the head to begin with, in place of a random one; it is not changed.
+        pull: strength of a pull back to the start: the loss grows by ``pull`` times the squared distance of each
+            output's weights from where they began, on average over the outputs (L2-SP: Li et al. 2018,
+            https://arxiv.org/abs/1802.01483).
         resume: where an earlier call with the same arguments had got to; the head becomes what it would have been.
         keep: called with the state after every epoch, for a later ``resume``.
 
@@ -98,8 +106,10 @@ def train_head(
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        head = VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
-        run = _Run(head, options, objective)
+        head = copy.deepcopy(start) or VLMtoMLP(
+            train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout
+        )
+        run = _Run(head.requires_grad_(True), options, objective, pull)
         if resume is not None:
             run.restore(resume)
         while not run.finished():
@@ -115,8 +125,9 @@ def train_head(
 class _Run:
     """A training under way: everything that changes from epoch to epoch."""
 
-    def __init__(self, head: VLMtoMLP, options: TrainingOptions, objective: Objective) -> None:
-        self.head, self.options, self.objective = head, options, objective
+    def __init__(self, head: VLMtoMLP, options: TrainingOptions, objective: Objective, pull: float) -> None:
+        self.head, self.options, self.objective, self.pull = head, options, objective, pull
+        self.began = [parameter.detach().clone() for parameter in head.parameters()]
         self.optimizer = options.make_optimizer(head.parameters())
         self.scheduler = options.make_scheduler(self.optimizer)
         self.history: list[Epoch] = []
@@ -143,6 +154,8 @@ class _Run:
         total = 0.0
         for step, batch in enumerate(torch.randperm(len(train.features)).split(self.options.batch_size), 1):
             loss = self.objective.loss(self.head(train.features[batch]), train.targets[batch])
+            if self.pull:
+                loss = loss + self.pull * self._distance()
             if not torch.isfinite(loss):
                 raise DatasetError(_named(loss, train, batch, f"epoch {number}, batch {step}"))
             self.optimizer.zero_grad()
@@ -150,6 +163,12 @@ class _Run:
             self.optimizer.step()
             total += loss.item() * len(batch)
         return total / len(train.features)
+
+    def _distance(self) -> Tensor:
+        """Squared, from where the weights began, on average over the outputs."""
+        pairs = zip(self.head.parameters(), self.began, strict=True)
+        squares = [((now - began) ** 2).sum() for now, began in pairs]
+        return torch.stack(squares).sum() / self.head.spec.layers[-1]
 
     def _best(self) -> Epoch:
         if self.options.patience is None:
