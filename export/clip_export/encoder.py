@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import torch
-import transformers
-from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
-from clip_export.families import Family, family_of
+from clip_export.checkpoint import Checkpoint, encoder_name, reading
+from clip_export.families import Family
 from clip_export.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec import EncoderSpec, Preprocessing
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 FEATURES = ("pooled", "projected")
 """What the head may read: the tower's pooled output, or its projection into the space shared with text."""
@@ -65,22 +58,20 @@ class Encoder:
         """
         if feature not in FEATURES:
             raise EncoderError(f"feature: expected one of {', '.join(FEATURES)}, got {feature!r}")
-        cached = _cached(encoder, revision)
-        source, wanted = (encoder, revision) if cached is None else (cached, None)
-        config, processor = _downloaded(source, wanted)
-        try:
-            family = family_of(config.model_type)
-            model = _model(source, wanted, config, family)
-            preprocessing = preprocessing_of(processor)
-        except EncoderError as error:
-            raise EncoderError(f"{encoder}: {error}") from error
+        checkpoint = Checkpoint.find(encoder, revision, "preprocessor_config.json")
+        with reading(encoder, revision):
+            processor = load_processor(checkpoint.source, checkpoint.revision)
+        model = checkpoint.model("image", lambda name: _is_of_image_tower(name, checkpoint.architecture))
+        preprocessing = _preprocessing(processor, encoder)
         tower = getattr(model, "vision_model", model)
-        projection = _projection(model, encoder) if feature == "projected" and family.has_projection else None
+        projection = (
+            _projection(model, encoder) if feature == "projected" and checkpoint.family.has_projection else None
+        )
         _check_tower(tower, preprocessing, encoder)
         return cls(
             id=encoder,
-            revision=_commit(source, wanted),
-            family=family,
+            revision=checkpoint.commit,
+            family=checkpoint.family,
             feature=feature,
             tower=tower,
             projection=projection,
@@ -110,80 +101,18 @@ class Encoder:
 
     def spec(self) -> EncoderSpec:
         """What the model file says of the encoder. Of a local folder only the name is kept."""
-        name = Path(self.id).resolve().name if Path(self.id).is_dir() else self.id
-        return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim)
+        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, self.feature, self.dim)
 
 
-def _cached(encoder: str, revision: str | None) -> str | None:
-    """The checkpoint's folder in the hub's cache, if it is what the hub has, or if the hub cannot be reached.
+def _is_of_image_tower(weight: str, architecture: str) -> bool:
+    return "vis" in weight or architecture.endswith("VisionModel")
 
-    One question to the hub at most, and none for a commit, which never changes. Left to itself, the hub client asks for
-    every file, and retries each for half a minute where there is no network.
-    """
-    if Path(encoder).is_dir():
-        return None
-    wanted = revision
+
+def _preprocessing(processor: Any, encoder: str) -> Preprocessing:
     try:
-        if revision is None or not _COMMIT.fullmatch(revision):
-            wanted = huggingface_hub.HfApi().model_info(encoder, revision=revision, timeout=10).sha
-    except HfHubHTTPError:  # the hub's own answer, such as an unknown id: loading will report it
-        return None
-    except Exception:  # no network: the client's HTTP library differs between its versions
-        wanted = revision
-    try:
-        folder = Path(huggingface_hub.snapshot_download(encoder, revision=wanted, local_files_only=True))
-    except Exception:  # not in the cache, or not an id at all
-        return None
-    return str(folder) if _is_whole(folder) else None
-
-
-def _is_whole(folder: Path) -> bool:
-    """Other programs may have fetched a part of the checkpoint."""
-    has_weights = any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
-    return has_weights and (folder / "preprocessor_config.json").is_file()
-
-
-def _commit(source: str, revision: str | None) -> str | None:
-    """The commit of a checkpoint that was just loaded: the name of its folder in the hub's cache."""
-    try:
-        path = (
-            source
-            if Path(source).is_dir()
-            else huggingface_hub.hf_hub_download(source, "config.json", revision=revision, local_files_only=True)
-        )
-    except Exception:  # a cache of another layout
-        return None
-    commit = re.search(r"/snapshots/([0-9a-f]{40})(/|$)", Path(path).as_posix())
-    return commit[1] if commit else None
-
-
-def _downloaded(encoder: str, revision: str | None) -> tuple[Any, Any]:
-    try:
-        config = transformers.AutoConfig.from_pretrained(encoder, revision=revision, trust_remote_code=False)
-        return config, load_processor(encoder, revision)
-    except Exception as error:  # transformers lets through whatever the hub client and its HTTP library raise
-        place = "the local folder" if Path(encoder).is_dir() else "no local folder of this name, and the model hub"
-        reason = " ".join(str(error).split())[:300]
-        raise EncoderError(
-            f"encoder {encoder!r}{f' at {revision!r}' if revision else ''}: {place} has no usable checkpoint: {reason} "
-            "Check the id, or give a local folder with config.json, preprocessor_config.json and model.safetensors."
-        ) from error
-
-
-def _model(encoder: str, revision: str | None, config: Any, family: Family) -> nn.Module:
-    name = (config.architectures or family.architectures)[0]
-    if name not in family.architectures:
-        raise EncoderError(f"architecture {name!r} is not supported. Supported are: {', '.join(family.architectures)}.")
-    try:
-        model, report = getattr(transformers, name).from_pretrained(
-            encoder, revision=revision, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as error:
-        raise EncoderError(f"its weights cannot be loaded ({' '.join(str(error).split())[:300]}).") from error
-    missing = sorted(key for key in report["missing_keys"] if "vis" in key or name.endswith("VisionModel"))
-    if missing:  # transformers would fill them with random numbers
-        raise EncoderError(f"the checkpoint lacks {len(missing)} of the image tower's weights, such as {missing[0]}.")
-    return model.eval().requires_grad_(False)
+        return preprocessing_of(processor)
+    except EncoderError as error:
+        raise EncoderError(f"{encoder}: {error}") from error
 
 
 def _projection(model: nn.Module, encoder: str) -> nn.Linear:

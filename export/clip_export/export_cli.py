@@ -1,4 +1,4 @@
-"""``clip-export``: a head and its encoder in, one proved ONNX file out."""
+"""``clip-export``: a head, or the words for one, and its encoder in, one proved ONNX file out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, execute
 from clip_export.quantize_cli import add_quantization_arguments, check_quantization_arguments, quantization_receipt
+from clip_export.text_cli import add_text_arguments, check_text_arguments, export_text
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.head_files import TrainedHead
+    from clip_export.text import TextTower
     from clip_toolkit.receipts import Differences
     from clip_toolkit.spec import ModelSpec
 
 PROGRAM = "clip-export"
+
+_OUTPUT = Path("model.onnx")
 
 # Names in clip_export.heads.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
@@ -31,12 +35,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
         epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
     )
-    parser.add_argument("--head", type=Path, required=True, help="head file, .pt or .safetensors")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
+    source.add_argument(
+        "--zero-shot", action="store_true", help="no head: classify by what the encoder's text tower makes of --labels"
+    )
+    add_text_arguments(source)
     parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEXT",
+        help="of --zero-shot: prompts with {} where the label goes; several are averaged (default: 'a photo of a {}')",
+    )
+    parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
     )
@@ -56,40 +71,86 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_quantization_arguments(parser)
     add_common_arguments(parser)
     args = parser.parse_args(argv)
+    check_text_arguments(parser, args)
     check_quantization_arguments(parser, args)
+    _check_combination(parser, args)
     return args
+
+
+def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.zero_shot:
+        if args.templates is not None:
+            parser.error("--templates needs --zero-shot")
+        return
+    for name in ("encoder", "labels"):
+        if getattr(args, name) is None:
+            parser.error(f"--zero-shot needs --{name}")
+    if args.feature == "pooled":
+        parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
+    return export_text(args) if args.text_tower else _export_classifier(args)
+
+
+def _export_classifier(args: argparse.Namespace) -> int:
     from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
-    from clip_export.head_files import load_head
     from clip_toolkit.atomic import check_writable
-    from clip_toolkit.errors import OutputError
 
-    check_writable(args.output)
-    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
-        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
-    head = load_head(args.head, args.activation)
-    encoder = referenced_encoder(args.head, head.encoder, args.encoder, args.revision, args.feature)
-    labels = checked_labels(head, encoder, args.labels)
+    output = args.output = args.output or _OUTPUT
+    check_writable(output)
+    head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
+    encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
+    tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
+    labels = checked_labels(head, encoder, args.labels, tower)
     options = _options(args, labels, encoder, head)
-    exported = export_classifier(head, encoder, args.output, labels, options)
+    exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
         print("\n".join(quantization_receipt(exported.quantized, spec.task)))
-    print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
+    print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
+
+
+def _loaded_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.head_files import load_head
+    from clip_toolkit.errors import OutputError
+
+    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
+        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
+    return load_head(args.head, args.activation)
+
+
+def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.text import TextTower
+    from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
+
+    templates = args.templates or TEMPLATES
+    check_words(args.labels, templates)
+    head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
+    print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
+    return head
+
+
+def _tower(encoder: Encoder) -> TextTower:
+    """The text tower that a head reads beside the encoder of the same checkpoint."""
+    from clip_export.text import TextTower
+
+    return TextTower.from_pretrained(encoder.id, encoder.revision)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.exporting import ExportOptions
     from clip_export.quantization.evidence import Wanted
     from clip_export.quantize_cli import quantization_options
+    from clip_toolkit.errors import HeadError
 
     checks = ()
+    if args.cross_check and head.encoder is not None and head.encoder.text:
+        raise HeadError(f"{args.head}: reads texts, and --cross-check compares classifiers of images alone.")
     if args.cross_check:
         from clip_export.optimum_check import optimum_differences
 
@@ -103,6 +164,7 @@ def receipt(spec: ModelSpec) -> list[str]:
     parity = spec.parity
     assert parity is not None  # export_classifier always fills it
     pictures = f"{parity.images} pictures ({', '.join(parity.shapes)})"
+    pictures += f" with {parity.texts} texts" if parity.texts else ""
     batches = ", ".join(map(str, parity.batches))
     lines = [
         f"parity with PyTorch on {pictures}, batch {batches}; logit scale {parity.logit_scale:.3g}",

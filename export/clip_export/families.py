@@ -15,6 +15,7 @@ class Family:
         name: as in `clip_toolkit.spec.EncoderSpec.family`.
         model_types: values of ``model_type`` in config.json that belong to it.
         architectures: transformers classes that a checkpoint may name.
+        text_architecture: the one of them whose text tower shares a space with the image tower.
         pooling: ``class`` or ``attention``, as in `clip_export.vit.ViTConfig`.
         pre_norm: whether a layer normalisation precedes the first block.
         post_norms: how often the final normalisation is applied to the pooled feature.
@@ -24,6 +25,7 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     architectures: tuple[str, ...]
+    text_architecture: str
     pooling: str
     pre_norm: bool = False
     post_norms: int = 1
@@ -34,6 +36,7 @@ CLIP = Family(
     name="clip",
     model_types=("clip", "clip_vision_model"),
     architectures=("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPForImageClassification"),
+    text_architecture="CLIPModel",
     pooling="class",
     pre_norm=True,
 )
@@ -43,6 +46,7 @@ SIGLIP = Family(
     name="siglip",
     model_types=("siglip", "siglip_vision_model"),
     architectures=("SiglipModel", "SiglipVisionModel", "SiglipForImageClassification"),
+    text_architecture="SiglipModel",
     pooling="attention",
     has_projection=False,
 )
@@ -57,6 +61,7 @@ BLIP = Family(
         "BlipModel",
         "BlipVisionModel",
     ),
+    text_architecture="BlipForImageTextRetrieval",
     pooling="class",
     post_norms=2,
 )

@@ -52,6 +52,8 @@ def check_finetuning_arguments(parser: argparse.ArgumentParser, args: argparse.N
         for name in DEFAULTS:
             if getattr(args, name) is not None:
                 parser.error(f"--{name.replace('_', '-')} goes with --unfreeze")
+    elif args.text_column is not None:
+        parser.error("--text-column does not go with --unfreeze: picture and text are read by frozen towers")
     elif args.sweep:
         parser.error("--sweep does not go with --unfreeze: sweep first, and then give the options that it found")
 

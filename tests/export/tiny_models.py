@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from transformers import (
     SiglipModel,
 )
 
+import tiny_tokenizers
+
 SIZE = 32
 
 _VISION = {
@@ -32,40 +35,60 @@ _VISION = {
 _TEXT = {
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "vocab_size": 64,
-    "max_position_embeddings": 16,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
+    "max_position_embeddings": tiny_tokenizers.CONTEXT,
 }
 _SQUASH = {"size": {"height": SIZE, "width": SIZE}}
 _CROP = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
 
 
 def _clip(activation: str = "quick_gelu") -> transformers.PreTrainedModel:
-    vision, text = _VISION | {"hidden_act": activation}, _TEXT | {"hidden_act": activation}
+    vision = _VISION | {"hidden_act": activation}
+    text = _TEXT | tiny_tokenizers.CLIP_TOKENS | {"hidden_act": activation}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
 
 
-def _siglip() -> transformers.PreTrainedModel:
-    return SiglipModel(SiglipConfig(text_config=_TEXT, vision_config=_VISION))
+def _siglip(tokens: dict[str, int]) -> transformers.PreTrainedModel:
+    text = _TEXT | tokens | {"projection_size": _VISION["hidden_size"]}
+    return SiglipModel(SiglipConfig(text_config=text, vision_config=_VISION))
 
 
 def _blip(kind: type[transformers.PreTrainedModel]) -> transformers.PreTrainedModel:
-    text = _TEXT | {"encoder_hidden_size": _VISION["hidden_size"]}
+    text = _TEXT | tiny_tokenizers.BLIP_TOKENS | {"encoder_hidden_size": _VISION["hidden_size"]}
     return kind(BlipConfig(text_config=text, vision_config=_VISION, projection_dim=24, image_text_hidden_size=20))
 
 
-_MAKERS = {
-    "clip": (_clip, lambda: CLIPImageProcessor(**_CROP)),
-    "clip-gelu": (lambda: _clip("gelu"), lambda: CLIPImageProcessor(**_CROP)),
-    "clip-crop": (_clip, lambda: CLIPImageProcessor(**_CROP | {"size": {"shortest_edge": SIZE + 5}})),
-    "siglip": (_siglip, lambda: SiglipImageProcessor(**_SQUASH)),
-    "siglip2": (_siglip, lambda: SiglipImageProcessor(**_SQUASH, resample=2)),
-    "blip": (lambda: _blip(BlipForConditionalGeneration), lambda: BlipImageProcessor(**_SQUASH)),
-    "blip-retrieval": (lambda: _blip(BlipForImageTextRetrieval), lambda: BlipImageProcessor(**_SQUASH)),
+def _siglip1() -> transformers.PreTrainedModel:
+    return _siglip(tiny_tokenizers.SIGLIP_TOKENS)
+
+
+def _siglip2() -> transformers.PreTrainedModel:
+    return _siglip(tiny_tokenizers.SIGLIP2_TOKENS)
+
+
+_Maker = Callable[[], transformers.PreTrainedModel]
+
+_MAKERS: dict[str, tuple[_Maker, Callable, Callable[[Path], None]]] = {
+    "clip": (_clip, lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
+    "clip-gelu": (lambda: _clip("gelu"), lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
+    "clip-crop": (
+        _clip,
+        lambda: CLIPImageProcessor(**_CROP | {"size": {"shortest_edge": SIZE + 5}}),
+        tiny_tokenizers.save_clip,
+    ),
+    "siglip": (_siglip1, lambda: SiglipImageProcessor(**_SQUASH), tiny_tokenizers.save_siglip),
+    "siglip2": (_siglip2, lambda: SiglipImageProcessor(**_SQUASH, resample=2), tiny_tokenizers.save_siglip2),
+    "blip": (
+        lambda: _blip(BlipForConditionalGeneration),
+        lambda: BlipImageProcessor(**_SQUASH),
+        tiny_tokenizers.save_blip,
+    ),
+    "blip-retrieval": (
+        lambda: _blip(BlipForImageTextRetrieval),
+        lambda: BlipImageProcessor(**_SQUASH),
+        tiny_tokenizers.save_blip,
+    ),
 }
 
 CHECKPOINTS = tuple(_MAKERS)
@@ -74,11 +97,12 @@ CHECKPOINTS = tuple(_MAKERS)
 def save_checkpoint(name: str, folder: Path) -> Path:
     """Write the checkpoint ``name`` into ``folder`` and return it."""
     torch.manual_seed(sum(map(ord, name)))
-    make_model, make_processor = _MAKERS[name]
+    make_model, make_processor, save_tokenizer = _MAKERS[name]
     model = make_model()
     _spread(model)
     model.save_pretrained(folder)
     make_processor().save_pretrained(folder)
+    save_tokenizer(folder)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clip_toolkit.spec import SPEC_KEY
+from clip_toolkit.metadata import SPEC_KEY
 
 
 def varint(value: int) -> bytes:

@@ -1,0 +1,64 @@
+"""From a text tower to a proved model file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from clip_export.saving import save_model
+from clip_export.text import TextTower
+from clip_export.text_network import text_graph
+from clip_export.text_parity import golden_texts, prove_text
+from clip_export.text_tokenizer import tokenizer_spec
+from clip_export.versions import tool_versions
+from clip_toolkit import load_text, selftest_text
+from clip_toolkit.atomic import check_writable, written_atomically
+from clip_toolkit.errors import ParityError
+from clip_toolkit.text_spec import TextTowerSpec
+
+
+def export_text_tower(tower: TextTower, output: Path, ops: str = "ort") -> TextTowerSpec:
+    """Write a text tower and its tokenizer as one ONNX file, proved against PyTorch before it appears.
+
+    Args:
+        tower: the text tower.
+        output: the file to write; what is there stays untouched unless everything succeeds.
+        ops: a name of `clip_export.operators.OPERATORS`.
+
+    Returns:
+        The spec in the file, with its receipt.
+
+    Raises:
+        EncoderError: its tokenizer or an activation cannot be carried over.
+        OutputError: the file cannot be written.
+        ParityError: the file does not reproduce the PyTorch model.
+    """
+    check_writable(output)
+    spec = _spec(tower, ops)
+    model = text_graph(tower, ops)
+    with written_atomically(output) as temporary:
+        save_model(model, spec, temporary)
+        spec = replace(spec, parity=prove_text(temporary, tower), golden=golden_texts(tower))
+        save_model(model, spec, temporary)
+        _check_selftest(temporary)
+    return spec
+
+
+def _spec(tower: TextTower, ops: str) -> TextTowerSpec:
+    return TextTowerSpec(
+        encoder=tower.spec(),
+        tokenizer=tokenizer_spec(tower),
+        logit_scale=tower.logit_scale,
+        logit_bias=tower.logit_bias,
+        ops=ops,
+        tools=tool_versions(),
+    )
+
+
+def _check_selftest(path: Path) -> None:
+    for drift in selftest_text(load_text(path, device="cpu")):
+        if not drift.passed:
+            raise ParityError(
+                f"selftest: {drift.output} drift by {drift.drift:.3g}, more than {drift.tolerance:.3g}. "
+                "No file was written."
+            )
