@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.finetune_stage import finetuned
     from clip_export.text import TextTower
     from clip_export.train_stages import finished_head, prepared_data, tell, trained
+    from clip_export.train_start import start_words, trained_from_words
     from clip_export.training.fusion import parts
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
@@ -36,13 +37,14 @@ def run(args: argparse.Namespace) -> int:
     tuning = finetuning_options(args, options.device)
     dataset = read_dataset(args.data, options)
     check_rule(operating_rule(args.operating_point), dataset.task, dataset.labels, args.positive)
+    words = start_words(args, dataset) if args.init else None
     encoder = _encoder(args)
     print(
         f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
     )
     tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
     prepared = prepared_data(args, encoder, dataset, options, tower)
-    training, chosen = trained(args, prepared)
+    training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
     alone = parts(prepared, training.head, chosen)
     tuned = None
     if tuning is not None:
@@ -64,7 +66,8 @@ def _encoder(args: argparse.Namespace) -> Encoder:
     from clip_export.encoder import Encoder
     from clip_export.training.finetuning import check_blocks
 
-    encoder = Encoder.from_pretrained(args.encoder, args.revision, args.feature or "pooled")
+    feature = args.feature or ("projected" if args.init else "pooled")
+    encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)
     if args.unfreeze is not None:
         check_blocks(encoder, args.unfreeze)
     return encoder

@@ -29,6 +29,7 @@ from clip_export.training.sweep import sweep, trials_count
 from clip_export.training.tensorboard import scalars
 from clip_export.training.texts import TextCache
 from clip_export.training.thresholds import operating_rule
+from clip_export.zero_shot import TEMPLATES
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -183,12 +184,14 @@ def _summary(
 ) -> dict[str, Any]:
     score = SCORES[prepared.dataset.task]
     test = {"test": len(prepared.split.test)} if prepared.split.test else {}
+    start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
     return {
         "images": len(prepared.features.kept),
         "skipped": len(prepared.features.errors),
         "train": len(prepared.split.train),
         "validation": len(prepared.split.validation),
         **test,
+        **start,
         "views": args.augment,
         "epochs": training.best.number,
         "optimizer": options.optimizer,

@@ -59,8 +59,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("running")
     group.add_argument("--model", help="model file")
     group.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
-    group.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images per run (default: 8)")
-    group.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all usable cores)")
+    group.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per run (default: 8)")
+    group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all usable cores)")
     group.add_argument(
         "--resize",
         choices=RESIZES,
@@ -81,7 +81,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default: table)")
-    group.add_argument("--top-k", type=_positive, default=3, metavar="N", help="labels per image (default: 3)")
+    group.add_argument("--top-k", type=positive, default=3, metavar="N", help="labels per image (default: 3)")
     group.add_argument("--output", type=Path, metavar="FILE", help="write to a file, whole or not at all")
     group.add_argument("--resume", action="store_true", help="go on with FILE.part, which an interrupted run has left")
 
@@ -122,7 +122,8 @@ def _check_text(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("--text-column names a column of --texts FILE")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument type: a whole number of at least 1."""
     return _whole(text, _MOST)
 
 

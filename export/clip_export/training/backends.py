@@ -19,8 +19,8 @@ from clip_toolkit.spec import Preprocessing
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
-WORTH_EXPORTING = 512
-"""Images from which ``auto`` tries ONNX Runtime: making its graph takes seconds, which fewer would not repay."""
+WORTH_EXPORTING = 10.0
+"""Seconds with PyTorch from which ``auto`` tries ONNX Runtime: making its graph takes about four."""
 
 TOLERANCE = 1e-3
 """Largest difference between the two, relative to the largest feature; beyond it PyTorch is used."""
@@ -50,10 +50,14 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
         DeviceError: ONNX Runtime was asked for by name, and does not agree with PyTorch.
     """
     plain = Backend("PyTorch", torch_runner(encoder, device))
-    if wanted == "torch" or (wanted == "auto" and (device != "cpu" or images < WORTH_EXPORTING)):
+    if wanted == "torch" or (wanted == "auto" and device != "cpu"):
+        return plain
+    start = time.perf_counter()
+    expected = plain.run(sample)
+    if wanted == "auto" and (time.perf_counter() - start) / len(sample) * images < WORTH_EXPORTING:
         return plain
     other = Backend("ONNX Runtime", onnx_runner(encoder))
-    expected, got = plain.run(sample), other.run(sample)
+    got = other.run(sample)
     difference = float(np.abs(expected - got).max() / np.abs(expected).max())
     if not difference <= TOLERANCE:
         if wanted == "auto":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from clip_export.heads import VLMtoMLP
 from clip_export.training.epochs import Epoch, Examples, latest, lowest_loss
@@ -29,11 +31,13 @@ class Training:
         head: in evaluation mode.
         history: every epoch.
         best: the epoch that the head is of: the last one, or with early stopping that of the lowest validation loss.
+        start: where its weights began, in words.
     """
 
     head: VLMtoMLP
     history: tuple[Epoch, ...]
     best: Epoch
+    start: str = "random"
 
 
 def train_head(
@@ -44,6 +48,8 @@ def train_head(
     report: Callable[[Epoch], None] = lambda _: None,
     *,
     task: str = SINGLE_LABEL,
+    start: VLMtoMLP | None = None,
+    pull: float = 0.0,
     resume: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> Training:
@@ -56,6 +62,10 @@ def train_head(
         options: how to train; the defaults are the course's.
         report: called after every epoch.
         task: one of `clip_toolkit.tasks.TASKS`.
+        start: the head to begin with, in place of a random one; it is not changed.
+        pull: strength of a pull back to the start: the loss grows by ``pull`` times the squared distance of each
+            output's weights from where they began, on average over the outputs (L2-SP: Li et al. 2018,
+            https://arxiv.org/abs/1802.01483).
         resume: where an earlier call with the same arguments had got to; the head becomes what it would have been.
         keep: called with the state after every epoch, for a later ``resume``.
 
@@ -73,8 +83,10 @@ def train_head(
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        head = VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
-        run = Run(head, objective, _updates(head, options), _pace(options))
+        head = copy.deepcopy(start) or _fresh(train, outputs, options)
+        head.requires_grad_(True)
+        penalty = _pull(head, pull) if pull else None
+        run = Run(head, objective, _updates(head, options), _pace(options), penalty=penalty)
         if resume is not None:
             run.restore(resume)
         while not run.finished():
@@ -91,6 +103,21 @@ def train_head(
 def _updates(head: VLMtoMLP, options: TrainingOptions) -> Updates:
     optimizer = options.make_optimizer(head.parameters())
     return Updates(optimizer, options.make_scheduler(optimizer))
+
+
+def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:
+    return VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
+
+
+def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
+    """What it costs the weights to leave where they are now: their squared distance, on average over the outputs."""
+    began = [parameter.detach().clone() for parameter in head.parameters()]
+
+    def penalty() -> Tensor:
+        squares = [((now - then) ** 2).sum() for now, then in zip(head.parameters(), began, strict=True)]
+        return strength * torch.stack(squares).sum() / head.spec.layers[-1]
+
+    return penalty
 
 
 def _pace(options: TrainingOptions) -> Pace:

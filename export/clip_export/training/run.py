@@ -43,9 +43,17 @@ class Run:
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, updates: Updates, pace: Pace, device: str = "cpu"
+        self,
+        model: nn.Module,
+        objective: Objective,
+        updates: Updates,
+        pace: Pace,
+        *,
+        device: str = "cpu",
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
-        """Begin before the first epoch."""
+        """Begin before the first epoch; the ``penalty``, if there is one, is added to the loss of every batch."""
+        self.penalty = penalty
         self.model, self.objective, self.updates = model, objective, updates
         self.pace, self.device = pace, device
         self.history: list[Epoch] = []
@@ -102,7 +110,8 @@ class Run:
         features, targets = train.features[batch].to(self.device), train.targets[batch].to(self.device)
         with self.updates.autocast():
             outputs = self.model(features)
-        return self.objective.loss(outputs.float(), targets)
+        loss = self.objective.loss(outputs.float(), targets)
+        return loss if self.penalty is None else loss + self.penalty()
 
     def _judge(self, examples: Examples) -> tuple[float, float]:
         return self.objective.judge(self.model, examples, self.pace.judged, self.device)

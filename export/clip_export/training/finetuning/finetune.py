@@ -76,7 +76,7 @@ def finetune(
         with _seeded(used.seed, options.device), _memory_named(options, used):
             updates = options.make_updates(upper, learner, used)
             pace = Pace(options.epochs, used.batch_size, used.batch_size, used.patience, improvement)
-            run = Run(model, objective, updates, pace, options.device)
+            run = Run(model, objective, updates, pace, device=options.device)
             if resume is not None:
                 run.restore(resume)
             else:
