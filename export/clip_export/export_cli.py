@@ -1,4 +1,4 @@
-"""``clip-export``: a head and its encoder in, one proved ONNX file out."""
+"""``clip-export``: a head, or the words for one, and its encoder in, one proved ONNX file out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.head_files import TrainedHead
+    from clip_export.text import TextTower
     from clip_toolkit.receipts import Differences
     from clip_toolkit.spec import ModelSpec
 
@@ -34,11 +35,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
         epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
     )
-    parser.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
-    add_text_arguments(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--head", type=Path, help="head file, .pt or .safetensors")
+    source.add_argument(
+        "--zero-shot", action="store_true", help="no head: classify by what the encoder's text tower makes of --labels"
+    )
+    add_text_arguments(source)
     parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEXT",
+        help="of --zero-shot: prompts with {} where the label goes; several are averaged (default: 'a photo of a {}')",
     )
     parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
@@ -61,10 +72,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     check_text_arguments(parser, args)
-    if args.head is None and not args.text_tower:
-        parser.error("the following arguments are required: --head")
     check_quantization_arguments(parser, args)
+    _check_combination(parser, args)
     return args
+
+
+def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.zero_shot:
+        if args.templates is not None:
+            parser.error("--templates needs --zero-shot")
+        return
+    for name in ("encoder", "labels"):
+        if getattr(args, name) is None:
+            parser.error(f"--zero-shot needs --{name}")
+    if args.feature == "pooled":
+        parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,20 +95,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export_classifier(args: argparse.Namespace) -> int:
+    from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
-    from clip_export.head_files import load_head
     from clip_toolkit.atomic import check_writable
-    from clip_toolkit.errors import OutputError
 
-    output = args.output or _OUTPUT
+    output = args.output = args.output or _OUTPUT
     check_writable(output)
-    if output.exists() and args.head.exists() and output.samefile(args.head):
-        raise OutputError(f"{output}: is the head file itself. Name another output with -o.")
-    head = load_head(args.head, args.activation)
-    encoder = _encoder(args, head)
-    labels = checked_labels(head, encoder, args.labels)
+    head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
+    encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
+    tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
+    labels = checked_labels(head, encoder, args.labels, tower)
     options = _options(args, labels, encoder, head)
-    exported = export_classifier(head, encoder, output, labels, options)
+    exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
@@ -95,30 +115,56 @@ def _export_classifier(args: argparse.Namespace) -> int:
     return 0
 
 
-def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
-    from clip_export.encoder import Encoder
-    from clip_export.head_files import EncoderReference
-    from clip_toolkit.errors import HeadError
+def _loaded_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.head_files import load_head
+    from clip_toolkit.errors import OutputError
 
-    known = head.encoder
-    if args.encoder is None and known is None:
-        raise HeadError(f"{args.head}: does not name its encoder. Give the one it was trained on with --encoder.")
-    if known is None or args.encoder is not None:
-        known = EncoderReference(args.encoder, None, known.feature if known else "pooled")
-    return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
+    if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
+        raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
+    return load_head(args.head, args.activation)
+
+
+def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.text import TextTower
+    from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
+
+    templates = args.templates or TEMPLATES
+    check_words(args.labels, templates)
+    head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
+    print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
+    return head
+
+
+def _text_column(head: TrainedHead) -> str | None:
+    """Where a manifest has the texts of a head that reads some: where the one that it learnt from had them."""
+    if head.encoder is None or not head.encoder.text:
+        return None
+    return (head.data.text_column if head.data is not None else None) or "text"
+
+
+def _tower(encoder: Encoder) -> TextTower:
+    """The text tower that a head reads beside the encoder of the same checkpoint."""
+    from clip_export.text import TextTower
+
+    return TextTower.from_pretrained(encoder.id, encoder.revision)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.exporting import ExportOptions
     from clip_export.quantization.evidence import Wanted
     from clip_export.quantize_cli import quantization_options
+    from clip_toolkit.errors import HeadError
 
     checks = ()
+    if args.cross_check and head.encoder is not None and head.encoder.text:
+        raise HeadError(f"{args.head}: reads texts, and --cross-check compares classifiers of images alone.")
     if args.cross_check:
         from clip_export.optimum_check import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    quantization = quantization_options(args, Wanted(labels, encoder.preprocessing, head.task), head.data)
+    quantization = quantization_options(
+        args, Wanted(labels, encoder.preprocessing, head.task, _text_column(head)), head.data
+    )
     return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
 
 
@@ -127,6 +173,7 @@ def receipt(spec: ModelSpec) -> list[str]:
     parity = spec.parity
     assert parity is not None  # export_classifier always fills it
     pictures = f"{parity.images} pictures ({', '.join(parity.shapes)})"
+    pictures += f" with {parity.texts} texts" if parity.texts else ""
     batches = ", ".join(map(str, parity.batches))
     lines = [
         f"parity with PyTorch on {pictures}, batch {batches}; logit scale {parity.logit_scale:.3g}",

@@ -35,6 +35,8 @@ class VLMtoMLP(nn.Module):
         output_dim: int = 2,
         activation: str = "relu",
         dropout: float = 0.1,
+        *,
+        feature_norm: bool = False,
     ) -> None:
         """Build the head with PyTorch's default initialisation.
 
@@ -44,13 +46,14 @@ class VLMtoMLP(nn.Module):
             output_dim: number of classes.
             activation: one of `ACTIVATIONS`, after each hidden layer.
             dropout: probability, after each activation.
+            feature_norm: divide the feature by its L2 norm first.
 
         Raises:
             HeadError: an unknown activation, or a size or probability out of range.
         """
         super().__init__()
         hidden = (hidden_dim,) if isinstance(hidden_dim, int) else tuple(hidden_dim)
-        self.spec = HeadSpec((input_dim, *hidden, output_dim), activation, dropout)
+        self.spec = HeadSpec((input_dim, *hidden, output_dim), activation, dropout, feature_norm)
         _check(self.spec)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((input_dim, *hidden)):
@@ -60,11 +63,12 @@ class VLMtoMLP(nn.Module):
     @classmethod
     def from_spec(cls, spec: HeadSpec) -> VLMtoMLP:
         """A head of a given architecture."""
-        return cls(spec.layers[0], spec.layers[1:-1], spec.layers[-1], spec.activation, spec.dropout)
+        sizes = spec.layers
+        return cls(sizes[0], sizes[1:-1], sizes[-1], spec.activation, spec.dropout, feature_norm=spec.feature_norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``[batch, input_dim]`` to logits ``[batch, output_dim]``."""
-        return self.layers(features)
+        return self.layers(nn.functional.normalize(features, dim=-1) if self.spec.feature_norm else features)
 
 
 def _check(spec: HeadSpec) -> None:

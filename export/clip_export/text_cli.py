@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from clip_toolkit.text_spec import TextTowerSpec
 
 _OUTPUT = Path("text.onnx")
-_ABOUT_HEADS = ("head", "labels", "feature", "quantize", "cross_check")
+_ABOUT_HEADS = ("labels", "feature", "quantize", "cross_check")
 
 
-def add_text_arguments(parser: argparse.ArgumentParser) -> None:
+def add_text_arguments(group: argparse._MutuallyExclusiveGroup) -> None:
     """``--text-tower``."""
-    parser.add_argument(
+    group.add_argument(
         "--text-tower",
         action="store_true",
         help=f"write the encoder's text tower and tokenizer instead of a classifier (default output: {_OUTPUT})",

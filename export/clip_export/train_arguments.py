@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, number, positive, seed
-from clip_toolkit.tasks import TASKS
+from clip_export.finetune_arguments import add_finetuning_arguments, check_finetuning_arguments
+from clip_toolkit.tasks import REGRESSION, TASKS
 
 if TYPE_CHECKING:
     from clip_export.training.options import TrainingOptions
@@ -22,6 +23,10 @@ OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("step", "cosine", "none")
 BACKENDS = ("auto", "torch", "onnxruntime")
 
+_HIDDEN = [256]
+_RATE = 1e-4  # the course's
+_START_RATE = 1e-2  # a pull holds the head; with a few images 1e-4 would get nowhere in 100 epochs, least at random
+
 DEFAULT = "(default: %(default)s)"
 
 
@@ -29,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; usage errors exit with code 2."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder.",
+        description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder, and its text tower if asked to.",
         epilog="docs/training.md walks through a training, and says how to read the report.",
     )
     parser.add_argument(
@@ -51,16 +56,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _encoding_arguments(parser.add_argument_group("features"))
     _head_arguments(parser.add_argument_group("head"))
     _loop_arguments(parser.add_argument_group("training"))
+    add_finetuning_arguments(parser.add_argument_group("fine-tuning"))
     _judging_arguments(parser.add_argument_group("judging"))
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     _check_combination(parser, args)
+    check_finetuning_arguments(parser, args)
+    _check_start(parser, args)
+    args.lr = args.lr or (_START_RATE if args.init else _RATE)
     args.out = args.out or Path("steps.png" if args.explain_preprocessing else "head.pt")
     return args
 
 
 def _data_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--task", choices=TASKS, default=TASKS[0], help=f"what DATA names of each image {DEFAULT}")
+    group.add_argument(
+        "--text-column",
+        metavar="NAME",
+        help="column of the CSV file with a text for each image, which the head is to read together with it",
+    )
     group.add_argument(
         "--groups",
         metavar="RULE",
@@ -87,16 +101,38 @@ def _encoding_arguments(group: argparse._ArgumentGroup) -> None:
 def _head_arguments(group: argparse._ArgumentGroup) -> None:
     hidden = group.add_mutually_exclusive_group()
     hidden.add_argument(
-        "--hidden-dim", type=positive, nargs="+", default=[256], metavar="N", help="of each hidden layer (default: 256)"
+        "--hidden-dim",
+        type=positive,
+        nargs="+",
+        default=_HIDDEN,
+        metavar="N",
+        help="of each hidden layer (default: 256)",
     )
     hidden.add_argument("--linear", action="store_true", help="no hidden layer")
+    group.add_argument(
+        "--init",
+        choices=("zero-shot",),
+        help="begin a linear head with what the encoder's text tower makes of the labels, if that helps",
+    )
+    group.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEXT",
+        help="prompts with {} where the label goes (default: 'a photo of a {}')",
+    )
+    group.add_argument(
+        "--pull",
+        type=number(0, or_equal=True),
+        metavar="N",
+        help="strength that holds the head to its zero-shot start (default: the best of 100, 10 and 1)",
+    )
     group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help=DEFAULT)
     group.add_argument("--dropout", type=number(0, 1, or_equal=True), default=0.1, help=DEFAULT)
 
 
 def _loop_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--epochs", type=positive, default=100, metavar="N", help=DEFAULT)
-    group.add_argument("--lr", type=number(0), default=1e-4, help=f"learning rate {DEFAULT}")
+    group.add_argument("--lr", type=number(0), help=f"learning rate (default: {_RATE:g}, with --init {_START_RATE:g})")
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help=DEFAULT)
     group.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help=DEFAULT)
     group.add_argument("--weight-decay", type=number(0, or_equal=True), default=0.0, help=DEFAULT)
@@ -146,8 +182,32 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("DATA is missing")
     if args.data is not None and args.explain_preprocessing is not None:
         parser.error("--explain-preprocessing takes an image and no DATA")
+    if args.text_column is not None and args.data is not None and args.data.is_dir():
+        parser.error("--text-column names a column of a CSV file, and DATA is a folder")
     if args.val_fraction + args.test_fraction >= 1:
         parser.error("--val-fraction and --test-fraction leave nothing to learn from")
+
+
+def _check_start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.init is None:
+        for name in ("templates", "pull"):
+            if getattr(args, name) is not None:
+                parser.error(f"--{name} needs --init zero-shot")
+        return
+    refused = {
+        "--hidden-dim: words make a linear head": args.hidden_dim != _HIDDEN,
+        "--feature pooled: only the projected feature shares a space with text": args.feature == "pooled",
+        "--task regression: its values have no words": args.task == REGRESSION,
+        "--standardise": args.standardise,
+        "--text-column: words are of pictures alone": args.text_column is not None,
+        "--unfreeze": args.unfreeze is not None,
+        "--sweep": args.sweep,
+        "--resume": args.resume,
+        "--tensorboard": args.tensorboard is not None,
+    }
+    for option, given in refused.items():
+        if given:
+            parser.error(f"--init zero-shot does not go with {option}")
 
 
 def data_options(args: argparse.Namespace, device: str) -> DataOptions:
@@ -165,6 +225,7 @@ def data_options(args: argparse.Namespace, device: str) -> DataOptions:
         batch_size=args.batch_size,
         device=device,
         backend=args.backend,
+        text_column=args.text_column,
     )
 
 

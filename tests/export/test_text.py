@@ -39,6 +39,7 @@ def by_transformers(folder: str, texts: list[str]) -> torch.Tensor:
     model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     padding = "max_length" if kind == "SiglipModel" else True
+    texts = [text.lower() for text in texts] if kind == "SiglipModel" else texts  # SigLIP 2's needs it done beforehand
     tokens = tokenizer(texts, padding=padding, max_length=CONTEXT, truncation=True, return_tensors="pt")
     if kind == "SiglipModel":
         found = model.get_text_features(input_ids=tokens["input_ids"])

@@ -10,7 +10,7 @@ from typing import Any
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-CONTEXT = 16  # most tokens in a text, with the marks around it
+CONTEXT = 24  # most tokens in a text, with the marks around it
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _WORDS = ("photo", "of", "the", "red", "blue", "circle", "square")

@@ -33,6 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--stdin-paths", action="store_true", help="read more of those from standard input, one a line")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _add_text(parser)
     _add_running(parser)
     _add_decoding(parser)
     _add_output(parser)
@@ -40,6 +41,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     _check_combination(parser, args)
     return args
+
+
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("text, for models that read one with each image")
+    group.add_argument("--text", metavar="TEXT", help="the text that goes with every IMAGE")
+    group.add_argument(
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="in place of IMAGE: a CSV file with the columns path (from its own folder) and text",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="name of its column of texts (default: text)")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -82,13 +95,14 @@ def _add_actions(parser: argparse.ArgumentParser) -> None:
 
 def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     action = next((name for name in (args.describe, args.selftest, args.doctor) if name is not None), None)
-    has_images = bool(args.images or args.stdin_paths)
+    has_images = bool(args.images or args.stdin_paths or args.texts)
     if action is None and not has_images:
-        parser.error("name at least one IMAGE, or use --stdin-paths, --describe, --selftest or --doctor")
-    if action is not None and (has_images or args.output):
-        parser.error("--describe, --selftest and --doctor take a model file, no images and no --output")
+        parser.error("name at least one IMAGE, or use --stdin-paths, --texts, --describe, --selftest or --doctor")
+    if action is not None and (has_images or args.output or args.text is not None):
+        parser.error("--describe, --selftest and --doctor take a model file, no images, no text and no --output")
     if action is not None and args.format not in ("table", "json"):
         parser.error("--describe, --selftest and --doctor have the formats table and json")
+    _check_text(parser, args)
     if args.stdin_paths and STDIN in args.images:
         parser.error("- and --stdin-paths both read standard input: use one of them")
     if args.images.count(STDIN) > 1:
@@ -99,6 +113,13 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("parquet is no text: name a file with --output")
     if action:
         args.model = action
+
+
+def _check_text(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.texts and (args.images or args.stdin_paths or args.text is not None):
+        parser.error("--texts names the images and their texts: leave out IMAGE, --stdin-paths and --text")
+    if args.text_column and not args.texts:
+        parser.error("--text-column names a column of --texts FILE")
 
 
 def positive(text: str) -> int:

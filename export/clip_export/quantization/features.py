@@ -10,13 +10,18 @@ from onnx import helper
 from clip_export.quantization.linears import rebuilt
 from clip_export.quantization.ranges import with_outputs
 
-_FIRST_LAYER = "head.layers.0.weight"
-
 
 def feature_name(model: onnx.ModelProto) -> str:
-    """Name of the float32 tensor ``[batch, dim]`` that the head reads."""
-    (name,) = (node.input[0] for node in model.graph.node if _FIRST_LAYER in node.input)
+    """Name of the float32 tensor ``[batch, dim]`` that the head reads: what is divided by its norm in ``embedding``."""
+    (name,) = (node.input[0] for node in model.graph.node if "embedding" in node.output)
     return name
+
+
+def head_input_name(model: onnx.ModelProto) -> str:
+    """Name of the float32 tensor that the head reads: the feature, or with that of a text behind it."""
+    feature = feature_name(model)
+    both = (node.output[0] for node in model.graph.node if node.op_type == "Concat" and feature in node.input)
+    return next(both, feature)
 
 
 def feature_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:

@@ -5,45 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clip_export.heads import VLMtoMLP
+from clip_export.training.epochs import Epoch, Examples, latest, lowest_loss
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
+from clip_export.training.run import Pace, Run
 from clip_export.training.scaling import Scaling
 from clip_export.training.state import TrainingState
+from clip_export.training.updates import Updates
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.tasks import SINGLE_LABEL
 
-_CHUNK = 8192  # features that are judged at a time, so that memory stays flat
-
-
-class Examples(NamedTuple):
-    """Features float32 ``[n, dim]`` and targets, as in `clip_export.training.dataset.Dataset`."""
-
-    features: Tensor
-    targets: Tensor
-
-
-class Epoch(NamedTuple):
-    """What an epoch reached.
-
-    Attributes:
-        number: from 1.
-        loss: mean training loss, with dropout and smoothing.
-        train_score: share of right decisions on the training examples, 0 to 1; for a regression R squared.
-        val_loss: on the validation examples, without dropout, smoothing or class weights.
-        val_score: the score on them.
-    """
-
-    number: int
-    loss: float
-    train_score: float
-    val_loss: float
-    val_score: float
+_CHUNK = 8192  # features that are judged at a time
 
 
 @dataclass(frozen=True)
@@ -54,11 +31,13 @@ class Training:
         head: in evaluation mode.
         history: every epoch.
         best: the epoch that the head is of: the last one, or with early stopping that of the lowest validation loss.
+        start: where its weights began, in words.
     """
 
     head: VLMtoMLP
     history: tuple[Epoch, ...]
     best: Epoch
+    start: str = "random"
 
 
 def train_head(
@@ -69,6 +48,8 @@ def train_head(
     report: Callable[[Epoch], None] = lambda _: None,
     *,
     task: str = SINGLE_LABEL,
+    start: VLMtoMLP | None = None,
+    pull: float = 0.0,
     resume: TrainingState | None = None,
     keep: Callable[[TrainingState], None] | None = None,
 ) -> Training:
@@ -81,6 +62,10 @@ def train_head(
         options: how to train; the defaults are the course's.
         report: called after every epoch.
         task: one of `clip_toolkit.tasks.TASKS`.
+        start: the head to begin with, in place of a random one; it is not changed.
+        pull: strength of a pull back to the start: the loss grows by ``pull`` times the squared distance of each
+            output's weights from where they began, on average over the outputs (L2-SP: Li et al. 2018,
+            https://arxiv.org/abs/1802.01483).
         resume: where an earlier call with the same arguments had got to; the head becomes what it would have been.
         keep: called with the state after every epoch, for a later ``resume``.
 
@@ -98,91 +83,43 @@ def train_head(
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        head = VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
-        run = _Run(head, options, objective)
+        head = copy.deepcopy(start) or _fresh(train, outputs, options)
+        head.requires_grad_(True)
+        penalty = _pull(head, pull) if pull else None
+        run = Run(head, objective, _updates(head, options), _pace(options), penalty=penalty)
         if resume is not None:
             run.restore(resume)
         while not run.finished():
             report(run.epoch(*scaled))
             if keep is not None:
                 keep(run.state())
-    training = run.result()
+    best = run.finish()
+    objective.unscale(head)
     if scaling is not None:
-        scaling.fold(training.head)
-    return training
+        scaling.fold(head)
+    return Training(head, tuple(run.history), best)
 
 
-class _Run:
-    """A training under way: everything that changes from epoch to epoch."""
-
-    def __init__(self, head: VLMtoMLP, options: TrainingOptions, objective: Objective) -> None:
-        self.head, self.options, self.objective = head, options, objective
-        self.optimizer = options.make_optimizer(head.parameters())
-        self.scheduler = options.make_scheduler(self.optimizer)
-        self.history: list[Epoch] = []
-        self.best = copy.deepcopy(head.state_dict())
-
-    def finished(self) -> bool:
-        patience = self.options.patience
-        impatient = patience is not None and bool(self.history) and len(self.history) - self._best().number >= patience
-        return impatient or len(self.history) >= self.options.epochs
-
-    def epoch(self, train: Examples, validation: Examples) -> Epoch:
-        number = len(self.history) + 1
-        loss = self._learn(train, number)
-        self.scheduler.step()
-        _, train_score = self.objective.judge(self.head, train, _CHUNK)
-        val_loss, val_score = self.objective.judge(self.head, validation, _CHUNK)
-        self.history.append(Epoch(number, loss, train_score, val_loss, val_score))
-        if self._best().number == number:
-            self.best = copy.deepcopy(self.head.state_dict())
-        return self.history[-1]
-
-    def _learn(self, train: Examples, number: int) -> float:
-        self.head.train()
-        total = 0.0
-        for step, batch in enumerate(torch.randperm(len(train.features)).split(self.options.batch_size), 1):
-            loss = self.objective.loss(self.head(train.features[batch]), train.targets[batch])
-            if not torch.isfinite(loss):
-                raise DatasetError(_named(loss, train, batch, f"epoch {number}, batch {step}"))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.item() * len(batch)
-        return total / len(train.features)
-
-    def _best(self) -> Epoch:
-        if self.options.patience is None:
-            return self.history[-1]
-        return min(self.history, key=lambda epoch: epoch.val_loss)
-
-    def state(self) -> TrainingState:
-        live = TrainingState(
-            head=self.head.state_dict(),
-            best=self.best,
-            optimizer=self.optimizer.state_dict(),
-            scheduler=self.scheduler.state_dict(),
-            generator=torch.get_rng_state(),
-            history=[tuple(epoch) for epoch in self.history],
-        )
-        return copy.deepcopy(live)  # the next epoch, which may be broken off half way, writes into these tensors
-
-    def restore(self, state: TrainingState) -> None:
-        self.head.load_state_dict(state.head)
-        self.best = copy.deepcopy(state.best)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.scheduler.load_state_dict(state.scheduler)
-        torch.set_rng_state(state.generator)
-        self.history = [Epoch(*values) for values in state.history]
-
-    def result(self) -> Training:
-        self.head.load_state_dict(self.best)
-        self.objective.unscale(self.head)
-        return Training(self.head.eval(), tuple(self.history), self._best())
+def _updates(head: VLMtoMLP, options: TrainingOptions) -> Updates:
+    optimizer = options.make_optimizer(head.parameters())
+    return Updates(optimizer, options.make_scheduler(optimizer))
 
 
-def _named(loss: Tensor, train: Examples, batch: Tensor, where: str) -> str:
-    damaged = [index for index in batch.tolist() if not torch.isfinite(train.features[index]).all()]
-    if damaged:
-        return f"training: {where}: the features of example {damaged[0]} are not finite. The encoder is damaged."
-    return f"training: {where}: the loss became {loss.item()}. Lower the learning rate."
+def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:
+    return VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
+
+
+def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
+    """What it costs the weights to leave where they are now: their squared distance, on average over the outputs."""
+    began = [parameter.detach().clone() for parameter in head.parameters()]
+
+    def penalty() -> Tensor:
+        squares = [((now - then) ** 2).sum() for now, then in zip(head.parameters(), began, strict=True)]
+        return strength * torch.stack(squares).sum() / head.spec.layers[-1]
+
+    return penalty
+
+
+def _pace(options: TrainingOptions) -> Pace:
+    choose = latest if options.patience is None else lowest_loss
+    return Pace(options.epochs, options.batch_size, _CHUNK, options.patience, choose)

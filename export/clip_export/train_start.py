@@ -1,0 +1,56 @@
+"""``clip-train --init zero-shot``: the labels' words as the start of a linear head."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from clip_export.progress import bar
+from clip_export.text import TextTower
+from clip_export.train_arguments import training_options
+from clip_export.training.dataset import Dataset
+from clip_export.training.few_shot import PULLS, train_from_words
+from clip_export.training.loop import Training
+from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import Prepared
+from clip_export.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
+from clip_toolkit.errors import HeadError
+from clip_toolkit.tasks import MULTI_LABEL
+
+if TYPE_CHECKING:
+    from clip_export.training.loop import Epoch
+
+
+def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:
+    """What the encoder's text tower makes of the labels. In names of folders an underscore stands for a space.
+
+    Raises:
+        EncoderError: there is no text tower, or it cannot be loaded.
+        HeadError: the labels or templates make no prompts, or several labels an image are asked of a softmax.
+    """
+    labels, templates = [label.replace("_", " ") for label in dataset.labels], args.templates or TEMPLATES
+    check_words(labels, templates)
+    words = zero_shot(TextTower.from_pretrained(args.encoder, args.revision), labels, templates)
+    if dataset.task == MULTI_LABEL and words.task != MULTI_LABEL:
+        raise HeadError(
+            f"--init zero-shot: {args.encoder} was trained to tell texts apart, not to accept or refuse each, so that "
+            "its words are no start for multi-label. Use a SigLIP encoder, or leave out --init."
+        )
+    return words
+
+
+def trained_from_words(
+    args: argparse.Namespace, prepared: Prepared, words: ZeroShot
+) -> tuple[Training, TrainingOptions]:
+    """Train from the words and from random weights, and say which start led to the lower validation loss."""
+    options = training_options(args)
+    pulls = PULLS if args.pull is None else (args.pull,)
+    with bar("training", options.epochs * (len(pulls) + 1)) as advance:
+
+        def report(epoch: Epoch) -> None:
+            advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}")
+
+        task = prepared.dataset.task
+        trained = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
+    print("validation loss by start:", "; ".join(f"{each.start} {each.best.val_loss:.4f}" for each in trained))
+    return trained[0], options

@@ -1,0 +1,76 @@
+"""Few-shot: a linear head that begins with what the labels' words say, unless validation images say otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch.nn import functional
+
+from clip_export.heads import VLMtoMLP
+from clip_export.training.loop import Epoch, Examples, Training, train_head
+from clip_export.training.options import TrainingOptions
+from clip_export.zero_shot import ZeroShot, linear_head
+from clip_toolkit.tasks import SINGLE_LABEL
+
+PULLS = (100.0, 10.0, 1.0)
+"""From hardly leaving the words, for those that the text tower knows well, to leaving them where images say so."""
+
+
+def train_from_words(
+    words: ZeroShot,
+    train: Examples,
+    validation: Examples,
+    options: TrainingOptions,
+    report: Callable[[Epoch], None] = lambda _: None,
+    *,
+    task: str = SINGLE_LABEL,
+    pulls: Sequence[float] = PULLS,
+) -> list[Training]:
+    """Train a linear head from the zero-shot weights with every pull, and one from random weights.
+
+    Words that the text tower does not know are a bad start: validation images decide, so that the start cannot hurt.
+
+    Args:
+        words: the labels' directions.
+        train: examples to learn from, of projected features.
+        validation: examples to choose by.
+        options: how to train each; the head is linear and features are not standardised, whatever they say.
+        report: called after every epoch of each.
+        task: ``single-label`` or ``multi-label``.
+        pulls: each as in `clip_export.training.loop.train_head`, of directions, whose norm is 1.
+
+    Returns:
+        That of the lowest validation loss first. The heads take plain features and normalise them.
+
+    Raises:
+        DatasetError: as `clip_export.training.loop.train_head`.
+    """
+    options = replace(options, hidden_dim=(), standardise=False)
+    sides = [_scaled(examples, words.scale) for examples in (train, validation)]
+    outputs, start = len(words.directions), _start(words)
+    trained = [train_head(*sides, outputs, options, report, task=task)]
+    for pull in pulls:
+        training = train_head(*sides, outputs, options, report, task=task, start=start, pull=pull)
+        trained.append(replace(training, start=f"zero-shot, pull {pull:g}"))
+    plain = [replace(training, head=_plain(training.head, words.scale)) for training in trained]
+    return sorted(plain, key=lambda training: training.best.val_loss)
+
+
+def _scaled(examples: Examples, scale: float) -> Examples:
+    """Features on which the directions are the weights, so that one pull and one rate suit every encoder."""
+    return examples._replace(features=functional.normalize(examples.features, dim=-1) * scale)
+
+
+def _start(words: ZeroShot) -> VLMtoMLP:
+    outputs, dim = words.directions.shape
+    head = VLMtoMLP(dim, (), outputs, dropout=0.0)
+    head.load_state_dict({"layers.0.weight": words.directions, "layers.0.bias": torch.full((outputs,), words.bias)})
+    return head
+
+
+def _plain(head: VLMtoMLP, scale: float) -> VLMtoMLP:
+    """The head with the scale in its weights and the norm in itself."""
+    (layer,) = head.layers
+    return linear_head(layer.weight.detach() * scale, layer.bias.detach())
