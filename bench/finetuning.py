@@ -6,6 +6,7 @@ DIGITS is the ``Dataset`` folder of the Sign Language Digits Dataset (github.com
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,9 @@ def accuracies(digits: Path, cache: Path) -> Iterator[str]:
             tuning = FinetuningOptions(blocks, EPOCHS, rate)
             tuned = Tuned(data, split, cache, replace(options, patience=None))
             found.setdefault(name, []).append(tuned.accuracy(head, tuning))
+        print(
+            f"seed {seed}: " + ", ".join(f"{name} {scores[-1]:.1%}" for name, scores in found.items()), file=sys.stderr
+        )
     yield f"| tiny-clip, {len(data.files)} photos, 10 classes | test accuracy | over the frozen MLP |"
     yield "| --- | --- | --- |"
     for name, scores in found.items():
