@@ -28,7 +28,7 @@ test-wheel:
 	rm -rf build/wheel && $(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install -q --upgrade pip build
 	build/wheel/bin/python -m build --wheel --outdir build/wheel/dist .
-	build/wheel/bin/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu]" pytest
+	build/wheel/bin/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text]" pytest
 	! build/wheel/bin/python -c "import torch" 2>/dev/null
 	build/wheel/bin/python -m pytest -q tests/toolkit
 
