@@ -135,6 +135,13 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     return head
 
 
+def _text_column(head: TrainedHead) -> str | None:
+    """Where a manifest has the texts of a head that reads some: where the one that it learnt from had them."""
+    if head.encoder is None or not head.encoder.text:
+        return None
+    return (head.data.text_column if head.data is not None else None) or "text"
+
+
 def _tower(encoder: Encoder) -> TextTower:
     """The text tower that a head reads beside the encoder of the same checkpoint."""
     from clip_export.text import TextTower
@@ -155,7 +162,9 @@ def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder
         from clip_export.optimum_check import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    quantization = quantization_options(args, Wanted(labels, encoder.preprocessing, head.task), head.data)
+    quantization = quantization_options(
+        args, Wanted(labels, encoder.preprocessing, head.task, _text_column(head)), head.data
+    )
     return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
 
 

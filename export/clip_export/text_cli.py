@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from clip_toolkit.text_spec import TextTowerSpec
 
 _OUTPUT = Path("text.onnx")
-_ABOUT_HEADS = ("head", "labels", "feature", "quantize", "cross_check")
+_ABOUT_HEADS = ("labels", "feature", "quantize", "cross_check")
 
 
 def add_text_arguments(group: argparse._MutuallyExclusiveGroup) -> None:

@@ -284,10 +284,11 @@ def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required: --head"),
+        ([], "--head --zero-shot --text-tower is required"),
         (["--text-tower"], "--text-tower needs --encoder"),
-        (["--text-tower", "--encoder", "x", "--head", "h.pt"], "--head does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--head", "h.pt"], "--head: not allowed with argument --text-tower"),
         (["--text-tower", "--encoder", "x", "--quantize", "int8"], "--quantize does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--templates", "a {}"], "--templates needs --zero-shot"),
         (["--text-tower", "--encoder", "x", "--input", "pixels"], "--input does not go with --text-tower"),
     ],
 )

@@ -78,6 +78,7 @@ def _summary(report: UpdateReport) -> str:
 
 
 def _query(args: argparse.Namespace) -> int:
+    from clip_toolkit.search.hits import PRESENT
     from clip_toolkit.search.listing import HIT_KEYS, hit_records, listing
 
     hits = _hits_by_text(args) if args.text is not None else _hits_by_image(args)
@@ -85,7 +86,7 @@ def _query(args: argparse.Namespace) -> int:
         print(line)
     if args.html is not None:
         _write_html(args, hits)
-    stale = sum(hit.state != "present" for hit in hits)
+    stale = sum(hit.state != PRESENT for hit in hits)
     if stale:
         say(f"{stale} of these images are changed or missing since they were indexed. Run: clip-search index")
     return 1 if stale else 0

@@ -10,8 +10,9 @@ with SearchIndex.open("photos.index", load("model.onnx"), create=True) as index:
 """
 
 from clip_toolkit.search.duplicates import Duplicate
+from clip_toolkit.search.hits import Hit
 from clip_toolkit.search.identity import EncoderIdentity
-from clip_toolkit.search.index import Hit, SearchIndex
+from clip_toolkit.search.index import SearchIndex
 from clip_toolkit.search.indexing import UpdateReport
 from clip_toolkit.search.text import TextEncoder
 

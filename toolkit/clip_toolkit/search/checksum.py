@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from clip_toolkit.cores import usable_cores
@@ -24,14 +24,12 @@ def digest_of(paths: Iterable[Path]) -> str:
         for path in paths:
             size = path.stat().st_size
             whole.update(size.to_bytes(8, "little"))
-            if size == 0:  # which cannot be mapped
-                continue
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for piece in pool.map(lambda start, data=data: _piece(data, start), range(0, size, _PIECE)):
-                    whole.update(piece)
+            for piece in pool.map(partial(_digest_of_piece, path), range(0, size, _PIECE)):
+                whole.update(piece)
     return whole.hexdigest()
 
 
-def _piece(data: mmap.mmap, start: int) -> bytes:
-    with memoryview(data) as view, view[start : start + _PIECE] as piece:
-        return hashlib.sha256(piece).digest()
+def _digest_of_piece(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:  # read, not mapped: mapped pages would count as this process's memory
+        file.seek(start)
+        return hashlib.sha256(file.read(_PIECE)).digest()

@@ -13,7 +13,7 @@ from PIL import Image
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images import open_image
-from clip_toolkit.search.index import Hit
+from clip_toolkit.search.hits import Hit
 from clip_toolkit.search.listing import shown
 
 _SIDE = 224  # pixels of a thumbnail's longer side

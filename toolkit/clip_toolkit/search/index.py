@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,36 +16,18 @@ from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.search.approximate import nearest_in_graph
 from clip_toolkit.search.database import Database
-from clip_toolkit.search.derived import VOID_WHEN_CHANGED, Derived
+from clip_toolkit.search.derived import Derived
 from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
-from clip_toolkit.search.folder import found_files, is_unchanged
-from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
-from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport, plan
+from clip_toolkit.search.hits import Hit, hits
+from clip_toolkit.search.identity import EncoderIdentity
+from clip_toolkit.search.indexing import OnFile, UpdateReport
+from clip_toolkit.search.opening import open_database
 from clip_toolkit.search.scan import nearest
 from clip_toolkit.search.text import TextEncoder, check_shared_space
-
-DATABASE = "index.sqlite"
-"""The file in an index's folder from which all others can be made."""
-
-PRESENT, CHANGED, MISSING = "present", "changed", "missing"
+from clip_toolkit.search.updating import claim_root, root_of, update
 
 TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An image that was found.
-
-    Attributes:
-        path: full path.
-        score: cosine similarity with the query, at most 1; float16 keeps it to about 3e-4.
-        state: ``present``, or ``changed`` or ``missing`` since it was indexed.
-    """
-
-    path: Path
-    score: float
-    state: str
 
 
 class SearchIndex:
@@ -89,18 +69,7 @@ class SearchIndex:
                 encoder.
         """
         place = Path(folder).resolve()
-        if create and classifier is not None:
-            _make(place)
-        elif not (place / DATABASE).is_file():
-            raise SearchIndexError(
-                f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}"
-            )
-        database = Database(place / DATABASE, timeout)
-        try:
-            return cls(place, database, _identity(place, database, classifier, create), classifier)
-        except BaseException:
-            database.close()
-            raise
+        return cls(place, *open_database(place, classifier, create, timeout), classifier)
 
     def __enter__(self) -> Self:
         """Nothing more than the opening did."""
@@ -121,10 +90,10 @@ class SearchIndex:
         Raises:
             SearchIndexError: nothing was indexed yet.
         """
-        root = self._database.meta("root")
+        root = root_of(self._database, self.folder)
         if root is None:
             raise SearchIndexError(f"{self.folder}: nothing is indexed yet. Run: clip-search index DIR")
-        return Path(os.path.normpath(self.folder / os.fsdecode(root)))
+        return root
 
     def __len__(self) -> int:
         """Number of images that can be found."""
@@ -157,21 +126,21 @@ class SearchIndex:
             ValueError: the index was opened without a classifier.
         """
         classifier = self._needed_classifier()
-        folder = self._claimed_root(root)
+        folder = claim_root(self._database, self.folder, None if root is None else Path(root))
         self._database.check()
-        pending, gone, unchanged = plan(self._database, folder, self.folder, retry)
-        on_plan(len(pending))
-        embedder = Embedder(self._database, classifier, folder, VOID_WHEN_CHANGED, on_file)
-        embedder.embed(takewhile(lambda _: not stopped(), pending))
-        if stopped():
-            gone = []
-        if gone:
-            with self._database.writing():
-                self._database.forget(*VOID_WHEN_CHANGED)
-                self._database.remove(gone)
-        if not stopped():
+        report = update(
+            self._database,
+            classifier,
+            self.folder,
+            folder,
+            retry=retry,
+            on_file=on_file,
+            on_plan=on_plan,
+            stopped=stopped,
+        )
+        if not report.stopped:
             self._derived.matrix()
-        return embedder.report(unchanged=unchanged, removed=len(gone), stopped=stopped())
+        return report
 
     def failures(self) -> Iterator[tuple[Path, str]]:
         """Files of the folder that cannot be found, and why."""
@@ -223,11 +192,8 @@ class SearchIndex:
             rows, scores = nearest_in_graph(self._derived.graph(matrix), matrix, query, k)
         else:
             rows, scores = nearest(matrix.embeddings, matrix.codes, query, k)
-        paths = [matrix.path(row) for row in rows.tolist()]
-        return [
-            Hit(root / path, min(score, 1.0), self._state(root, path))
-            for path, score in zip(paths, scores.tolist(), strict=True)
-        ]
+        paths = map(matrix.path, rows.tolist())
+        return hits(self._database, root, zip(paths, scores.tolist(), strict=True))
 
     def build_approximate(self) -> None:
         """Build the usearch graph now rather than at the first query that asks for it.
@@ -249,56 +215,7 @@ class SearchIndex:
         """
         return duplicates(self.root, self._derived.matrix(), self._database.copies(), threshold)
 
-    def _state(self, root: Path, path: str) -> str:
-        row = self._database.file(path)
-        unchanged = is_unchanged(root, path, row.size, row.mtime_ns) if row else None
-        return MISSING if unchanged is None else PRESENT if unchanged else CHANGED
-
     def _needed_classifier(self) -> Classifier:
         if self._classifier is None:
             raise ValueError("the index was opened without a classifier: SearchIndex.open(folder, classifier)")
         return self._classifier
-
-    def _claimed_root(self, root: str | os.PathLike[str] | None) -> Path:
-        """The folder to index, absolute, noted in the database."""
-        known = self._database.meta("root")
-        folder = self.root if root is None else Path(root).resolve()
-        if known is not None and folder != self.root and self.root.is_dir():
-            raise SearchIndexError(
-                f"{self.folder}: is the index of {self.root}, not of {folder}. Name another --index."
-            )
-        if not folder.is_dir():
-            raise SearchIndexError(f"{folder}: there is no such folder")
-        if next(found_files(folder, self.folder), None) is None and next(self._database.files(), None) is not None:
-            raise SearchIndexError(
-                f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {self.folder}."
-            )
-        with self._database.writing():
-            self._database.set_meta("root", os.fsencode(os.path.relpath(folder, self.folder)))
-        return folder
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise SearchIndexError(f"{folder}: cannot be made ({error.strerror}). Name another --index.") from error
-
-
-def _identity(folder: Path, database: Database, classifier: Classifier | None, create: bool) -> EncoderIdentity:
-    """The index's encoder, which must be the classifier's; a new index takes the classifier's."""
-    if create and classifier is not None and database.meta("encoder") is None:
-        with database.writing():
-            database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
-            database.set_meta("probe", probe(classifier).tobytes())
-    identity, expected = database.meta("encoder"), database.meta("probe")
-    if identity is None:
-        raise SearchIndexError(f"{folder}: nothing is indexed yet. Run: clip-search index DIR")
-    try:
-        known = EncoderIdentity.from_json(str(identity))
-        vector = np.frombuffer(expected if isinstance(expected, bytes) else b"", np.float16)
-    except (ValueError, TypeError) as error:
-        raise database.damaged("it does not name its encoder") from error
-    if classifier is not None:
-        check_same(str(folder), known, vector, classifier)
-    return known

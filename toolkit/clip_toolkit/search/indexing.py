@@ -1,4 +1,4 @@
-"""Bring an index up to date with its folder: only what is new or changed goes through the network."""
+"""From files to rows of the database: only a content that the index has not seen goes through the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.folder import FoundFile, found_files
+from clip_toolkit.search.folder import FoundFile
 
 _ROWS_A_COMMIT = 32
 """What a killed run loses at most: with a commit below 1 ms, and images of 10 ms each, not worth more or fewer."""
@@ -49,28 +49,6 @@ class UpdateReport:
     stopped: bool = False
 
 
-def plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[list[FoundFile], list[str], int]:
-    """Compare a folder with its index.
-
-    Returns:
-        The files that are new or changed (or failed before, with ``retry``), the paths that are gone, and the number of
-        unchanged files.
-    """
-    known = {row.path: (row.size, row.mtime_ns, _is_settled(row, retry)) for row in database.files()}
-    pending, unchanged = [], 0
-    for file in found_files(root, index):
-        if known.pop(file.path, None) == (file.size, file.mtime_ns, True):
-            unchanged += 1
-        else:
-            pending.append(file)
-    return pending, list(known), unchanged
-
-
-def _is_settled(row: Row, retry: bool) -> bool:
-    """Permission can be given without a trace in the file's time: what could not be read is tried again."""
-    return row.digest is not None and not (retry and row.error is not None)
-
-
 class Embedder:
     """Files in, rows in the database out, a batch of them a transaction.
 
@@ -101,10 +79,6 @@ class Embedder:
                 self._finish(self._row(file, digest, result))
         finally:
             self._commit()
-
-    def report(self, unchanged: int, removed: int, stopped: bool) -> UpdateReport:
-        """What was done."""
-        return UpdateReport(self.embedded, self.recognised, unchanged, removed, self.failed, stopped)
 
     def _unknown(self, files: Iterable[FoundFile]) -> Iterator[str]:
         """Full paths of the files that need the network; the others are finished on the way."""

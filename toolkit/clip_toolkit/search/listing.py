@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from clip_toolkit.search.duplicates import Duplicate
-from clip_toolkit.search.index import Hit
+from clip_toolkit.search.hits import Hit
 
 Record: TypeAlias = dict[str, Any]
 """A flat record; all of a list have the same keys."""
