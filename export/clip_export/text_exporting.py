@@ -16,7 +16,7 @@ from clip_export.text_tokenizer import tokenizer_spec
 from clip_export.versions import tool_versions
 from clip_toolkit import load_text, selftest_text
 from clip_toolkit.atomic import check_writable, written_atomically
-from clip_toolkit.errors import ParityError
+from clip_toolkit.errors import ParityError, QuantizationError
 from clip_toolkit.text_spec import TextTowerSpec
 
 
@@ -42,6 +42,10 @@ def export_text_tower(
         QuantizationError: it cannot be quantized, or would say something else.
     """
     check_writable(output)
+    if min_cosine is not None and ops != "ort":
+        raise QuantizationError(
+            "int8: text towers need ONNX Runtime's own products of 8 bits. Leave out --ops standard, or --quantize."
+        )
     spec = _spec(tower, ops)
     model = text_graph(tower, ops)
     with written_atomically(output) as temporary:

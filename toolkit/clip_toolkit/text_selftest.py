@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 exactly."""
 
 QUANTIZED_TOLERANCE = 5e-2
-"""The same for an 8-bit file, from its own answers where it was exported: whether activations are rounded, too, is up to
+"""The same for an 8-bit file, from its own answers where it was exported: whether activations are rounded too is up to
 the processor and the number of tokens. Another batch size moved embeddings by 1e-2 of their largest value."""
 
 
