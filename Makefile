@@ -79,11 +79,12 @@ examples: $(EXAMPLES:%=%/node_modules)
 
 bench: bench/.venv/ready
 	bench/.venv/bin/python bench/run.py
+	bench/.venv/bin/python bench/search.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard]' pytest ruff mypy
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard,search]' pytest ruff mypy
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
@@ -101,7 +102,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/pip install -q --upgrade pip
-	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum]' -r bench/requirements.txt
+	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum,search]' -r bench/requirements.txt
 	touch $@
 
 clean:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx
 import torch
 from onnx import compose
@@ -16,32 +18,42 @@ from clip_export.vit_weights import canonical_vit
 from clip_toolkit.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
 
 
-class Network(nn.Module):
-    """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
+@dataclass(frozen=True)
+class Answers:
+    """What is made of a head's logits.
 
-    def __init__(self, vit: nn.Module, head: nn.Module, task: str = SINGLE_LABEL, temperature: float = 1.0) -> None:
-        """Join an encoder and a head; the logits are divided by ``temperature`` before they become probabilities."""
-        super().__init__()
-        self.vit, self.head, self.task, self.temperature = vit, head, task, temperature
+    Attributes:
+        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
+        temperature: the logits are divided by it before they become probabilities.
+    """
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels to the task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]`` of L2 norm 1."""
-        feature = self.vit(pixels)
-        logits = self.head(feature)
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+
+    def outputs(self, logits: Tensor, feature: Tensor) -> tuple[Tensor, ...]:
+        """The task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]``, the feature with L2 norm 1."""
         embedding = nn.functional.normalize(feature, dim=-1)
         if self.task == REGRESSION:
             return logits, embedding
         return probabilities(logits, self.task, self.temperature), logits, embedding
 
 
+class Network(nn.Module):
+    """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
+
+    def __init__(self, vit: nn.Module, head: nn.Module, answers: Answers) -> None:
+        """Join an encoder and a head."""
+        super().__init__()
+        self.vit, self.head, self.answers = vit, head, answers
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels to the task's outputs, as `Answers.outputs`."""
+        feature = self.vit(pixels)
+        return self.answers.outputs(self.head(feature), feature)
+
+
 def network_graph(
-    encoder: Encoder,
-    head: nn.Module,
-    input_kind: str,
-    ops: str,
-    *,
-    task: str = SINGLE_LABEL,
-    temperature: float = 1.0,
+    encoder: Encoder, head: nn.Module, input_kind: str, ops: str, answers: Answers = Answers()
 ) -> onnx.ModelProto:
     """The ONNX model of encoder and head, without metadata.
 
@@ -50,18 +62,31 @@ def network_graph(
         head: from its feature to logits.
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
         ops: a name of `clip_export.operators.OPERATORS`.
-        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
-        temperature: as in `Network`.
+        answers: what is made of the logits.
+
+    Raises:
+        EncoderError: an activation that is not supported, or more weights than one file holds.
     """
     check_size(encoder.id, encoder.tower, head)
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
-    network = Network(vit, head.eval(), task, temperature).eval()
+    network = Network(vit, head.eval(), answers).eval()
+    return behind_preprocessing(
+        exported(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
+    )
+
+
+def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:
+    """An example of what the encoder takes: ``pixel_values``, or ``pixels``, uint8 ``[batch, size, size, 3]``."""
     side = encoder.preprocessing.size
     if input_kind == "pixels":
-        values = torch.zeros(EXAMPLE_BATCH, 3, side, side)
-        return exported(network, {"pixel_values": values}, OUTPUTS[task])
-    example = torch.zeros(EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
-    body = exported(network, {"pixels": example}, OUTPUTS[task])
+        return {"pixel_values": torch.zeros(EXAMPLE_BATCH, 3, side, side)}
+    return {"pixels": torch.zeros(EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)}
+
+
+def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: str) -> onnx.ModelProto:
+    """The graph with resize and crop in front, so that it takes ``image``; as it is if it takes ``pixel_values``."""
+    if input_kind == "pixels":
+        return body
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
     model.graph.name = "clip_classifier"
     declare_opsets(model)
@@ -71,6 +96,4 @@ def network_graph(
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """The ONNX model of the encoder alone: ``pixels``, uint8 ``[batch, size, size, 3]``, to its ``feature``."""
     vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
-    side = encoder.preprocessing.size
-    example = torch.zeros(EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
-    return exported(vit, {"pixels": example}, ("feature",))
+    return exported(vit, pixel_example(encoder, "image"), ("feature",))

@@ -36,7 +36,7 @@ def exported(
     network: nn.Module,
     examples: Mapping[str, Tensor],
     outputs: Sequence[str],
-    sizes: Mapping[int, torch.export.Dim] | None = None,
+    sizes: Mapping[str, Mapping[int, torch.export.Dim]] | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a module, without metadata.
 
@@ -44,9 +44,10 @@ def exported(
         network: the module.
         examples: an example of each input, by name, in the order of its arguments.
         outputs: names of the outputs.
-        sizes: dimensions of every input that vary; default the first one, ``batch``.
+        sizes: dimensions that vary, of every input by name; default the first one of each, ``batch``.
     """
-    varying = dict(sizes or {0: torch.export.Dim("batch", min=1)})
+    batch = {0: torch.export.Dim("batch", min=1)}
+    varying = tuple(dict(sizes[name]) if sizes else batch for name in examples)
     with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -55,7 +56,7 @@ def exported(
             dynamo=True,
             input_names=list(examples),
             output_names=list(outputs),
-            dynamic_shapes=tuple(varying for _ in examples),
+            dynamic_shapes=varying,
             opset_version=OPSET,
             verbose=False,
         )

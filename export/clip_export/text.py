@@ -91,6 +91,12 @@ class TextTower:
         """Channels of the feature."""
         return self.projection.out_features if self.projection is not None else self.model.head.out_features
 
+    def to(self, device: str) -> TextTower:
+        """The same tower, moved to a PyTorch device."""
+        for module in filter(None, (self.model, self.projection)):
+            module.to(device)
+        return self
+
     def spec(self) -> EncoderSpec:
         """What a model file says of the encoder. Of a local folder only the name is kept."""
         return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
@@ -107,7 +113,7 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
         batch_size: texts at a time.
 
     Returns:
-        float32 ``[texts, dim]``, not normalised.
+        float32 ``[texts, dim]``, on the CPU, not normalised.
 
     Raises:
         EncoderError: the tokenizer belongs to another checkpoint.
@@ -118,9 +124,10 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
 
 
 def _features(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    outputs = tower.model(**tokenised(tower, texts))
+    device = next(tower.model.parameters()).device
+    outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
     feature = outputs.last_hidden_state[:, 0] if tower.reads_first_token else outputs.pooler_output
-    return feature if tower.projection is None else tower.projection(feature)
+    return (feature if tower.projection is None else tower.projection(feature)).cpu()
 
 
 def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -52,7 +52,8 @@ def text_graph(tower: TextTower, ops: str) -> onnx.ModelProto:
     """
     network = TextNetwork(canonical_text(tower, OPERATORS[ops])).eval()
     check_size(tower.id, network)
-    model = exported(network, text_examples(), TextOutputs._fields, text_sizes(tower.context))
+    sizes = dict.fromkeys(INPUTS, text_sizes(tower.context))
+    model = exported(network, text_examples(), TextOutputs._fields, sizes)
     model.graph.name = "clip_text"
     declare_opsets(model)
     return model

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_toolkit.arguments import parse_args
-from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.locate import find_model
-from clip_toolkit.terminal import print_any_text, say
+from clip_toolkit.terminal import exit_code, say
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier
@@ -89,23 +88,8 @@ def _doctor(path: Path, args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors become one line on stderr and exit code 1."""
     args = parse_args(argv)
-    print_any_text()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
-    try:
-        return run(args)
-    except ClipToolkitError as error:
-        say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of our output has left: nothing more to say
-        sys.stdout = None
-        return 1
-    except OSError as error:
-        sys.stdout = None
-        say(f"the output cannot be written ({error.strerror})")
-        return 1
+    return exit_code("clip-infer", lambda: run(args))
 
 
 if __name__ == "__main__":

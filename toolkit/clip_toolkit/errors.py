@@ -10,6 +10,7 @@
     ├── DeviceError (RuntimeError)
     ├── MissingDependencyError (ImportError)
     ├── OutputError (OSError)
+    ├── SearchIndexError (RuntimeError)
     ├── DatasetError (ValueError)
     ├── EncoderError (ValueError)
     ├── HeadError (ValueError)
@@ -63,6 +64,10 @@ class MissingDependencyError(ClipToolkitError, ImportError):
 
 class OutputError(ClipToolkitError, OSError):
     """An output file cannot be written."""
+
+
+class SearchIndexError(ClipToolkitError, RuntimeError):
+    """A search index is missing, damaged, locked, of another encoder, or cannot answer what was asked."""
 
 
 class DatasetError(ClipToolkitError, ValueError):

@@ -14,6 +14,7 @@ from clip_toolkit.json_codec import from_json, to_json
 from clip_toolkit.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
 from clip_toolkit.receipts import ParityReceipt, QuantizationReceipt
 from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL, TASKS
+from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,19 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
+class TextSpec:
+    """The text that a model reads together with each image, by the text tower of the same checkpoint.
+
+    Attributes:
+        dim: length of the text's feature (projected, not normalised), which the head reads behind that of the image.
+        tokenizer: from text to the inputs ``input_ids`` and ``attention_mask``.
+    """
+
+    dim: int
+    tokenizer: TokenizerSpec
+
+
+@dataclass(frozen=True)
 class HeadSpec:
     """Architecture of the MLP head.
 
@@ -93,12 +107,16 @@ class GoldenVector:
         probabilities: float32 ``[classes]``; empty for regression.
         logits: float32 ``[classes]``; the values of a regression.
         embedding: float32 ``[dim]``.
+        text: the text that goes with it, in models that read one.
+        input_ids: its tokens by PyTorch's tokenizer, without padding to the longest of a batch.
     """
 
     png: bytes
     probabilities: tuple[float, ...]
     logits: tuple[float, ...]
     embedding: tuple[float, ...]
+    text: str | None = None
+    input_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ class ModelSpec:
         head: the MLP head.
         input: ``image`` (uint8 ``[batch, height, width, 3]``) or ``pixels`` (float32 ``[batch, 3, size, size]``).
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
+        text: what is read together with each image, or None where images are all.
         task: ``single-label`` (softmax), ``multi-label`` (a sigmoid for each label) or ``regression`` (raw values).
         temperature: the logits are divided by it before the softmax or sigmoid.
         thresholds: probability from which a label is said. Single-label: none, so that the most probable label is,
@@ -131,6 +150,7 @@ class ModelSpec:
     head: HeadSpec
     input: str = "image"
     ops: str = "ort"
+    text: TextSpec | None = None
     task: str = SINGLE_LABEL
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -187,7 +207,10 @@ def _check(spec: ModelSpec) -> None:
     require(
         spec.head.layers[-1:] == (len(spec.labels),), "head.layers", f"{len(spec.labels)} outputs", spec.head.layers
     )
-    require(spec.head.layers[:1] == (spec.encoder.dim,), "head.layers", f"{spec.encoder.dim} inputs", spec.head.layers)
+    width = spec.encoder.dim + (spec.text.dim if spec.text else 0)
+    require(spec.head.layers[:1] == (width,), "head.layers", f"{width} inputs", spec.head.layers)
+    if spec.text is not None:
+        check_tokenizer(spec.text.tokenizer, "text.tokenizer")
     require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
     require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
     require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
