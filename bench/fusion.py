@@ -74,9 +74,9 @@ def table() -> Iterator[str]:
         drawings = [drawn(seed, Path(folder, str(seed)), encoder, tower) for seed in SEEDS]
     yield (
         "Drawn pictures, each with a question about it (`models/questions.py`), behind tiny-clip: yes or no? "
-        f"Accuracy on {TEST} others, mean of {len(SEEDS)} drawings; the same head (256 hidden units, Adam 1e-3, early stopping) on "
-        "the image's feature, the text's, and both side by side. The answer is in neither, and in no weighted sum of "
-        "both, so that logistic regression does not find it either."
+        f"Accuracy on {TEST} others, mean of {len(SEEDS)} drawings; the same head (256 hidden units, Adam 1e-3, early "
+        "stopping) on the image's feature, the text's, and both side by side. The answer is in neither, and in no "
+        "weighted sum of both, so that logistic regression does not find it either."
     )
     yield ""
     yield "| questions | image alone | text alone | **both** | both, logistic regression |"
