@@ -24,8 +24,9 @@ from clip_toolkit.search.scan import best, rescored
 
 FILE = "approximate.usearch"
 _EXPANSION = 256
-"""Nodes of the graph that a search keeps in sight. Of a million vectors in `bench/search.py` the first ten are found with
-a recall of 0.90 by 64, usearch's default, 0.97 by 128, 0.991 by 256 and 0.992 by 512, which takes twice as long."""
+"""Nodes of the graph that a search keeps in sight. Of a million vectors in `bench/search.py` the first ten are found
+with a recall of 0.90 by 64, usearch's default, 0.97 by 128, 0.991 by 256, and 0.992 by 512, which takes twice as long.
+"""
 
 _MORE = 4
 """How many times as many are asked for as are wanted: what the graph finds is multiplied again, exactly."""
