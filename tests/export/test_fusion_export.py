@@ -13,7 +13,7 @@ from questions import write_questions
 
 from clip_export.encoder import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import EncoderReference, TrainedHead, save_head
+from clip_export.head_files import EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads import VLMtoMLP
 from clip_export.pictures import golden_files
 from clip_export.quantization.equalisation import equalised
@@ -25,7 +25,7 @@ from clip_export.text import TextTower, text_features
 from clip_toolkit import Prediction, TextError, load, selftest
 from clip_toolkit.errors import HeadError
 from clip_toolkit.model_file import read_spec
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.tasks import REGRESSION
 from test_fusion_training import LONG, TEXT_FAMILIES
 from test_training_commands import run as command
 from test_training_commands import train
@@ -100,7 +100,7 @@ def test_the_text_matters_and_the_embedding_is_the_pictures(made: Callable[..., 
 
 
 def test_what_is_in_the_file(made: Callable[..., Made]):
-    _, tower, _, path = made("clip", "standard")
+    _, tower, _, path = made("blip-retrieval", "standard")
     model = onnx.load(path)
     inputs = {
         item.name: [size.dim_param or size.dim_value for size in item.type.tensor_type.shape.dim]
@@ -123,9 +123,8 @@ def test_texts_that_are_cut_are_said_to_be(made: Callable[..., Made]):
     assert cut == [False, False, True, False]
 
 
-@pytest.mark.parametrize("task", [MULTI_LABEL, REGRESSION])
-def test_other_tasks(made: Callable[..., Made], task: str):
-    file = made("clip", task=task)
+def test_values_instead_of_labels(made: Callable[..., Made]):
+    file = made("clip", task=REGRESSION)
     expected = by_transformers(file, golden_files(32), TEXTS)
     found = logits(list(load(file[-1], device="cpu").predict_many(golden_files(32), texts=TEXTS)))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
@@ -173,7 +172,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "options",
     [
         ("int8", "--search-minutes", "0.02"),
-        ("int8", "--ops", "standard", "--search-minutes", "0.02"),
         ("int4",),
         ("fp16",),
     ],
@@ -226,7 +224,6 @@ def test_text_and_none_are_not_mixed_up(made: Callable[..., Made], exported: Cal
 
 
 def test_a_fused_head_is_kept_as_safetensors(made: Callable[..., Made], tmp_path: Path):
-    head = replace(made("clip")[2], training={"images": 1})
+    head = made("clip")[2]
     save_head(head, tmp_path / "head.safetensors")
-    assert command("clip-export", "--head", "head.safetensors", cwd=tmp_path).returncode == 0
-    assert read_spec(tmp_path / "model.onnx").text is not None
+    assert load_head(tmp_path / "head.safetensors").encoder == head.encoder

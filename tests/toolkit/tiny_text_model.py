@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx_bytes import GRAPH, INITIALIZER, NODE, field, metadata
+from onnx_bytes import FLOAT, GRAPH, INITIALIZER, INT64, NODE, field, metadata, node, tensor, value
 
 from clip_toolkit import TextTowerSpec
 from clip_toolkit.spec import EncoderSpec
@@ -17,8 +17,6 @@ from clip_toolkit.tokenizer_spec import TokenizerSpec
 CONTEXT = 6
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "circle")
 TABLE = np.random.default_rng(3).normal(size=(len(WORDS), 4)).astype(np.float32)
-
-_FLOAT, _INT64 = 1, 7  # TensorProto.DataType
 
 
 def tokenizer_json() -> str:
@@ -75,42 +73,26 @@ def model(text: str | None = None) -> bytes:
 
 def _graph() -> bytes:
     nodes = [
-        _node("Gather", ["table", "input_ids"], "rows"),
-        _node("Cast", ["attention_mask"], "seen", field(1, b"to") + field(3, _FLOAT) + field(20, 2)),
-        _node("Unsqueeze", ["seen", "last"], "column"),
-        _node("Mul", ["rows", "column"], "read"),
-        _node("ReduceSum", ["read", "tokens"], "features", field(1, b"keepdims") + field(3, 0) + field(20, 2)),
-        _node("LpNormalization", ["features"], "embedding"),
+        node("Gather", ["table", "input_ids"], "rows"),
+        node("Cast", ["attention_mask"], "seen", field(1, b"to") + field(3, FLOAT) + field(20, 2)),
+        node("Unsqueeze", ["seen", "last"], "column"),
+        node("Mul", ["rows", "column"], "read"),
+        node("ReduceSum", ["read", "tokens"], "features", field(1, b"keepdims") + field(3, 0) + field(20, 2)),
+        node("LpNormalization", ["features"], "embedding"),
     ]
     weights = [
-        _tensor("table", _FLOAT, TABLE),
-        _tensor("last", _INT64, np.array([-1])),
-        _tensor("tokens", _INT64, np.array([1])),
+        tensor("table", FLOAT, TABLE),
+        tensor("last", INT64, np.array([-1])),
+        tensor("tokens", INT64, np.array([1])),
     ]
-    inputs = [_value(name, _INT64, [b"batch", b"length"]) for name in ("input_ids", "attention_mask")]
-    outputs = [_value(name, _FLOAT, [b"batch", TABLE.shape[1]]) for name in ("embedding", "features")]
+    inputs = [value(name, INT64, [b"batch", b"length"]) for name in ("input_ids", "attention_mask")]
+    outputs = [value(name, FLOAT, [b"batch", TABLE.shape[1]]) for name in ("embedding", "features")]
     return b"".join(
         [
-            *(field(NODE, node) for node in nodes),
+            *(field(NODE, item) for item in nodes),
             field(2, b"text"),
             *(field(INITIALIZER, weight) for weight in weights),
-            *(field(11, value) for value in inputs),
-            *(field(12, value) for value in outputs),
+            *(field(11, item) for item in inputs),
+            *(field(12, item) for item in outputs),
         ]
     )
-
-
-def _node(kind: str, inputs: list[str], output: str, attribute: bytes | None = None) -> bytes:
-    names = b"".join(field(1, name.encode()) for name in inputs) + field(2, output.encode())
-    return names + field(4, kind.encode()) + (b"" if attribute is None else field(5, attribute))
-
-
-def _tensor(name: str, kind: int, values: NDArray[np.generic]) -> bytes:
-    sizes = b"".join(field(1, size) for size in values.shape)
-    return sizes + field(2, kind) + field(8, name.encode()) + field(9, values.tobytes())
-
-
-def _value(name: str, kind: int, shape: list[bytes | int]) -> bytes:
-    sizes = [field(1, size) if isinstance(size, int) else field(2, size) for size in shape]
-    tensor = field(1, kind) + field(2, b"".join(field(1, size) for size in sizes))
-    return field(1, name.encode()) + field(2, field(1, tensor))

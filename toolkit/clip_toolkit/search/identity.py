@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.embedding import embedded
 from clip_toolkit.spec import EncoderSpec
 
 PROJECTED = "projected"
@@ -68,7 +69,7 @@ def probe(classifier: Classifier) -> NDArray[np.float16]:
     rows, columns = np.mgrid[0:96, 0:96].astype(np.int64)
     picture = np.stack([rows * columns % 256, rows * 5 % 256, columns * 7 % 256], axis=-1).astype(np.uint8)
     picture[24:72, 40:88] = (220, 40, 60)
-    embedding: NDArray[np.float16] = classifier.predict(picture).embedding.astype(np.float16)
+    embedding: NDArray[np.float16] = embedded(classifier, picture).embedding.astype(np.float16)
     return embedding
 
 

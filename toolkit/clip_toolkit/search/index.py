@@ -18,6 +18,7 @@ from clip_toolkit.search.approximate import nearest_in_graph
 from clip_toolkit.search.database import Database
 from clip_toolkit.search.derived import Derived
 from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
+from clip_toolkit.search.embedding import embedded
 from clip_toolkit.search.hits import Hit, hits
 from clip_toolkit.search.identity import EncoderIdentity
 from clip_toolkit.search.indexing import OnFile, UpdateReport
@@ -155,7 +156,7 @@ class SearchIndex:
             ImageError: the picture cannot be decoded.
             SearchIndexError, ValueError: as in `query_vector`, or the index was opened without a classifier.
         """
-        embedding = self._needed_classifier().predict(image).embedding
+        embedding = embedded(self._needed_classifier(), image).embedding
         return self.query_vector(embedding, k, approximate=approximate)
 
     def query_text(self, encoder: TextEncoder, text: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:

@@ -14,6 +14,7 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.search.database import Database, Row
+from clip_toolkit.search.embedding import embedded_many
 from clip_toolkit.search.folder import FoundFile
 
 _ROWS_A_COMMIT = 32
@@ -74,7 +75,7 @@ class Embedder:
             ModelError: ONNX Runtime fails.
         """
         try:
-            for result in self._classifier.predict_many(self._unknown(files), _ONE_BY_ONE, errors="return"):
+            for result in embedded_many(self._classifier, self._unknown(files), _ONE_BY_ONE):
                 file, digest = self._waiting.popleft()
                 self._finish(self._row(file, digest, result))
         finally:
