@@ -59,7 +59,7 @@ def drawn_features(encoder: Encoder, scenes: list[Scene]) -> torch.Tensor:
 def accuracies(words: ZeroShot, pool: Examples, test: Examples, shots: int, seed: int) -> list[float]:
     """Test accuracy from random weights, from the words, and of what validation chose, after one draw of shots."""
     train, validation = drawn_shots(pool, shots, seed)
-    trained = train_from_words(words, train, validation, OPTIONS)
+    trained = [attempt.training for attempt in train_from_words(words, train, validation, OPTIONS)]
     random = next(each for each in trained if each.start == "random")
     from_words = next(each for each in trained if each.start != "random")
     return [accuracy(each.head, test) for each in (random, from_words, trained[0])]

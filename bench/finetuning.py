@@ -6,6 +6,7 @@ DIGITS is the ``Dataset`` folder of the Sign Language Digits Dataset (github.com
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,8 +50,8 @@ TRIED = ((1, 3e-4), (2, 3e-4), (4, 3e-4), (2, FinetuningOptions(2).learning_rate
 """Blocks that learn, and at which rate."""
 
 EPOCHS = 20
-PHOTOS = 16  # of each class, for the large encoder
-ROUNDS = 5
+PHOTOS = 8  # of each class, for the large encoder
+ROUNDS = 3
 
 FROZEN = TrainingOptions(
     optimizer="adamw", learning_rate=1e-3, weight_decay=1e-2, epochs=200, patience=15, standardise=True
@@ -58,8 +59,9 @@ FROZEN = TrainingOptions(
 """The best MLP of bench/training.py."""
 
 
-def accuracies(digits: Path, cache: Path) -> Iterator[str]:
+def accuracies(digits: Path, folder: Path) -> Iterator[str]:
     """Test accuracy of frozen and fine-tuned encoders over several splits."""
+    cache = folder / "cache"
     found: dict[str, list[float]] = {}
     for seed in SEEDS:
         encoder = Encoder.from_pretrained(str(ENCODER))
@@ -77,6 +79,9 @@ def accuracies(digits: Path, cache: Path) -> Iterator[str]:
             tuning = FinetuningOptions(blocks, EPOCHS, rate)
             tuned = Tuned(data, split, cache, replace(options, patience=None))
             found.setdefault(name, []).append(tuned.accuracy(head, tuning))
+        print(
+            f"seed {seed}: " + ", ".join(f"{name} {scores[-1]:.1%}" for name, scores in found.items()), file=sys.stderr
+        )
     yield f"| tiny-clip, {len(data.files)} photos, 10 classes | test accuracy | over the frozen MLP |"
     yield "| --- | --- | --- |"
     for name, scores in found.items():
@@ -194,20 +199,16 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="bench/finetuning.py", description="Measure fine-tuning.")
     parser.add_argument("digits", type=Path, help="folder with one subfolder per digit")
-    parser.add_argument("--part", choices=("accuracy", "speed"), help="print this part alone, and write nothing")
+    parser.add_argument("--part", choices=PARTS, help="print this part alone, and write nothing")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to change")
     args = parser.parse_args()
-    lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if args.part != "accuracy":
-            lines += [*speed(args.digits, folder), ""]
-        if args.part != "speed":
-            lines += [*accuracies(args.digits, folder / "cache"), ""]
+        parts = [PARTS[part](args.digits, Path(name)) for part in ([args.part] if args.part else PARTS)]
+        lines = [line for part in parts for line in ("", *part)]
     print("\n".join(lines))
     if args.part is None:
         page = args.out.read_text(encoding="utf-8")
-        args.out.write_text(replaced_section(page, "Fine-tuning", [*preface(), "", *lines[:-1]]), encoding="utf-8")
+        args.out.write_text(replaced_section(page, "Fine-tuning", [*preface(), *lines]), encoding="utf-8")
 
 
 def preface() -> Iterator[str]:
@@ -218,14 +219,19 @@ def preface() -> Iterator[str]:
     yield f"test); every fine-tuning starts from the frozen MLP of its split, and the best of {EPOCHS} epochs counts."
 
 
-def speed(digits: Path, folder: Path) -> Iterator[str]:
-    """Both encoders."""
+def small_encoder(digits: Path, folder: Path) -> Iterator[str]:
+    """An epoch of tiny-clip over all photos."""
     yield from epochs("tiny-clip (4 blocks), 2,062 photos", ENCODER, digits, folder / "cache")
+
+
+def large_encoder(digits: Path, folder: Path) -> Iterator[str]:
+    """An epoch of an encoder of the usual size, with random weights, over a few photos."""
     photos = few(digits, PHOTOS, folder / "photos")
     checkpoint = save_checkpoint(SUBJECTS["b32"], folder / "b32")
-    yield ""
     yield from epochs(f"ViT-B/32 (12 blocks), {10 * PHOTOS} photos", checkpoint, photos, folder / "cache")
 
+
+PARTS = {"small": small_encoder, "large": large_encoder, "accuracy": accuracies}
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from contenders import Contender
 from interleave import Timing, measure
-from search_worker import DIGESTS, QUERIES, SEARCHES, VECTORS, K, matrix_of
+from search_worker import DIGESTS, QUERIES, SEARCHES, VECTORS, K, digests, matrix_of
 from sections import replaced_section
 
 from clip_toolkit.cores import usable_cores
@@ -39,10 +39,10 @@ def main() -> None:
     """Make the vectors, measure, write."""
     args = parse_args()
     folder = ROOT / "build" / "bench" / f"search-{args.count}"
-    prepare(folder, args.count, args.dim)
+    prepare(folder, args.count, args.dim, with_graph="graph" in args.engines)
     if args.prepare:
         return
-    entries = [Contender(NAMES[engine][0], engine, folder) for engine in NAMES]
+    entries = [Contender(NAMES[engine][0], engine, folder) for engine in args.engines]
     worker = Path(__file__).with_name("search_worker.py")
     rows = measure(entries, 1, usable_cores(), args.rounds, worker)
     title = TITLE.format(count=args.count, dim=args.dim)
@@ -55,17 +55,27 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000, help="vectors (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="numbers of each (default: %(default)s)")
+    parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES), help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of turns (default: %(default)s)")
     parser.add_argument("--prepare", action="store_true", help="make the files and stop: the graph takes a while")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to write")
     return parser.parse_args()
 
 
-def prepare(folder: Path, count: int, dim: int) -> None:
-    """Make vectors, queries, the derived files of an index, and the graph."""
-    if (folder / DIGESTS).is_file():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+def prepare(folder: Path, count: int, dim: int, *, with_graph: bool) -> None:
+    """Make vectors, queries and the derived files of an index, where they are not there yet."""
+    if not (folder / DIGESTS).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        vectors = make_vectors(folder, count, dim)
+        rows = ((b"%09d.jpg" % row, vectors[row].astype("<f2").tobytes()) for row in range(count))
+        (folder / DIGESTS).write_text(write_matrix(folder, dim, count, rows), encoding="ascii")
+    matrix, *graph = digests(folder)
+    if with_graph and not graph:
+        (folder / DIGESTS).write_text(f"{matrix}\n{write_graph(folder, matrix_of(folder))}", encoding="ascii")
+
+
+def make_vectors(folder: Path, count: int, dim: int) -> np.ndarray:
+    """Write the queries, and the vectors, which are returned."""
     rng = np.random.default_rng(0)
     centres = unit(rng.standard_normal((CENTRES, dim), dtype=np.float32))
     vectors = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, (count, dim))
@@ -74,11 +84,7 @@ def prepare(folder: Path, count: int, dim: int) -> None:
         vectors[start : start + len(some)] = unit(some + off(rng, some.shape, 1.0))
     chosen = vectors[rng.integers(0, count, QUERY_COUNT)]
     np.save(folder / QUERIES, unit(chosen + off(rng, chosen.shape, 1 / 3)))
-    rows = ((b"%09d.jpg" % row, vectors[row].astype("<f2").tobytes()) for row in range(count))
-    digest = write_matrix(folder, dim, count, rows)
-    (folder / DIGESTS).write_text(digest, encoding="ascii")
-    graph = write_graph(folder, matrix_of(folder))
-    (folder / DIGESTS).write_text(f"{digest}\n{graph}", encoding="ascii")
+    return vectors
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -97,9 +103,10 @@ def table(rows: list[Timing], folder: Path, args: argparse.Namespace) -> Iterato
     yield TEXT.format(k=K, count=args.count, dim=args.dim, cores=cores, centres=CENTRES, queries=QUERY_COUNT)
     yield "| | ms | x NumPy | recall | peak MiB | files MiB | open s |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    found = {engine: first(folder, engine, cores) for engine in NAMES}
+    found = {engine: first(folder, engine, cores) for engine in {"exact", *args.engines}}
     by_name = {row.name: row for row in rows}
-    for engine, (name, files) in NAMES.items():
+    for engine in args.engines:
+        name, files = NAMES[engine]
         row = by_name[name]
         size = sum((folder / file).stat().st_size for file in files.split())
         cells = (

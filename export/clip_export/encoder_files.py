@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -24,7 +25,7 @@ _WEIGHTS = "model.safetensors"
 _DECISIVE = (_WEIGHTS, "config.json", "preprocessor_config.json")
 """The files that decide the features."""
 
-_KEPT = (".json", ".txt", ".model")  # suffixes of what a checkpoint has beside weights: of processor and tokenizer
+_KEPT = (".json", ".txt", ".model")  # suffixes of what a checkpoint has beside weights, as for its tokenizer
 
 
 def encoder_folder(head: Path) -> Path:
@@ -138,10 +139,14 @@ def _save(encoder: Encoder, folder: Path) -> None:
 
 
 def _source(encoder: Encoder) -> Path:
-    """The folder of the checkpoint, which has been loaded: it is in the hub's cache if it came from there."""
+    """The folder of the checkpoint: of one from the hub that in its cache, completed by what training did not need."""
     if Path(encoder.id).is_dir():
         return Path(encoder.id)
-    return Path(huggingface_hub.snapshot_download(encoder.id, revision=encoder.revision, local_files_only=True))
+    fetch = partial(huggingface_hub.snapshot_download, encoder.id, revision=encoder.revision)
+    try:
+        return Path(fetch(allow_patterns=[f"*{suffix}" for suffix in _KEPT]))
+    except Exception:  # no network any more: what was loaded is at hand
+        return Path(fetch(local_files_only=True))
 
 
 def _whole_model(encoder: Encoder, source: Path) -> nn.Module:

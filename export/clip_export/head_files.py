@@ -129,7 +129,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
         raise HeadError("head: cannot be saved without its encoder and labels")
     description = _Description(
         _FORMAT,
-        _FORMAT_VERSION if head.module.spec.feature_norm else 1,
+        _version(head),
         head.module.spec,
         head.encoder,
         head.labels,
@@ -144,6 +144,13 @@ def save_head(head: TrainedHead, path: Path) -> None:
     content = save(weights, metadata={_FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _version(head: TrainedHead) -> int:
+    """The oldest format that says all there is to say of a head: its readers ignore fields that they do not know."""
+    assert head.encoder is not None
+    news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
+    return _FORMAT_VERSION if any(news) else 1
 
 
 def _pickled(weights: Mapping[str, Tensor], text: str) -> bytes:

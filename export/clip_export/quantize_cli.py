@@ -52,7 +52,8 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=0.99,
         metavar="SHARE",
-        help="of the evaluation images that must keep their class (default: %(default)s)",
+        help="of the evaluation images that must keep their class; of --text-tower, the least cosine similarity that "
+        "embeddings must keep (default: %(default)s)",
     )
     group.add_argument(
         "--refit",

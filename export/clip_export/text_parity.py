@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,14 @@ def golden_texts(tower: TextTower) -> tuple[GoldenText, ...]:
     return tuple(
         GoldenText(text, tuple(tokenised(tower, [text])["input_ids"][0].tolist()), tuple(row.tolist()))
         for text, row in zip(GOLDEN_TEXTS, features, strict=True)
+    )
+
+
+def own_golden_texts(encoder: TextEncoder) -> tuple[GoldenText, ...]:
+    """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
+    return tuple(
+        replace(item, features=tuple(encoder.run(encoder.tokenizer.encode([item.text])).features[0].tolist()))
+        for item in encoder.spec.golden
     )
 
 

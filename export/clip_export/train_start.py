@@ -51,6 +51,6 @@ def trained_from_words(
             advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}")
 
         task = prepared.dataset.task
-        trained = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
-    print("validation loss by start:", "; ".join(f"{each.start} {each.best.val_loss:.4f}" for each in trained))
-    return trained[0], options
+        tried = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
+    print("validation loss by start:", "; ".join(f"{training.start} {loss:.4f}" for training, loss in tried))
+    return tried[0].training, options

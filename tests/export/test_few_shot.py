@@ -17,7 +17,7 @@ from clip_export.heads import VLMtoMLP
 from clip_export.train_arguments import parse_args
 from clip_export.train_cli import main as train
 from clip_export.training.few_shot import train_from_words
-from clip_export.training.loop import Examples, train_head
+from clip_export.training.loop import Examples, Training, train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_export.zero_shot import ZeroShot
@@ -49,6 +49,10 @@ def sides(directions: torch.Tensor) -> tuple[Examples, Examples, Examples]:
     return examples(1), examples(5), examples(100)
 
 
+def trainings(*arguments: object, **options: object) -> list[Training]:
+    return [attempt.training for attempt in train_from_words(*arguments, **options)]
+
+
 def accuracy(head: VLMtoMLP, examples: Examples) -> float:
     with torch.no_grad():
         return score(head(examples.features), examples.targets, SINGLE_LABEL)
@@ -56,7 +60,7 @@ def accuracy(head: VLMtoMLP, examples: Examples) -> float:
 
 def test_good_words_are_kept_and_help(directions: torch.Tensor, sides: tuple[Examples, Examples, Examples]):
     learnt, chosen_by, judged_by = sides
-    trained = train_from_words(ZeroShot(directions, 30.0, 0.0, SINGLE_LABEL), learnt, chosen_by, OPTIONS)
+    trained = trainings(ZeroShot(directions, 30.0, 0.0, SINGLE_LABEL), learnt, chosen_by, OPTIONS)
     (random,) = (each for each in trained if each.start == "random")
     assert trained[0].start.startswith("zero-shot, pull ")
     assert accuracy(trained[0].head, judged_by) > accuracy(random.head, judged_by) + 0.1
@@ -65,7 +69,7 @@ def test_good_words_are_kept_and_help(directions: torch.Tensor, sides: tuple[Exa
 def test_wrong_words_are_left(directions: torch.Tensor, sides: tuple[Examples, Examples, Examples]):
     _, many, judged_by = sides
     wrong = ZeroShot(directions.roll(1, 0), 30.0, 0.0, SINGLE_LABEL)
-    trained = train_from_words(wrong, many, sides[0], OPTIONS, pulls=[10.0])
+    trained = trainings(wrong, many, sides[0], OPTIONS, pulls=[10.0])
     assert [each.start for each in trained] == ["random", "zero-shot, pull 10"]
     assert accuracy(trained[0].head, judged_by) > accuracy(trained[1].head, judged_by)
 
@@ -75,7 +79,7 @@ def test_the_heads_take_plain_features_of_any_length(
 ):
     learnt, chosen_by, judged_by = sides
     words = ZeroShot(directions, 30.0, 0.0, SINGLE_LABEL)
-    for training in train_from_words(words, learnt, chosen_by, OPTIONS, pulls=[1.0]):
+    for training in trainings(words, learnt, chosen_by, OPTIONS, pulls=[1.0]):
         assert training.head.spec.feature_norm
         with torch.no_grad():
             short, long = (training.head(judged_by.features * factor) for factor in (1, 100))
@@ -102,7 +106,7 @@ def test_sigmoids_start_with_their_bias(directions: torch.Tensor):
     features = directions.repeat(4, 1)
     examples = Examples(features, torch.eye(CLASSES).repeat(4, 1))
     words = ZeroShot(directions, 20.0, -10.0, MULTI_LABEL)
-    trained = train_from_words(words, examples, examples, OPTIONS, task=MULTI_LABEL, pulls=[1e4])
+    trained = trainings(words, examples, examples, OPTIONS, task=MULTI_LABEL, pulls=[1e4])
     (held,) = (each for each in trained if each.start == "zero-shot, pull 10000")
     with torch.no_grad():
         assert torch.allclose(held.head(features), 20 * features @ directions.T - 10, atol=0.5)

@@ -271,6 +271,25 @@ def test_gradients_are_clipped():
     torch.testing.assert_close(weight.detach(), torch.full((4,), -0.25 - 0.01), atol=1e-5, rtol=0)
 
 
+def test_mixed_precision_rounds_products_and_scales_small_gradients_without_changing_updates():
+    found = []
+    for precision in PRECISIONS:
+        weight = nn.Parameter(torch.zeros(4))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+        updates = Updates(optimizer, schedule, clip_norm=1.0, precision=precision)
+        with updates.autocast():
+            assert (torch.ones(2, 4) @ torch.ones(4, 2)).dtype == getattr(torch, precision)
+        updates.gather((torch.tensor([0.1, 0.2, 0.3, 1e-7]) * weight).sum())
+        updates.apply()
+        found.append(weight.detach())
+        restored = Updates(optimizer, schedule, precision=precision)
+        restored.restore(updates.state())
+        assert restored.state() == updates.state()
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
 def test_biases_and_norms_do_not_decay(fresh: EncoderOf):
     upper, head = UpperHalf(fresh("clip"), 2), VLMtoMLP(48, 8, 2)
     tuning = replace(TUNING, weight_decay=0.1)

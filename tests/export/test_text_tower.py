@@ -30,6 +30,7 @@ from clip_toolkit.errors import EncoderError, ParityError
 from tiny_models import SIZE
 
 Checkpoint = Callable[[str], Path]
+Captured = pytest.CaptureFixture[str]
 TowerOf = Callable[[str], TextTower]
 
 FAMILIES = ("clip", "clip-gelu", "siglip", "siglip2", "blip-retrieval", "tiny-clip")
@@ -223,7 +224,7 @@ def test_interface_and_operators_of_the_graph(text_file: Callable[..., Path], to
         onnx.checker.check_model(model, full_check=True)
 
 
-def test_selftest_and_description(text_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]):
+def test_selftest_and_description(text_file: Callable[..., Path], capsys: Captured):
     path = str(text_file("siglip", "ort"))
     assert infer(["--selftest", path]) == 0
     assert "selftest passed" in capsys.readouterr().out
@@ -265,7 +266,7 @@ def test_image_features_are_those_of_transformers(checkpoint: Checkpoint, name: 
     torch.testing.assert_close(encoder.features(values), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_command_line(tower: TowerOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_line(tower: TowerOf, tmp_path: Path, capsys: Captured):
     output = tmp_path / "text.onnx"
     assert export(["--text-tower", "--encoder", str(TINY_CLIP), "-o", str(output)]) == 0
     said = capsys.readouterr().out
@@ -275,7 +276,41 @@ def test_command_line(tower: TowerOf, tmp_path: Path, capsys: pytest.CaptureFixt
     np.testing.assert_allclose(load_text(output).encode(TEXTS[:3]), expected, atol=1e-5)
 
 
-def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_int8(tmp_path: Path, capsys: Captured):
+    output = tmp_path / "small.onnx"
+    assert export(["--text-tower", "--encoder", str(TINY_CLIP), "--quantize", "int8", "-o", str(output)]) == 0
+    assert "of the size" in capsys.readouterr().out
+    encoder = load_text(output, device="cpu")
+    receipt = encoder.spec.quantization
+    assert receipt.min_cosine == 0.99 <= receipt.least_cosine < receipt.mean_cosine < 1
+    assert receipt.size_ratio < 0.35
+    kinds = Counter(node.op_type for node in onnx.load(output).graph.node)
+    assert kinds["MatMulNBits"] == 9
+    assert not kinds["MatMul"]
+    red, blue, other = encoder.encode(["a red circle", "a blue circle", "a large red circle"])
+    assert red @ other > red @ blue
+    assert infer(["--selftest", str(output)]) == 0
+    assert infer(["--describe", str(output)]) == 0
+    assert "int8: cosine similarity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--min-agreement", "1"], "has a cosine similarity of 0.99"),
+        (["--ops", "standard"], "Leave out --ops standard"),
+    ],
+)
+def test_int8_that_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: Captured, arguments: list[str], said: str
+):
+    command = ["--text-tower", "--encoder", str(checkpoint("clip")), "--quantize", "int8", *arguments]
+    assert export([*command, "-o", str(tmp_path / "t.onnx")]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Path, capsys: Captured):
     assert export(["--text-tower", "--encoder", str(checkpoint("blip")), "-o", str(tmp_path / "t.onnx")]) == 1
     assert "BlipForConditionalGeneration has no text tower" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -287,12 +322,13 @@ def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Pat
         ([], "--head --zero-shot --text-tower is required"),
         (["--text-tower"], "--text-tower needs --encoder"),
         (["--text-tower", "--encoder", "x", "--head", "h.pt"], "--head: not allowed with argument --text-tower"),
-        (["--text-tower", "--encoder", "x", "--quantize", "int8"], "--quantize does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--quantize", "int4"], "to int8 alone"),
+        (["--text-tower", "--encoder", "x", "--quantize", "int8", "--refit"], "--refit does not go with --text-tower"),
         (["--text-tower", "--encoder", "x", "--templates", "a {}"], "--templates needs --zero-shot"),
         (["--text-tower", "--encoder", "x", "--input", "pixels"], "--input does not go with --text-tower"),
     ],
 )
-def test_arguments_that_do_not_go_together(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+def test_arguments_that_do_not_go_together(arguments: list[str], said: str, capsys: Captured):
     with pytest.raises(SystemExit) as stopped:
         parse_args(arguments)
     assert stopped.value.code == 2

@@ -85,6 +85,15 @@ def test_only_what_changed_is_embedded(index: SearchIndex, photos: Path, tmp_pat
     assert contents(index.folder) == fresh(photos, tmp_path / "fresh", classifier)
 
 
+def test_an_image_that_was_deleted_is_not_found(
+    index: SearchIndex, photos: Path, tmp_path: Path, classifier: Classifier
+):
+    (photos / "b" / "04.png").unlink()
+    assert index.update().removed == 1
+    assert len(index.query(photos / "b" / "06.png", 100)) == len(index) == 39
+    assert contents(index.folder) == fresh(photos, tmp_path / "fresh", classifier)
+
+
 def test_many_random_changes_later_it_equals_a_fresh_index(
     index: SearchIndex, photos: Path, tmp_path: Path, classifier: Classifier
 ):

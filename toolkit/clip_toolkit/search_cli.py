@@ -134,7 +134,8 @@ def _classifier(args: argparse.Namespace) -> Classifier:
     from clip_toolkit.locate import find_model
 
     located = find_model(args.model)
-    classifier = load(located.path, args.device, args.threads)
+    is_one_image = args.command == "query"  # for which laying out the weights anew costs more than it saves
+    classifier = load(located.path, args.device, args.threads, prepack=not is_one_image)
     if located.is_demo:
         say("no model given: using the built-in demo, whose encoder has seen nothing but drawn shapes")
     say(*classifier.notes)

@@ -14,7 +14,7 @@ from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text and what the PyTorch model made of it.
+    """A text and what the PyTorch model made of it; in a quantized file, what that file made of it at the export.
 
     Attributes:
         text: the text.
@@ -51,6 +51,29 @@ class TextParity:
 
 
 @dataclass(frozen=True)
+class TextQuantization:
+    """Evidence that a quantized text tower says what the float one did, by the shipped runtime.
+
+    Attributes:
+        mode: ``int8``.
+        texts: number of texts that were compared.
+        mean_cosine: mean cosine similarity of its embeddings and the float file's.
+        least_cosine: the least of them.
+        min_cosine: bound on it.
+        size_ratio: size of this file relative to the float one.
+        speed_ratio: speed relative to the float one, for one short text on the machine of the export.
+    """
+
+    mode: str
+    texts: int
+    mean_cosine: float
+    least_cosine: float
+    min_cosine: float
+    size_ratio: float
+    speed_ratio: float
+
+
+@dataclass(frozen=True)
 class TextTowerSpec:
     """Everything an app must know about a text tower's file.
 
@@ -60,7 +83,8 @@ class TextTowerSpec:
         logit_scale: what a cosine similarity of image and text is multiplied by to become a logit.
         logit_bias: what is then added (SigLIP), or None.
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
-        parity: evidence of the export.
+        parity: evidence of the export, of the float file if this one is quantized.
+        quantization: evidence of the quantization, or None in a float32 file.
         golden: texts with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
         kind: ``text``, which tells this file from a classifier.
@@ -73,6 +97,7 @@ class TextTowerSpec:
     logit_bias: float | None = None
     ops: str = "ort"
     parity: TextParity | None = None
+    quantization: TextQuantization | None = None
     golden: tuple[GoldenText, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     kind: str = TEXT

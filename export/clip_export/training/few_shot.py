@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
 from clip_export.heads import VLMtoMLP
+from clip_export.training.calibration import fit_temperature
 from clip_export.training.loop import Epoch, Examples, Training, train_head
+from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_export.zero_shot import ZeroShot, linear_head
 from clip_toolkit.tasks import SINGLE_LABEL
 
 PULLS = (100.0, 10.0, 1.0)
 """From hardly leaving the words, for those that the text tower knows well, to leaving them where images say so."""
+
+
+class Attempt(NamedTuple):
+    """A training, and its validation loss at the best temperature, which a head gets in the end."""
+
+    training: Training
+    loss: float
 
 
 def train_from_words(
@@ -27,7 +37,7 @@ def train_from_words(
     *,
     task: str = SINGLE_LABEL,
     pulls: Sequence[float] = PULLS,
-) -> list[Training]:
+) -> list[Attempt]:
     """Train a linear head from the zero-shot weights with every pull, and one from random weights.
 
     Words that the text tower does not know are a bad start: validation images decide, so that the start cannot hurt.
@@ -42,7 +52,8 @@ def train_from_words(
         pulls: each as in `clip_export.training.loop.train_head`, of directions, whose norm is 1.
 
     Returns:
-        That of the lowest validation loss first. The heads take plain features and normalise them.
+        That of the lowest loss first: without a temperature, over-confidence would count for more than mistakes. The
+        heads take plain features and normalise them.
 
     Raises:
         DatasetError: as `clip_export.training.loop.train_head`.
@@ -55,7 +66,15 @@ def train_from_words(
         training = train_head(*sides, outputs, options, report, task=task, start=start, pull=pull)
         trained.append(replace(training, start=f"zero-shot, pull {pull:g}"))
     plain = [replace(training, head=_plain(training.head, words.scale)) for training in trained]
-    return sorted(plain, key=lambda training: training.best.val_loss)
+    attempts = [Attempt(training, _calibrated_loss(training.head, validation, task)) for training in plain]
+    return sorted(attempts, key=lambda attempt: attempt.loss)
+
+
+def _calibrated_loss(head: VLMtoMLP, validation: Examples, task: str) -> float:
+    logits = head(validation.features).detach()
+    temperature = fit_temperature(logits, validation.targets, task)
+    objective = Objective.fitted(task, validation.targets, logits.shape[1], TrainingOptions())
+    return objective.loss(logits / temperature, validation.targets).item()
 
 
 def _scaled(examples: Examples, scale: float) -> Examples:

@@ -1,20 +1,23 @@
-"""SHA-256 of large files, by all cores."""
+"""A checksum of large files, by all cores: against damage and mix-ups, not against forgery."""
 
 from __future__ import annotations
 
 import hashlib
-import mmap
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from clip_toolkit.cores import usable_cores
 
-_PIECE = 8 * 2**20
+_PIECE = 4 * 2**20
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """SHA-256 over the SHA-256 of the files' pieces of 8 MiB, in hexadecimal: a plain one would use one core.
+    """SHA-256 over the files' sizes and the CRC-32 of their pieces of 4 MiB, in hexadecimal.
+
+    CRC-32 is several times as fast as SHA-256, which would take longer than a search.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -24,14 +27,12 @@ def digest_of(paths: Iterable[Path]) -> str:
         for path in paths:
             size = path.stat().st_size
             whole.update(size.to_bytes(8, "little"))
-            if size == 0:  # which cannot be mapped
-                continue
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for piece in pool.map(lambda start, data=data: _piece(data, start), range(0, size, _PIECE)):
-                    whole.update(piece)
+            for piece in pool.map(partial(_crc_of_piece, path), range(0, size, _PIECE)):
+                whole.update(piece.to_bytes(4, "little"))
     return whole.hexdigest()
 
 
-def _piece(data: mmap.mmap, start: int) -> bytes:
-    with memoryview(data) as view, view[start : start + _PIECE] as piece:
-        return hashlib.sha256(piece).digest()
+def _crc_of_piece(path: Path, start: int) -> int:
+    with path.open("rb") as file:  # read, not mapped: mapped pages would count as this process's memory
+        file.seek(start)
+        return zlib.crc32(file.read(_PIECE))

@@ -62,7 +62,8 @@ def finetune(
 
     Raises:
         DatasetError: the loss is not a number; the message names the batch.
-        DeviceError: the device is too small for a batch.
+        DeviceError: the device is too small for a batch. After this and the other errors the encoder is as far as it
+            got: load it again.
         EncoderError: the encoder does not have so many blocks.
     """
     used = head_options or TrainingOptions()

@@ -68,12 +68,14 @@ def check_room(cache: RowCache, images: int) -> None:
     Raises:
         OutputError: it has not.
     """
+    if not cache.folder.is_dir():  # noted already; rows stay in memory
+        return
     missing = max(0, images - len(cache)) * cache.row_bytes
-    free = shutil.disk_usage(cache.folder if cache.folder.exists() else cache.folder.anchor).free
+    free = shutil.disk_usage(cache.folder).free
     if missing > free:
         raise OutputError(
             f"{cache.folder}: {missing / 2**30:.1f} GiB of hidden states are to be kept here, and {free / 2**30:.1f} "
-            "GiB are free. Name another disk with --cache, or unfreeze with fewer images."
+            "GiB are free. Name another disk with --cache, or train on fewer images."
         )
 
 
