@@ -28,7 +28,7 @@ test-wheel:
 	rm -rf build/wheel && $(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install -q --upgrade pip build
 	build/wheel/bin/python -m build --wheel --outdir build/wheel/dist .
-	build/wheel/bin/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu]" pytest
+	build/wheel/bin/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text]" pytest
 	! build/wheel/bin/python -c "import torch" 2>/dev/null
 	build/wheel/bin/python -m pytest -q tests/toolkit
 
@@ -81,11 +81,12 @@ bench: bench/.venv/ready
 	bench/.venv/bin/python bench/run.py
 	bench/.venv/bin/python bench/zero_shot.py
 	bench/.venv/bin/python bench/few_shot.py
+	bench/.venv/bin/python bench/search.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard]' pytest ruff mypy
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard,search]' pytest ruff mypy
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
@@ -103,7 +104,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/pip install -q --upgrade pip
-	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum]' -r bench/requirements.txt
+	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum,search]' -r bench/requirements.txt
 	touch $@
 
 clean:

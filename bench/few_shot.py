@@ -67,7 +67,7 @@ def drawn_features(encoder: Encoder, scenes: list[Scene]) -> torch.Tensor:
 
 
 def accuracies(words: ZeroShot, data: Data, shots: int, seed: int) -> list[float]:
-    """Test accuracy after one draw of shots: from random weights, from the words, and of what was chosen by how many."""
+    """Test accuracy after one draw of shots: from random weights, from the words, chosen by as many, by many."""
     train, few = drawn_shots(data.pool, shots, seed)
     trained = [attempt.training for attempt in train_from_words(words, train, few, OPTIONS)]
     random = next(each for each in trained if each.start == "random")
@@ -95,7 +95,8 @@ def table(task: str, tower: TextTower, scenes: list[Scene], features: torch.Tens
     names = [TASKS[task](scene) for scene in scenes]
     labels = sorted(set(names))
     targets = torch.tensor([labels.index(name) for name in names])
-    data = Data(*map(Examples, features.split((POOL, MANY, TEST)), targets.split((POOL, MANY, TEST)), strict=True))
+    sides = zip(features.split((POOL, MANY, TEST)), targets.split((POOL, MANY, TEST)), strict=True)
+    data = Data(*(Examples(*side) for side in sides))
     words = zero_shot(tower, labels)
     alone = accuracy(linear_head(words.directions * words.scale, torch.zeros(len(labels))), data.test)
     title = f"{task}: {len(labels)} labels, words alone {alone:.1%}"
@@ -118,8 +119,8 @@ def main() -> None:
     features = drawn_features(Encoder.from_pretrained(str(ENCODER), feature="projected"), scenes)
     tower = TextTower.from_pretrained(str(ENCODER))
     lines = [
-        f"Accuracy on {TEST} drawn pictures after a few of each label; mean of {DRAWS} draws. A linear head on tiny-clip's",
-        "normalised projected feature, Adam 1e-2, 100 epochs. *Zero-shot start*: from the words, with the best pull.",
+        f"Accuracy on {TEST:,} drawn pictures after a few of each label; mean of {DRAWS} draws. A linear head on",
+        "tiny-clip's normalised projected feature, Adam 1e-2, 100 epochs. *Zero-shot start*: the words, best pull.",
         "*Chosen*: what `--init zero-shot` gives, that or the random start by validation loss, with as many pictures",
         f"again of each label to choose by, or {MANY} in all.",
         "",

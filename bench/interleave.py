@@ -51,29 +51,29 @@ _FEWEST_RUNS = 3
 _REST = 0.2  # seconds between turns, until the threads of the last contender have stopped spinning
 
 
-def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int) -> list[Timing]:
-    """Start every contender, then time them in turns of about equal length."""
-    workers = [_start(entry, batch, threads) for entry in entries]
-    facts = [json.loads(_line(worker)) for worker in workers]
+def measure(entries: Sequence[Contender], batch: int, threads: int, rounds: int, worker: Path = WORKER) -> list[Timing]:
+    """Start every contender in a process of a worker script, then time them in turns of about equal length."""
+    workers = [_start(entry, batch, threads, worker) for entry in entries]
+    facts = [json.loads(_line(process)) for process in workers]
     counts = [max(_FEWEST_RUNS, round(_TURN / fact["warm"])) for fact in facts]
     times: list[list[float]] = [[] for _ in entries]
     for _ in range(rounds):
-        for worker, runs, taken in zip(workers, counts, times, strict=True):
-            assert worker.stdin is not None
+        for process, runs, taken in zip(workers, counts, times, strict=True):
+            assert process.stdin is not None
             time.sleep(_REST)
-            worker.stdin.write(f"{runs}\n")
-            worker.stdin.flush()
-            taken.append(statistics.median(json.loads(_line(worker))))
-    for worker in workers:
-        worker.communicate()
+            process.stdin.write(f"{runs}\n")
+            process.stdin.flush()
+            taken.append(statistics.median(json.loads(_line(process))))
+    for process in workers:
+        process.communicate()
     return [
         Timing(entry.name, batch, tuple(taken), fact["load"], fact["peak"], fact["size"])
         for entry, taken, fact in zip(entries, times, facts, strict=True)
     ]
 
 
-def _start(entry: Contender, batch: int, threads: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", str(WORKER), entry.engine, str(entry.path), str(batch), str(threads)]
+def _start(entry: Contender, batch: int, threads: int, worker: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", str(worker), entry.engine, str(entry.path), str(batch), str(threads)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 ENCODER = ROOT / "models" / "tiny-clip"
 SEEDS = range(5)
 EPOCHS = 20
-PHOTOS = 16  # of each class, for the large encoder: the course's loop would take half an hour for all
+PHOTOS = 40  # of each class, for the large encoder: the course's loop would take half an hour for all
 
 
 def heads_on_digits(digits: Path, cache: Path) -> Iterator[str]:

@@ -87,19 +87,16 @@ def _peak_memory() -> int:
 RUNNERS = {"torch": torch_runner, "onnxruntime": onnxruntime_runner, "openvino": openvino_runner}
 
 
-def main() -> None:
-    """Serve the parent until it closes stdin."""
-    engine, path, batch, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def serve(opened: Callable[[], Callable[[], object]], size: int | None) -> None:
+    """Open a contender, then run it as often as the parent says, until it closes stdin."""
     start = time.perf_counter()
-    run = RUNNERS[engine](path, batch, threads)
+    run = opened()
     loaded = time.perf_counter() - start
     for _ in range(WARM_UP):
         start = time.perf_counter()
         run()
         warm = time.perf_counter() - start
-    peak = _peak_memory()
-    size = Path(path).stat().st_size if Path(path).is_file() else None
-    print(json.dumps({"load": loaded, "peak": peak, "size": size, "warm": warm}), flush=True)
+    print(json.dumps({"load": loaded, "peak": _peak_memory(), "size": size, "warm": warm}), flush=True)
     for line in sys.stdin:
         times = []
         run()  # not counted: it brings the weights back into the caches
@@ -108,6 +105,12 @@ def main() -> None:
             run()
             times.append(time.perf_counter() - start)
         print(json.dumps(times), flush=True)
+
+
+def main() -> None:
+    """Serve the parent."""
+    engine, path, batch, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    serve(lambda: RUNNERS[engine](path, batch, threads), Path(path).stat().st_size if Path(path).is_file() else None)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,9 @@ std::vector<std::string> read_labels(const Ort::Session& session) {
   }
   if (spec.at("input") != "image") throw std::runtime_error("the file does not take pictures");
   // A program that shows the most probable label would say something else than such a file means.
+  if (spec.contains("text") && !spec.at("text").is_null()) {
+    throw std::runtime_error("the file reads a text with each picture, and this program gives it none");
+  }
   const auto task = spec.value("task", "single-label");
   if (task != "single-label" || !spec.value("thresholds", ordered_json::object()).empty()) {
     throw std::runtime_error("the file does not say the most probable label: see task in docs/model-file.md");

@@ -2,22 +2,26 @@
 import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 
+import { Tokenizer } from '@huggingface/tokenizers';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp from 'sharp';
 
 import { checkShape, ranked, readSpec } from '../shared/model-spec.mjs';
+import { encoded } from '../shared/tokens.mjs';
 
-const USAGE = 'usage: node classify.mjs MODEL IMAGE [--json]';
+const USAGE = 'usage: node classify.mjs MODEL IMAGE [--text TEXT] [--json]';
 const PROVIDER = 'CPUExecutionProvider';
 
 async function main() {
   const args = parse(process.argv.slice(2));
   if (!args) return usage();
-  const model = await naming(args.model, openModel);
+  const model = await naming(args.model, (path) => openModel(path, args.text));
+  const said = model.tokens ? { text: args.text, text_truncated: model.tokens.truncated } : {};
+  if (said.text_truncated) console.error('classify: the text is longer than the model reads: its end was left out');
   try {
-    show(record(args.image, await naming(args.image, (path) => classify(model, path))), args.json);
+    show({ ...record(args.image, await naming(args.image, (path) => classify(model, path))), ...said }, args.json);
   } catch (error) {
-    if (args.json) show({ ...record(args.image, []), error: error.message }, true);
+    if (args.json) show({ ...record(args.image, []), ...said, error: error.message }, true);
     throw error;
   }
 }
@@ -27,7 +31,7 @@ function parse(argv) {
     const { values, positionals } = parseArgs({
       args: argv,
       allowPositionals: true,
-      options: { json: { type: 'boolean', default: false } },
+      options: { json: { type: 'boolean', default: false }, text: { type: 'string' } },
     });
     const [model, image, ...rest] = positionals;
     return image === undefined || rest.length > 0 ? null : { model, image, ...values };
@@ -41,15 +45,31 @@ function usage() {
   process.exitCode = 2;
 }
 
-async function openModel(path) {
+async function openModel(path, text) {
   const bytes = await readFile(path);
-  const spec = readSpec(bytes);
+  const spec = readSpec(bytes, true);
+  const tokens = tokenise(spec, text);
   const session = await InferenceSession.create(bytes, { executionProviders: ['cpu'], logSeverityLevel: 3 });
-  return { spec, session };
+  return { spec, session, tokens };
 }
 
-async function classify({ spec, session }, path) {
-  const { probabilities } = await session.run({ image: await decode(path) }, ['probabilities']);
+/** The text's inputs of a model that reads one with each picture; null for other models. */
+function tokenise(spec, text) {
+  if (!spec.text && text !== undefined) throw new Error('the model reads pictures alone: leave out --text');
+  if (!spec.text) return null;
+  if (text === undefined) throw new Error('the model reads a text with each picture: give it one with --text');
+  const tokenizer = new Tokenizer(JSON.parse(spec.text.tokenizer.json), {});
+  const { inputIds, attentionMask, truncated } = encoded(tokenizer, spec.text.tokenizer, text);
+  return { inputs: { input_ids: row(inputIds), attention_mask: row(attentionMask) }, truncated };
+}
+
+function row(numbers) {
+  return new Tensor('int64', BigInt64Array.from(numbers, BigInt), [1, numbers.length]);
+}
+
+async function classify({ spec, session, tokens }, path) {
+  const inputs = { image: await decode(path), ...tokens?.inputs };
+  const { probabilities } = await session.run(inputs, ['probabilities']);
   return ranked(spec.labels, probabilities.data);
 }
 

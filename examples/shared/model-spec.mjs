@@ -9,14 +9,18 @@ const [VARINT, FIXED64, BYTES, FIXED32] = [0, 1, 2, 5];
 const [MODEL_GRAPH, MODEL_METADATA] = [7, 14];
 const [ENTRY_KEY, ENTRY_VALUE] = [1, 2];
 
-/** The spec in the bytes (Uint8Array) of a model file, as docs/model-file.md describes it. */
-export function readSpec(bytes) {
+/**
+ * The spec in the bytes (Uint8Array) of a model file, as docs/model-file.md describes it.
+ *
+ * Files that read a text with each picture are refused unless the program `readsTexts`.
+ */
+export function readSpec(bytes, readsTexts = false) {
   const model = [...fields(bytes)];
   if (!model.some(([number]) => number === MODEL_GRAPH)) throw notOnnx();
   const metadata = model.filter(([number]) => number === MODEL_METADATA).map(([, entry]) => new Map(fields(entry)));
   const entry = metadata.find((pair) => text(pair.get(ENTRY_KEY)) === SPEC_KEY);
   if (!entry) throw new Error(`an ONNX file, but without '${SPEC_KEY}' metadata: only files of clip-export can be run`);
-  return checked(parsed(text(entry.get(ENTRY_VALUE))));
+  return checked(parsed(text(entry.get(ENTRY_VALUE))), readsTexts);
 }
 
 /** Labels and probabilities, most probable first. */
@@ -40,13 +44,14 @@ function parsed(json) {
   }
 }
 
-function checked(spec) {
+function checked(spec, readsTexts) {
   if (Number.parseInt(spec?.version, 10) !== SPEC_MAJOR) {
     throw new Error(`the file has format version ${spec?.version}, this program reads ${SPEC_MAJOR}.x`);
   }
   if (spec.input !== 'image') {
     throw new Error(`the file takes ${spec.input}, not pictures: export it without --input ${spec.input}`);
   }
+  if (spec.text && !readsTexts) throw new Error('the file reads a text with each picture, and here there is none');
   // A program that shows the most probable label would say something else than such a file means.
   if ((spec.task ?? 'single-label') !== 'single-label' || Object.keys(spec.thresholds ?? {}).length > 0) {
     throw new Error('the file does not say the most probable label: see task and thresholds in docs/model-file.md');

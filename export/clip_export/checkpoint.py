@@ -112,6 +112,11 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
+def encoder_name(encoder: str) -> str:
+    """What a file may say of where an encoder came from: its hub id, and of a local folder only the name."""
+    return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
+
+
 @contextmanager
 def reading(encoder: str, revision: str | None) -> Iterator[None]:
     """Report whatever transformers lets through of the hub client and its HTTP library as one error of ours."""

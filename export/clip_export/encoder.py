@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from clip_export.checkpoint import Checkpoint, reading
+from clip_export.checkpoint import Checkpoint, encoder_name, reading
 from clip_export.families import Family
 from clip_export.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
@@ -102,8 +101,7 @@ class Encoder:
 
     def spec(self) -> EncoderSpec:
         """What the model file says of the encoder. Of a local folder only the name is kept."""
-        name = Path(self.id).resolve().name if Path(self.id).is_dir() else self.id
-        return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim)
+        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, self.feature, self.dim)
 
 
 def _is_of_image_tower(weight: str, architecture: str) -> bool:

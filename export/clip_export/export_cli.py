@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, execute
 from clip_export.quantize_cli import add_quantization_arguments, check_quantization_arguments, quantization_receipt
+from clip_export.text_cli import add_text_arguments, check_text_arguments, export_text
 
 if TYPE_CHECKING:
     from clip_export.encoder import Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.head_files import TrainedHead
+    from clip_export.text import TextTower
     from clip_toolkit.receipts import Differences
     from clip_toolkit.spec import ModelSpec
 
 PROGRAM = "clip-export"
+
+_OUTPUT = Path("model.onnx")
 
 # Names in clip_export.heads.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
@@ -36,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument(
         "--zero-shot", action="store_true", help="no head: classify by what the encoder's text tower makes of --labels"
     )
+    add_text_arguments(source)
     parser.add_argument("--encoder", help="hub id or local folder (default: the one the head was trained on)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="class names in training order (default: the head's)"
@@ -46,7 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="TEXT",
         help="of --zero-shot: prompts with {} where the label goes; several are averaged (default: 'a photo of a {}')",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("model.onnx"), help="(default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
         "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
     )
@@ -66,6 +71,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_quantization_arguments(parser)
     add_common_arguments(parser)
     args = parser.parse_args(argv)
+    check_text_arguments(parser, args)
     check_quantization_arguments(parser, args)
     _check_combination(parser, args)
     return args
@@ -85,20 +91,27 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
 
 def run(args: argparse.Namespace) -> int:
     """Export and print the receipt; return the exit code."""
+    return export_text(args) if args.text_tower else _export_classifier(args)
+
+
+def _export_classifier(args: argparse.Namespace) -> int:
+    from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
     from clip_toolkit.atomic import check_writable
 
-    check_writable(args.output)
+    output = args.output = args.output or _OUTPUT
+    check_writable(output)
     head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
-    encoder = _encoder(args, head)
-    labels = checked_labels(head, encoder, args.labels)
+    encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
+    tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
+    labels = checked_labels(head, encoder, args.labels, tower)
     options = _options(args, labels, encoder, head)
-    exported = export_classifier(head, encoder, args.output, labels, options)
+    exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
     print("\n".join(receipt(spec)))
     if exported.quantized is not None:
         print("\n".join(quantization_receipt(exported.quantized, spec.task)))
-    print(f"wrote {args.output} ({args.output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
+    print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
 
 
@@ -122,30 +135,36 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     return head
 
 
-def _encoder(args: argparse.Namespace, head: TrainedHead) -> Encoder:
-    from clip_export.encoder import Encoder
-    from clip_export.head_files import EncoderReference
-    from clip_toolkit.errors import HeadError
+def _text_column(head: TrainedHead) -> str | None:
+    """Where a manifest has the texts of a head that reads some: where the one that it learnt from had them."""
+    if head.encoder is None or not head.encoder.text:
+        return None
+    return (head.data.text_column if head.data is not None else None) or "text"
 
-    known = head.encoder
-    if args.encoder is None and known is None:
-        raise HeadError(f"{args.head}: does not name its encoder. Give the one it was trained on with --encoder.")
-    if known is None or args.encoder is not None:
-        known = EncoderReference(args.encoder, None, known.feature if known else "pooled")
-    return Encoder.from_pretrained(known.id, args.revision or known.revision, args.feature or known.feature)
+
+def _tower(encoder: Encoder) -> TextTower:
+    """The text tower that a head reads beside the encoder of the same checkpoint."""
+    from clip_export.text import TextTower
+
+    return TextTower.from_pretrained(encoder.id, encoder.revision)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.exporting import ExportOptions
     from clip_export.quantization.evidence import Wanted
     from clip_export.quantize_cli import quantization_options
+    from clip_toolkit.errors import HeadError
 
     checks = ()
+    if args.cross_check and head.encoder is not None and head.encoder.text:
+        raise HeadError(f"{args.head}: reads texts, and --cross-check compares classifiers of images alone.")
     if args.cross_check:
         from clip_export.optimum_check import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    quantization = quantization_options(args, Wanted(labels, encoder.preprocessing, head.task), head.data)
+    quantization = quantization_options(
+        args, Wanted(labels, encoder.preprocessing, head.task, _text_column(head)), head.data
+    )
     return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
 
 
@@ -154,6 +173,7 @@ def receipt(spec: ModelSpec) -> list[str]:
     parity = spec.parity
     assert parity is not None  # export_classifier always fills it
     pictures = f"{parity.images} pictures ({', '.join(parity.shapes)})"
+    pictures += f" with {parity.texts} texts" if parity.texts else ""
     batches = ", ".join(map(str, parity.batches))
     lines = [
         f"parity with PyTorch on {pictures}, batch {batches}; logit scale {parity.logit_scale:.3g}",

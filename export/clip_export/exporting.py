@@ -6,22 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 from torch import nn
 
 from clip_export.encoder import Encoder
+from clip_export.fused_network import fused_graph
+from clip_export.golden import golden_vectors, own_golden_vectors
 from clip_export.head_files import TrainedHead
 from clip_export.heads import VLMtoMLP
-from clip_export.network import network_graph
+from clip_export.network import Answers, network_graph
 from clip_export.parity import check_seconds, prove
-from clip_export.pictures import golden_files, proof_files
+from clip_export.pictures import proof_files
+from clip_export.prompts import PROOF_TEXTS
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.reference import Reference, reference
 from clip_export.saving import save_model
+from clip_export.text import TextTower, text_features
+from clip_export.text_tokenizer import tokenizer_spec
 from clip_export.versions import tool_versions
-from clip_toolkit import Classifier, Outputs, load, selftest
+from clip_toolkit import load, selftest
 from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import HeadError, ParityError
-from clip_toolkit.spec import GoldenVector, ModelSpec
+from clip_toolkit.spec import ModelSpec, TextSpec
 from clip_toolkit.tasks import SINGLE_LABEL
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
@@ -66,6 +72,8 @@ def export_classifier(
     output: Path,
     labels: Sequence[str] | None = None,
     options: ExportOptions = ExportOptions(),
+    *,
+    tower: TextTower | None = None,
 ) -> Exported:
     """Write encoder, head and preprocessing as one ONNX file, proved against PyTorch before it appears.
 
@@ -75,22 +83,23 @@ def export_classifier(
         output: the file to write; what is there stays untouched unless everything succeeds.
         labels: class names, default the head's own.
         options: how the file is written.
+        tower: the text tower of the same checkpoint, for a head that reads texts; it goes into the file with its
+            tokenizer.
 
     Raises:
+        EncoderError: more weights than one file holds, or the tokenizer cannot be carried over.
         HeadError: the head does not fit the encoder or the labels.
         OutputError: the file cannot be written.
         ParityError: the file does not reproduce the PyTorch model.
         QuantizationError: it cannot be quantized, or would decide differently.
     """
-    labels = checked_labels(head, encoder, labels)
+    labels = checked_labels(head, encoder, labels, tower)
     check_writable(output)
-    spec = _spec(head, encoder, labels, options)
-    model = network_graph(
-        encoder, head.module, options.input, options.ops, task=spec.task, temperature=spec.temperature
-    )
+    spec = _spec(head, encoder, tower, labels, options)
+    model = _graph(encoder, tower, head.module, spec)
     with written_atomically(output) as temporary:
         save_model(model, spec, temporary)
-        spec = _proved(spec, head.module, encoder, temporary, options)
+        spec = _proved(spec, head.module, encoder, tower, temporary, cross_checks=options.cross_checks)
         save_model(model, spec, temporary)
         _check_selftest(temporary)
         if options.quantization is None:
@@ -99,37 +108,39 @@ def export_classifier(
         return _quantized(temporary, spec, head.module, options.quantization)
 
 
+def _graph(encoder: Encoder, tower: TextTower | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+    answers = Answers(spec.task, spec.temperature)
+    if tower is None:
+        return network_graph(encoder, head, spec.input, spec.ops, answers)
+    return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
+
+
 def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions) -> Exported:
     """Put a quantized file in the place of a proved float one."""
     with written_atomically(path) as scratch:
         quantized = quantize(path, head, options, scratch)
         spec = replace(spec, quantization=quantized.receipt)
         save_model(quantized.model, spec, scratch)
-        spec = replace(spec, golden=_own_golden_vectors(load(scratch, device="cpu")))
+        spec = replace(spec, golden=own_golden_vectors(load(scratch, device="cpu"), spec.golden))
         save_model(quantized.model, spec, scratch)
         _check_selftest(scratch)
     return Exported(spec, quantized)
 
 
-def _own_golden_vectors(classifier: Classifier) -> tuple[GoldenVector, ...]:
-    """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
-    files = golden_files(classifier.spec.preprocessing.resize)
-    return tuple(
-        GoldenVector(file, *(tuple(map(float, getattr(answer, name))) for name in Outputs._fields))
-        for file, answer in zip(files, classifier.predict_many(files, batch_size=1), strict=True)
-    )
-
-
-def checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None) -> tuple[str, ...]:
+def checked_labels(
+    head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None, tower: TextTower | None = None
+) -> tuple[str, ...]:
     """The class names that an export will write: ``labels``, or else the head's own.
 
     Raises:
         HeadError: the head does not fit the encoder or the labels.
     """
     layers = head.module.spec.layers
-    if layers[0] != encoder.dim:
+    width = encoder.dim + (tower.dim if tower is not None else 0)
+    if layers[0] != width:
+        feature = f"{encoder.feature} feature{' with that of a text' if tower is not None else ''}"
         raise HeadError(
-            f"the head takes {layers[0]} inputs, but the {encoder.feature} feature of {encoder.id} has {encoder.dim}. "
+            f"the head takes {layers[0]} inputs, but the {feature} of {encoder.id} has {width}. "
             "Use the encoder and feature that the head was trained on."
         )
     if layers[-1] < 2 and head.task == SINGLE_LABEL:
@@ -147,7 +158,9 @@ def checked_labels(head: TrainedHead, encoder: Encoder, labels: Sequence[str] | 
     return labels
 
 
-def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options: ExportOptions) -> ModelSpec:
+def _spec(
+    head: TrainedHead, encoder: Encoder, tower: TextTower | None, labels: tuple[str, ...], options: ExportOptions
+) -> ModelSpec:
     return ModelSpec(
         labels=labels,
         encoder=encoder.spec(),
@@ -155,6 +168,7 @@ def _spec(head: TrainedHead, encoder: Encoder, labels: tuple[str, ...], options:
         head=head.module.spec,
         input=options.input,
         ops=options.ops,
+        text=None if tower is None else TextSpec(tower.dim, tokenizer_spec(tower)),
         task=head.task,
         temperature=head.temperature if options.temperature is None else options.temperature,
         thresholds=_renamed(head, labels),
@@ -169,22 +183,25 @@ def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:
     return {names[label]: value for label, value in head.thresholds.items()}
 
 
-def _proved(spec: ModelSpec, head: nn.Module, encoder: Encoder, path: Path, options: ExportOptions) -> ModelSpec:
+def _proved(
+    spec: ModelSpec,
+    head: nn.Module,
+    encoder: Encoder,
+    tower: TextTower | None,
+    path: Path,
+    *,
+    cross_checks: Sequence[tuple[str, CrossCheck]],
+) -> ModelSpec:
     """The spec with the parity receipt and the golden vectors."""
     files = proof_files(encoder.preprocessing.resize)
-    expected = reference(encoder, head, files, spec.task, spec.temperature)
-    receipt = prove(path, files, expected)
-    checks = {name: check(encoder, head, files, expected) for name, check in options.cross_checks}
+    texts = None if tower is None else PROOF_TEXTS[: len(files)]
+    features = None if tower is None else text_features(tower, texts, batch_size=1)
+    expected = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
+    receipt = prove(path, files, expected, texts)
+    checks = {name: check(encoder, head, files, expected) for name, check in cross_checks}
     check_seconds(checks, receipt.logit_scale)
-    golden = _golden_vectors(encoder, head, spec)
+    golden = golden_vectors(encoder, tower, head, spec)
     return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)
-
-
-def _golden_vectors(encoder: Encoder, head: nn.Module, spec: ModelSpec) -> tuple[GoldenVector, ...]:
-    files = golden_files(encoder.preprocessing.resize)
-    answers = reference(encoder, head, files, spec.task, spec.temperature)
-    rows = zip(files, answers.probabilities, answers.logits, answers.embedding, strict=True)
-    return tuple(GoldenVector(file, *(tuple(map(float, values)) for values in arrays)) for file, *arrays in rows)
 
 
 def _check_selftest(path: Path) -> None:

@@ -27,7 +27,7 @@ from clip_toolkit.spec import HeadSpec
 from clip_toolkit.tasks import SINGLE_LABEL
 
 _FORMAT = "clip-toolkit-head"
-_FORMAT_VERSION = 2  # 2 may normalise the feature, which readers of 1 would leave out without a word
+_FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.
@@ -45,11 +45,19 @@ class EncoderReference:
         id: hub id or path of a local folder.
         revision: commit on the hub.
         feature: what the head reads, of `clip_export.encoder.FEATURES`.
+        text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
+            checkpoint.
+        folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head
+            file; None if the encoder was frozen.
+        sha256: of that folder, as in `clip_export.encoder_files.digest_of`.
     """
 
     id: str
     revision: str | None = None
     feature: str = "pooled"
+    folder: str | None = None
+    sha256: str | None = None
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +68,12 @@ class DataReference:
         folder: absolute path of the data folder or manifest.
         held_out: paths of the validation and test files, relative to the folder (of a manifest: to the one it lies in),
             with forward slashes.
+        text_column: heading of the manifest's column of texts, for heads that read text.
     """
 
     folder: str
     held_out: tuple[str, ...]
+    text_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
         raise HeadError("head: cannot be saved without its encoder and labels")
     description = _Description(
         _FORMAT,
-        _FORMAT_VERSION if head.module.spec.feature_norm else 1,
+        _version(head),
         head.module.spec,
         head.encoder,
         head.labels,
@@ -134,6 +144,13 @@ def save_head(head: TrainedHead, path: Path) -> None:
     content = save(weights, metadata={_FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _version(head: TrainedHead) -> int:
+    """The oldest format that says all there is to say of a head: its readers ignore fields that they do not know."""
+    assert head.encoder is not None
+    news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
+    return _FORMAT_VERSION if any(news) else 1
 
 
 def _pickled(weights: Mapping[str, Tensor], text: str) -> bytes:

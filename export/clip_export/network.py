@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 import torch
@@ -12,45 +10,50 @@ from onnx import compose
 from torch import Tensor, nn
 
 from clip_export.encoder import Encoder
+from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
 from clip_export.operators import OPERATORS
 from clip_export.preprocess_graph import preprocess_graph
 from clip_export.tasks import probabilities
-from clip_export.versions import IR_VERSION, OPSET
 from clip_export.vit_weights import canonical_vit
-from clip_toolkit.errors import EncoderError
 from clip_toolkit.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
 
-_LARGEST = 2**31 - 2**24  # bytes of weights; the limit of a protobuf message, less room for everything else
 
-_EXAMPLE_BATCH = 3  # any size but 1, which the exporter would take for a constant
+@dataclass(frozen=True)
+class Answers:
+    """What is made of a head's logits.
 
+    Attributes:
+        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
+        temperature: the logits are divided by it before they become probabilities.
+    """
 
-class Network(nn.Module):
-    """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
 
-    def __init__(self, vit: nn.Module, head: nn.Module, task: str = SINGLE_LABEL, temperature: float = 1.0) -> None:
-        """Join an encoder and a head; the logits are divided by ``temperature`` before they become probabilities."""
-        super().__init__()
-        self.vit, self.head, self.task, self.temperature = vit, head, task, temperature
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels to the task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]`` of L2 norm 1."""
-        feature = self.vit(pixels)
-        logits = self.head(feature)
+    def outputs(self, logits: Tensor, feature: Tensor) -> tuple[Tensor, ...]:
+        """The task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]``, the feature with L2 norm 1."""
         embedding = nn.functional.normalize(feature, dim=-1)
         if self.task == REGRESSION:
             return logits, embedding
         return probabilities(logits, self.task, self.temperature), logits, embedding
 
 
+class Network(nn.Module):
+    """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
+
+    def __init__(self, vit: nn.Module, head: nn.Module, answers: Answers) -> None:
+        """Join an encoder and a head."""
+        super().__init__()
+        self.vit, self.head, self.answers = vit, head, answers
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels to the task's outputs, as `Answers.outputs`."""
+        feature = self.vit(pixels)
+        return self.answers.outputs(self.head(feature), feature)
+
+
 def network_graph(
-    encoder: Encoder,
-    head: nn.Module,
-    input_kind: str,
-    ops: str,
-    *,
-    task: str = SINGLE_LABEL,
-    temperature: float = 1.0,
+    encoder: Encoder, head: nn.Module, input_kind: str, ops: str, answers: Answers = Answers()
 ) -> onnx.ModelProto:
     """The ONNX model of encoder and head, without metadata.
 
@@ -59,80 +62,38 @@ def network_graph(
         head: from its feature to logits.
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
         ops: a name of `clip_export.operators.OPERATORS`.
-        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
-        temperature: as in `Network`.
+        answers: what is made of the logits.
+
+    Raises:
+        EncoderError: an activation that is not supported, or more weights than one file holds.
     """
-    size = sum(parameter.numel() for parameter in (*encoder.tower.parameters(), *head.parameters())) * 4
-    if size > _LARGEST:
-        raise EncoderError(
-            f"{encoder.id}: {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2 GiB. Use a smaller encoder."
-        )
+    check_size(encoder.id, encoder.tower, head)
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
-    network = Network(vit, head.eval(), task, temperature).eval()
+    network = Network(vit, head.eval(), answers).eval()
+    return behind_preprocessing(
+        exported(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
+    )
+
+
+def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:
+    """An example of what the encoder takes: ``pixel_values``, or ``pixels``, uint8 ``[batch, size, size, 3]``."""
     side = encoder.preprocessing.size
     if input_kind == "pixels":
-        return _exported(network, torch.zeros(_EXAMPLE_BATCH, 3, side, side), "pixel_values", OUTPUTS[task])
-    example = torch.zeros(_EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
-    body = _exported(network, example, "pixels", OUTPUTS[task])
+        return {"pixel_values": torch.zeros(EXAMPLE_BATCH, 3, side, side)}
+    return {"pixels": torch.zeros(EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)}
+
+
+def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: str) -> onnx.ModelProto:
+    """The graph with resize and crop in front, so that it takes ``image``; as it is if it takes ``pixel_values``."""
+    if input_kind == "pixels":
+        return body
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
     model.graph.name = "clip_classifier"
-    _declare_opsets(model)
+    declare_opsets(model)
     return model
-
-
-def _declare_opsets(model: onnx.ModelProto) -> None:
-    """Name each operator domain that is used, once: merging leaves doubles and those of inlined functions."""
-    versions = {item.domain: item.version for item in model.opset_import}
-    del model.opset_import[:]
-    for domain in sorted({node.domain for node in model.graph.node}):
-        model.opset_import.append(onnx.helper.make_opsetid(domain, versions[domain]))
 
 
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """The ONNX model of the encoder alone: ``pixels``, uint8 ``[batch, size, size, 3]``, to its ``feature``."""
     vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
-    side = encoder.preprocessing.size
-    example = torch.zeros(_EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)
-    return _exported(vit, example, "pixels", ("feature",))
-
-
-def _exported(network: nn.Module, example: Tensor, name: str, outputs: Sequence[str]) -> onnx.ModelProto:
-    with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            input_names=[name],
-            output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            opset_version=OPSET,
-            verbose=False,
-        )
-    model: onnx.ModelProto = program.model_proto
-    model.ir_version = IR_VERSION
-    _name_after_modules(model)
-    _strip_traces(model)
-    return model
-
-
-_SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter notes the modules around a node, the outermost first
-
-
-def _name_after_modules(model: onnx.ModelProto) -> None:
-    """Put the PyTorch module in front of each node's name, as in ``vit.blocks.0.qkv/node_linear``."""
-    for node in model.graph.node:
-        scopes = [ast.literal_eval(item.value) for item in node.metadata_props if item.key == _SCOPES]
-        if scopes and len(scopes[0]) > 1:
-            node.name = f"{scopes[0][-2]}/{node.name}"
-
-
-def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of Python source files: it says nothing to users and names their folders."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
+    return exported(vit, pixel_example(encoder, "image"), ("feature",))

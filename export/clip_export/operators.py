@@ -22,12 +22,13 @@ class Operators:
 
     Attributes:
         name: ``standard`` or ``ort``, as in `clip_toolkit.spec.ModelSpec.ops`.
-        attention: query ``[batch, n, dim]``, key and value ``[batch, m, dim]``, heads; returns ``[batch, n, dim]``.
+        attention: query ``[batch, n, dim]``, key and value ``[batch, m, dim]``, heads, and None or what is added to the
+            scores, `FORBIDDEN` where a token must not look, ``[batch or 1, 1, n, m]``; returns ``[batch, n, dim]``.
         silu: ``x * sigmoid(x)``, elementwise.
     """
 
     name: str
-    attention: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    attention: Callable[[Tensor, Tensor, Tensor, int, Tensor | None], Tensor]
     silu: Activation
 
     def activation(self, name: str) -> Activation:
@@ -46,24 +47,31 @@ def _tanh_gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+FORBIDDEN = -1e4
+"""What BERT adds to the scores of tokens not to be seen: their exponential is 0, and half precision can hold it."""
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     def split(x: Tensor) -> Tensor:
         return x.reshape(-1, x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
 
     scale = (query.shape[2] // heads) ** -0.5
-    weights = torch.softmax(split(query) * scale @ split(key).transpose(2, 3), dim=-1)
+    scores = split(query) * scale @ split(key).transpose(2, 3)
+    weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)
     return (weights @ split(value)).transpose(1, 2).reshape(-1, query.shape[1], query.shape[2])
 
 
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    return _symbolic("MultiHeadAttention", (query, key, value), query, num_heads=heads)
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    # As an additive bias, since not every execution provider knows the operator's own masks.
+    inputs = (query, key, value) if bias is None else (query, key, value, None, None, bias)
+    return _symbolic("MultiHeadAttention", inputs, query, num_heads=heads)
 
 
 def _fused_silu(x: Tensor) -> Tensor:
     return _symbolic("QuickGelu", (x,), x, alpha=1.0)  # for which the operator skips its multiplication
 
 
-def _symbolic(name: str, inputs: tuple[Tensor, ...], like: Tensor, **attributes: float) -> Tensor:
+def _symbolic(name: str, inputs: tuple[Tensor | None, ...], like: Tensor, **attributes: float) -> Tensor:
     return torch.onnx.ops.symbolic(
         f"com.microsoft::{name}", inputs, attributes, dtype=like.dtype, shape=like.shape, version=1
     )

@@ -28,13 +28,14 @@ GRAPH_PIXELS = 2
 """Steps of 1/255 by which the graph's resize may be off Pillow's: one when it shrinks, two when it enlarges."""
 
 
-def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityReceipt:
+def prove(path: Path, files: Sequence[bytes], expected: Reference, texts: Sequence[str] | None = None) -> ParityReceipt:
     """Compare an exported file with PyTorch's answers.
 
     Args:
         path: the exported file.
         files: image files.
         expected: PyTorch's answers to them.
+        texts: that go with them, for a model that reads texts.
 
     Raises:
         ParityError: a difference is out of tolerance; the message names it.
@@ -43,10 +44,10 @@ def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityRece
     if not np.isfinite(scale):
         raise ParityError("the PyTorch model itself answers NaN or infinity: encoder or head hold damaged weights.")
     classifier = load(path, device="cpu")
-    pillow = _pillow_differences(classifier, files, expected)
+    pillow = _pillow_differences(classifier, files, texts, expected)
     graph = None
     if classifier.spec.input == "image":
-        graph = _graph_differences(classifier, files, expected)
+        graph = _graph_differences(classifier, files, texts, expected)
     receipt = ParityReceipt(
         images=len(files),
         shapes=tuple(f"{image.shape[0]}x{image.shape[1]}" for image in map(decode, files)),
@@ -55,6 +56,7 @@ def prove(path: Path, files: Sequence[bytes], expected: Reference) -> ParityRece
         tolerance=TOLERANCE,
         pillow=pillow,
         graph=graph,
+        texts=len(texts or ()),
     )
     check(receipt)
     return receipt
@@ -98,28 +100,35 @@ def _check_path(name: str, found: Differences, scale: float, tolerance: float, p
             )
 
 
-def _pillow_differences(classifier: Classifier, files: Sequence[bytes], expected: Reference) -> Differences:
-    """Every batch size, through the same call that apps use."""
+def _pillow_differences(
+    classifier: Classifier, files: Sequence[bytes], texts: Sequence[str] | None, expected: Reference
+) -> Differences:
+    """Every batch size, and so several amounts of padding, through the same call that apps use."""
     pixels = np.stack([classifier.pixels(file) for file in files])
-    runs = [_stacked(list(classifier.predict_many(files, batch))) for batch in BATCHES]
+    runs = [_stacked(list(classifier.predict_many(files, batch, texts=texts))) for batch in BATCHES]
     return _differences(pixels, runs, expected)
 
 
-def _graph_differences(classifier: Classifier, files: Sequence[bytes], expected: Reference) -> Differences:
+def _graph_differences(
+    classifier: Classifier, files: Sequence[bytes], texts: Sequence[str] | None, expected: Reference
+) -> Differences:
     """Raw images straight into the file; a batch holds one image several times, since its sizes must agree."""
     resize = GraphPreprocessor(preprocess_graph(classifier.spec.preprocessing))
     images = [decode(file) for file in files]
     pixels = np.stack([resize(image) for image in images])
     runs = [
-        Outputs(*(np.stack(column) for column in zip(*_last_rows(classifier, images, batch), strict=True)))
+        Outputs(*(np.stack(column) for column in zip(*_last_rows(classifier, images, texts, batch), strict=True)))
         for batch in BATCHES
     ]
     return _differences(pixels, runs, expected)
 
 
-def _last_rows(classifier: Classifier, images: list[NDArray[np.uint8]], batch: int) -> Iterator[list[NDArray[Any]]]:
-    for image in images:
-        outputs = classifier.run(np.repeat(image[None], batch, axis=0))
+def _last_rows(
+    classifier: Classifier, images: list[NDArray[np.uint8]], texts: Sequence[str] | None, batch: int
+) -> Iterator[list[NDArray[Any]]]:
+    for image, text in zip(images, texts or [None] * len(images), strict=True):
+        tokens = None if classifier.tokenizer is None else classifier.tokenizer.encode([text or ""] * batch)
+        outputs = classifier.run(np.repeat(image[None], batch, axis=0), tokens)
         yield [output[-1] for output in outputs]
 
 

@@ -38,13 +38,13 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         type=Path,
-        metavar="DIR",
-        help="typical images to tune on (default: the training folder, if it is still there)",
+        metavar="DATA",
+        help="folder or CSV file of typical images to tune on (default: the training data, if they are still there)",
     )
     group.add_argument(
         "--evaluation",
         type=Path,
-        metavar="DIR",
+        metavar="DATA",
         help="other images to judge by (default: held-out ones of the calibration images)",
     )
     group.add_argument(
@@ -52,7 +52,8 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=0.99,
         metavar="SHARE",
-        help="of the evaluation images that must keep their class (default: %(default)s)",
+        help="of the evaluation images that must keep their class; of --text-tower, the least cosine similarity that "
+        "embeddings must keep (default: %(default)s)",
     )
     group.add_argument(
         "--refit",

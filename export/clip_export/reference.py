@@ -34,13 +34,28 @@ class Reference(NamedTuple):
 
 
 def reference(
-    encoder: Encoder, head: nn.Module, files: Sequence[bytes], task: str = SINGLE_LABEL, temperature: float = 1.0
+    encoder: Encoder,
+    head: nn.Module,
+    files: Sequence[bytes],
+    task: str = SINGLE_LABEL,
+    temperature: float = 1.0,
+    *,
+    texts: torch.Tensor | None = None,
 ) -> Reference:
-    """Run the transformers encoder and the head, in float32 and one image at a time, on image files."""
+    """Run the transformers encoder and the head, in float32 and one image at a time, on image files.
+
+    Args:
+        encoder: the encoder.
+        head: from its feature, and behind it that of a text if there are any, to logits.
+        files: image files.
+        task: one of `clip_toolkit.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        texts: float32 ``[images, text dim]``, features of the texts that go with the images.
+    """
     values = torch.cat([pixel_values(encoder, file) for file in files])
     with torch.inference_mode():
         features = torch.cat([encoder.features(value[None]) for value in values])
-        logits = head(features)
+        logits = head(features if texts is None else torch.cat([features, texts], dim=1))
         answers = probabilities(logits, task, temperature), logits, nn.functional.normalize(features, dim=-1)
     return Reference(_unnormalised(values, encoder), *(answer.numpy() for answer in answers))
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import onnx
 
-from clip_toolkit.spec import SPEC_KEY, ModelSpec
+from clip_toolkit.metadata import SPEC_KEY
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.text_spec import TextTowerSpec
 
 
-def save_model(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
+def save_model(model: onnx.ModelProto, spec: ModelSpec | TextTowerSpec, path: Path) -> None:
     """Write a model file, in place: callers give a temporary path."""
     model.producer_name, model.producer_version = "clip-toolkit", spec.tools["clip-toolkit"]
     onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})

@@ -13,9 +13,10 @@ import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from clip_export.checkpoint import Checkpoint, reading
+from clip_export.checkpoint import Checkpoint, encoder_name, reading
 from clip_export.families import BLIP, FAMILIES, SIGLIP, Family
 from clip_toolkit.errors import EncoderError
+from clip_toolkit.spec import EncoderSpec
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
@@ -90,6 +91,16 @@ class TextTower:
         """Channels of the feature."""
         return self.projection.out_features if self.projection is not None else self.model.head.out_features
 
+    def to(self, device: str) -> TextTower:
+        """The same tower, moved to a PyTorch device."""
+        for module in filter(None, (self.model, self.projection)):
+            module.to(device)
+        return self
+
+    def spec(self) -> EncoderSpec:
+        """What a model file says of the encoder. Of a local folder only the name is kept."""
+        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
+
 
 def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) -> Tensor:
     """The features of texts, by the unpatched transformers modules: equal to its ``get_text_features``.
@@ -102,7 +113,7 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
         batch_size: texts at a time.
 
     Returns:
-        float32 ``[texts, dim]``, not normalised.
+        float32 ``[texts, dim]``, on the CPU, not normalised.
 
     Raises:
         EncoderError: the tokenizer belongs to another checkpoint.
@@ -113,9 +124,10 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
 
 
 def _features(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    outputs = tower.model(**tokenised(tower, texts))
+    device = next(tower.model.parameters()).device
+    outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
     feature = outputs.last_hidden_state[:, 0] if tower.reads_first_token else outputs.pooler_output
-    return feature if tower.projection is None else tower.projection(feature)
+    return (feature if tower.projection is None else tower.projection(feature)).cpu()
 
 
 def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.command import add_common_arguments, number, positive, seed
+from clip_export.finetune_arguments import add_finetuning_arguments, check_finetuning_arguments
 from clip_toolkit.tasks import REGRESSION, TASKS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; usage errors exit with code 2."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder.",
+        description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder, and its text tower if asked to.",
         epilog="docs/training.md walks through a training, and says how to read the report.",
     )
     parser.add_argument(
@@ -55,10 +56,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _encoding_arguments(parser.add_argument_group("features"))
     _head_arguments(parser.add_argument_group("head"))
     _loop_arguments(parser.add_argument_group("training"))
+    add_finetuning_arguments(parser.add_argument_group("fine-tuning"))
     _judging_arguments(parser.add_argument_group("judging"))
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     _check_combination(parser, args)
+    check_finetuning_arguments(parser, args)
     _check_start(parser, args)
     args.lr = args.lr or (_START_RATE if args.init else _RATE)
     args.out = args.out or Path("steps.png" if args.explain_preprocessing else "head.pt")
@@ -67,6 +70,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _data_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--task", choices=TASKS, default=TASKS[0], help=f"what DATA names of each image {DEFAULT}")
+    group.add_argument(
+        "--text-column",
+        metavar="NAME",
+        help="column of the CSV file with a text for each image, which the head is to read together with it",
+    )
     group.add_argument(
         "--groups",
         metavar="RULE",
@@ -174,6 +182,8 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("DATA is missing")
     if args.data is not None and args.explain_preprocessing is not None:
         parser.error("--explain-preprocessing takes an image and no DATA")
+    if args.text_column is not None and args.data is not None and args.data.is_dir():
+        parser.error("--text-column names a column of a CSV file, and DATA is a folder")
     if args.val_fraction + args.test_fraction >= 1:
         parser.error("--val-fraction and --test-fraction leave nothing to learn from")
 
@@ -189,6 +199,8 @@ def _check_start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         "--feature pooled: only the projected feature shares a space with text": args.feature == "pooled",
         "--task regression: its values have no words": args.task == REGRESSION,
         "--standardise": args.standardise,
+        "--text-column: words are of pictures alone": args.text_column is not None,
+        "--unfreeze": args.unfreeze is not None,
         "--sweep": args.sweep,
         "--resume": args.resume,
         "--tensorboard": args.tensorboard is not None,
@@ -213,6 +225,7 @@ def data_options(args: argparse.Namespace, device: str) -> DataOptions:
         batch_size=args.batch_size,
         device=device,
         backend=args.backend,
+        text_column=args.text_column,
     )
 
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from clip_export.command import execute
+from clip_export.finetune_arguments import finetuning_options
 from clip_export.train_arguments import PROGRAM, data_options, parse_args
+
+if TYPE_CHECKING:
+    from clip_export.encoder import Encoder
+    from clip_export.finetune_stage import FineTuned
+    from clip_export.head_files import TrainedHead
 
 __all__ = ["PROGRAM", "main", "parse_args", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
-    from clip_export.encoder import Encoder
-    from clip_export.head_files import save_head
+    from clip_export.finetune_stage import finetuned
+    from clip_export.progress import bar
+    from clip_export.text import TextTower
     from clip_export.train_stages import finished_head, prepared_data, tell, trained
     from clip_export.train_start import start_words, trained_from_words
-    from clip_export.training.checkpoints import checkpoint_path
+    from clip_export.training.fusion import parts
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
 
@@ -26,26 +35,59 @@ def run(args: argparse.Namespace) -> int:
         return _explain(args)
     _check_outputs(args)
     options = data_options(args, _device(args.device))
+    tuning = finetuning_options(args, options.device)
     dataset = read_dataset(args.data, options)
     check_rule(operating_rule(args.operating_point), dataset.task, dataset.labels, args.positive)
     words = start_words(args, dataset) if args.init else None
-    feature = args.feature or ("projected" if args.init else "pooled")
-    encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)
+    encoder = _encoder(args)
     print(
         f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
     )
-    prepared = prepared_data(args, encoder, dataset, options)
+    tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
+    prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
-    head = finished_head(args, prepared, training, chosen, encoder)
-    save_head(head, args.out)
-    checkpoint_path(args.out).unlink(missing_ok=True)  # not before the head is safe
-    tell(prepared, training, head)
-    print(f"wrote {args.out}")
+    alone = parts(prepared, training.head, chosen, bar)
+    tuned = None
+    if tuning is not None:
+        tuned = finetuned(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
+    if tuned is not None:
+        prepared, training = tuned.prepared, tuned.training
+    head = finished_head(args, prepared, training, chosen, encoder, alone=alone)
+    head = _saved(args, head, encoder, tuned)
+    tell(prepared, training, head, alone)
+    print(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))
     if args.report is not None:
         from clip_export.training.report import write_report
 
-        print(f"wrote {write_report(args.report, prepared, training, head, args.positive)}")
+        print(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
     return 0
+
+
+def _encoder(args: argparse.Namespace) -> Encoder:
+    from clip_export.encoder import Encoder
+    from clip_export.training.finetuning import check_blocks
+
+    feature = args.feature or ("projected" if args.init else "pooled")
+    encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)
+    if args.unfreeze is not None:
+        check_blocks(encoder, args.unfreeze)
+    return encoder
+
+
+def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
+    """Write the head, with its encoder if that was fine-tuned, and then remove the checkpoints."""
+    from clip_export.encoder_files import save_with_encoder
+    from clip_export.finetune_stage import PART
+    from clip_export.head_files import save_head
+    from clip_export.training.checkpoints import checkpoint_path
+
+    if tuned is None:
+        save_head(head, args.out)
+    else:
+        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, args.out)
+    for part in ("", PART):
+        checkpoint_path(args.out, part).unlink(missing_ok=True)
+    return head
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -57,6 +99,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
     check_suffix(args.out)
     check_writable(args.out)
+    if args.unfreeze is not None:
+        from clip_export.encoder_files import check_encoder_folder
+
+        check_encoder_folder(args.out, args.encoder)
     if args.report is not None:
         require("report", "matplotlib", "sklearn")
     if args.tensorboard is not None:

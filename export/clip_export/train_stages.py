@@ -12,35 +12,53 @@ from typing import Any
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead
 from clip_export.progress import bar
+from clip_export.text import TextTower
 from clip_export.train_arguments import PROGRAM, training_options
 from clip_export.training.baseline import baseline_score
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.dataset import Dataset
 from clip_export.training.decisions import decisions_for, held_out_score
+from clip_export.training.epochs import Epoch
 from clip_export.training.feature_cache import FeatureCache, default_folder
-from clip_export.training.loop import Epoch, Training, train_head
+from clip_export.training.fusion import Parts
+from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import DataOptions, Prepared, prepare
+from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_export.training.tensorboard import scalars
+from clip_export.training.texts import TextCache, TextSide
 from clip_export.training.thresholds import operating_rule
 from clip_export.zero_shot import TEMPLATES
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
+Report = Callable[[Epoch], None]
+
 SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
 
 
-def prepared_data(args: argparse.Namespace, encoder: Encoder, dataset: Dataset, options: DataOptions) -> Prepared:
+def prepared_data(
+    args: argparse.Namespace,
+    encoder: Encoder,
+    dataset: Dataset,
+    options: DataOptions,
+    tower: TextTower | None = None,
+) -> Prepared:
     """Encode and split the data; name what was skipped, and count what is left."""
-    cache = None if args.no_cache else FeatureCache(args.cache or default_folder(), encoder)
-    prepared = prepare(dataset, encoder, options, cache, bar)
+    folder = None if args.no_cache else args.cache or default_folder()
+    cache = FeatureCache(folder, encoder) if folder else None
+    text = TextSide(tower, TextCache(folder, tower) if folder else None) if tower else None
+    prepared = prepare(dataset, encoder, options, cache, bar, text=text)
     features = prepared.features
-    _say(*(f"skipped: {error}" for error in features.errors), *prepared.notes)
+    say(*(f"skipped: {error}" for error in features.errors), *prepared.notes)
     if features.errors:
-        _say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
+        say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
     found = len(features.kept) - features.computed
     print(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
+    if prepared.texts is not None:
+        computed, different = prepared.texts.computed, prepared.texts.different
+        print(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
     for side, counts in prepared.counts():
         print(f"{side}: {counts}")
     return prepared
@@ -53,33 +71,56 @@ def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Tra
     checkpoints = Checkpoints(
         checkpoint_path(args.out), fingerprint(prepared.train, prepared.validation, options, task)
     )
+
+    def learn(report: Report, state: TrainingState | None) -> Training:
+        return train_head(
+            prepared.train,
+            prepared.validation,
+            outputs,
+            options,
+            report,
+            task=task,
+            resume=state,
+            keep=checkpoints.keep,
+        )
+
+    training = watched(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
+    if args.unfreeze is not None:
+        checkpoints.write()  # so that a fine-tuning that is resumed has its head at once
+    return training, options
+
+
+def watched(
+    args: argparse.Namespace,
+    learn: Callable[[Report, TrainingState | None], Training],
+    checkpoints: Checkpoints,
+    *,
+    title: str,
+    epochs: int,
+    task: str,
+) -> Training:
+    """Train with a bar and curves, from a checkpoint if asked to; an interrupt leaves one."""
     state = checkpoints.read() if args.resume else None
     if args.resume:
-        done = len(state.history) if state else 0
-        _say(f"resuming after epoch {done}" if state else "nothing to resume: starting from the first epoch")
-    with bar("training", options.epochs) as advance, _scalars(args.tensorboard) as write:
+        done = state.history[-1][0] if state else 0
+        say(
+            f"{title}: resuming after epoch {done}"
+            if state
+            else f"{title}: nothing to resume, starting from the first epoch"
+        )
+    with bar(title, epochs) as advance, _scalars(args.tensorboard, title) as write:
 
         def report(epoch: Epoch) -> None:
-            score = f"{epoch.val_score:.1%}" if task != REGRESSION else f"{epoch.val_score:.3f}"
-            advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}, {score}")
+            score = shown_score(epoch.val_score, task)
+            advance(min(epoch.number, 1), f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}, {score}")
             write(epoch)
 
         try:
-            training = train_head(
-                prepared.train,
-                prepared.validation,
-                outputs,
-                options,
-                report,
-                task=task,
-                resume=state,
-                keep=checkpoints.keep,
-            )
+            return learn(report, state)
         except KeyboardInterrupt:
             saved = checkpoints.write()
             where = f"the checkpoint is {checkpoints.path}; go on with --resume" if saved else "nothing was written"
             raise KeyboardInterrupt(f"interrupted; {where}") from None
-    return training, options
 
 
 def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
@@ -101,12 +142,18 @@ def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
     return trials[0].options
 
 
-def _scalars(folder: Path | None) -> AbstractContextManager[Callable[[Epoch], None]]:
-    return nullcontext(lambda _: None) if folder is None else scalars(folder)
+def _scalars(folder: Path | None, title: str) -> AbstractContextManager[Report]:
+    return nullcontext(lambda _: None) if folder is None else scalars(folder / title)
 
 
 def finished_head(
-    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions, encoder: Encoder
+    args: argparse.Namespace,
+    prepared: Prepared,
+    training: Training,
+    options: TrainingOptions,
+    encoder: Encoder,
+    *,
+    alone: Parts | None = None,
 ) -> TrainedHead:
     """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
     temperature, thresholds = decisions_for(
@@ -120,9 +167,11 @@ def finished_head(
     )
     return TrainedHead(
         training.head,
-        EncoderReference(_portable_id(args.encoder), encoder.revision, encoder.feature),
+        EncoderReference(
+            _portable_id(args.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
+        ),
         prepared.dataset.labels,
-        _summary(args, prepared, training, options),
+        _summary(args, prepared, training, options) | _text_summary(prepared, alone),
         prepared.reference(),
         prepared.dataset.task,
         temperature,
@@ -154,30 +203,47 @@ def _summary(
     }
 
 
+def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
+    if prepared.texts is None or alone is None:
+        return {}
+    score = f"{prepared.held_out[0]} {SCORES[prepared.dataset.task]}"
+    figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
+    texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
+    return texts | {name: round(value, 4) for name, value in figures.items()}
+
+
 def _portable_id(encoder: str) -> str:
     """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
     return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
 
 
-def tell(prepared: Prepared, training: Training, head: TrainedHead) -> None:
+def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts | None = None) -> None:
     """Say how good the head is, and how good the baseline."""
     name, indices, examples = prepared.held_out
-    shown: Callable[[float], str] = "{:.3f}".format if head.task == REGRESSION else "{:.1%}".format
-    own = held_out_score(head, examples)
-    print(
-        f"{name} {SCORES[head.task]} {shown(own)} on {len(indices)} images, training {shown(training.best.train_score)}"
+    own, learnt = (
+        shown_score(value, head.task) for value in (held_out_score(head, examples), training.best.train_score)
     )
+    print(f"{name} {SCORES[head.task]} {own} on {len(indices)} images, training {learnt}")
+    if alone is not None:
+        image, text, both = (shown_score(value, head.task) for value in alone)
+        print(f"image alone {image}, text alone {text}, both {both}")
     try:
-        plain = baseline_score(prepared.train, examples, head.task)
-        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {shown(plain)}")
+        plain = shown_score(baseline_score(prepared.train, examples, head.task), head.task)
+        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {plain}")
     except MissingDependencyError as error:
-        _say(f"no baseline: {error}")
+        say(f"no baseline: {error}")
     if head.temperature != 1:
         print(f"temperature {head.temperature:.3f}")
     for label, threshold in head.thresholds.items():
         print(f"threshold {threshold:.4f} for {label}")
 
 
-def _say(*messages: str) -> None:
+def shown_score(score: float, task: str) -> str:
+    """A share as a percentage, R squared as it is."""
+    return f"{score:.3f}" if task == REGRESSION else f"{score:.1%}"
+
+
+def say(*messages: str) -> None:
+    """Remarks, apart from the results."""
     for message in messages:
         print(f"{PROGRAM}: {message}", file=sys.stderr)

@@ -12,22 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from clip_export.blocks import Block, BlockConfig
 from clip_export.operators import STANDARD, Operators
 
 
-@dataclass(frozen=True)
-class ViTConfig:
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(BlockConfig):
     """What distinguishes one image tower from another.
 
     Attributes:
         size: pixels of either side of the input.
         patch: pixels of either side of a patch.
-        width: channels of a token.
-        heads: attention heads.
-        hidden: channels inside the MLP of a block.
-        depth: number of blocks.
-        activation: of `clip_export.operators.ACTIVATIONS`.
-        eps: of every layer normalisation.
         pooling: ``class`` (read the class token) or ``attention`` (a learnt probe attends to all tokens).
         pre_norm: a layer normalisation before the first block (CLIP).
         post_norms: how often the final normalisation is applied to the class token (BLIP: twice).
@@ -38,12 +33,6 @@ class ViTConfig:
 
     size: int
     patch: int
-    width: int
-    heads: int
-    hidden: int
-    depth: int
-    activation: str
-    eps: float
     pooling: str
     pre_norm: bool = False
     post_norms: int = 1
@@ -106,45 +95,6 @@ class VisionTransformer(nn.Module):
         return x
 
 
-class Block(nn.Module):
-    """Attention and MLP, each behind a layer normalisation and around a residual.
-
-    With ``class_only`` (the last block of a tower that reads the class token) only that token is computed:
-    ``[batch, tokens, width]`` to ``[batch, 1, width]``.
-    """
-
-    def __init__(self, config: ViTConfig, operators: Operators, class_only: bool) -> None:
-        """Build the block with uninitialised weights."""
-        super().__init__()
-        self.width, self.heads, self.class_only = config.width, config.heads, class_only
-        self.attention, self.activation = operators.attention, operators.activation(config.activation)
-        self.norm1 = nn.LayerNorm(config.width, config.eps)
-        if class_only:
-            self.query, self.key_value = (
-                nn.Linear(config.width, config.width),
-                nn.Linear(config.width, 2 * config.width),
-            )
-        else:
-            self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
-        self.norm2 = nn.LayerNorm(config.width, config.eps)
-        self.fc1 = nn.Linear(config.width, config.hidden)
-        self.fc2 = nn.Linear(config.hidden, config.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the block on ``[batch, tokens, width]``."""
-        normed = self.norm1(x)
-        if self.class_only:
-            x = x[:, :1]
-        x = x + self.out(self.attention(*self._query_key_value(normed), self.heads))
-        return x + self.fc2(self.activation(self.fc1(self.norm2(x))))
-
-    def _query_key_value(self, normed: Tensor) -> tuple[Tensor, ...]:
-        if self.class_only:
-            return self.query(normed[:, :1]), *self.key_value(normed).split(self.width, dim=-1)
-        return self.qkv(normed).split(self.width, dim=-1)
-
-
 class AttentionPool(nn.Module):
     """A learnt probe attends to all tokens (SigLIP): ``[batch, tokens, width]`` to ``[batch, width]``.
 
@@ -167,5 +117,5 @@ class AttentionPool(nn.Module):
         """Pool ``[batch, tokens, width]`` to ``[batch, width]``."""
         key, value = self.key_value(x).split(self.width, dim=-1)
         query = self.query.expand(x.shape[0], -1, -1)
-        x = self.out(self.attention(query, key, value, self.heads))[:, 0]
+        x = self.out(self.attention(query, key, value, self.heads, None))[:, 0]
         return x + self.fc2(self.activation(self.fc1(self.norm(x))))

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_fused_model
 from PIL import Image
 
+from clip_toolkit import load
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.records import record
 
@@ -34,12 +36,16 @@ def classify(node: str) -> Run:
     )
 
 
-def same_record(classify: Run, model: Path, path: Path, classifier: Classifier, tolerance: float) -> None:
-    ran = classify(model, path, "--json")
-    assert (ran.returncode, ran.stderr) == (0, "")
+def same_record(
+    classify: Run, model: Path, path: Path, classifier: Classifier, tolerance: float, text: str | None = None
+) -> None:
+    ran = classify(model, path, "--json", *(() if text is None else ("--text", text)))
+    prediction = classifier.predict(path, text=text)
+    assert (ran.returncode, "its end was left out" in ran.stderr) == (0, prediction.text_truncated)
+    assert prediction.text_truncated or not ran.stderr
     theirs = json.loads(ran.stdout)
     spec = classifier.spec
-    ours = record(str(path), classifier.predict(path), len(spec.labels), classifier.provider, spec)
+    ours = record(str(path), prediction, len(spec.labels), classifier.provider, spec, text=text)
     assert {score["label"]: score["probability"] for score in theirs.pop("top")} == pytest.approx(
         {score["label"]: score["probability"] for score in ours.pop("top")}, abs=tolerance
     )
@@ -79,6 +85,30 @@ def test_table_lists_all_labels(
     assert header.split() == ["image", "label", "probability"]
     assert rows[0].startswith(str(pictures["odd"]))
     assert all(label in row for label, row in zip(expected(pictures["odd"]), rows, strict=True))
+
+
+@pytest.fixture
+def fused(tmp_path: Path) -> Path:
+    path = tmp_path / "fused.onnx"
+    path.write_bytes(tiny_fused_model.model())
+    return path
+
+
+@pytest.mark.parametrize("text", ["red circle", "", "Blue  circle", "red " * 9])
+def test_text_goes_with_the_picture(text: str, classify: Run, fused: Path, tmp_path: Path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(tiny_fused_model.png((10, 90, 250)))
+    same_record(classify, fused, path, load(fused, device="cpu"), TOLERANCE, text)
+
+
+def test_text_and_none_are_not_mixed_up(classify: Run, fused: Path, model: Path, pictures: dict[str, Path]):
+    for file, options, reason in (
+        (fused, (), "give it one with --text"),
+        (model, ("--text", "red"), "leave out --text"),
+    ):
+        ran = classify(file, pictures["odd"], *options)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert reason in one_line(ran.stderr)
 
 
 @pytest.mark.parametrize("name", ["missing.png", "text.png", "empty.png", "cut.png"])

@@ -51,6 +51,9 @@ def test_words_and_few_pictures(tmp_path: Path):
     shown = run_page("language.md", tmp_path)
     assert "validation loss by start: zero-shot, pull" in shown
     assert "torch.Size([2, 64])" in shown
+    assert "True tiny-clip" in shown
     assert read_spec(tmp_path / "zero.onnx").training["templates"][1] == "a photo of a {}"
     assert read_spec(tmp_path / "few.onnx").labels == ("circle", "heart")
+    assert re.search(r"image alone \d\d\.\d%, text alone \d\d\.\d%, both 9\d\.\d%", shown)
+    assert read_spec(tmp_path / "fused.onnx").text is not None
     assert read_spec(tmp_path / "two.onnx").encoder.feature == "projected"

@@ -54,11 +54,12 @@ def test_every_command_and_program_of_the_readme_works(desk: Path):
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         }
         for command in commands:
-            assert command.split()[0] in {"clip-train", "clip-export", "clip-infer"}
+            assert command.split()[0] in {"clip-train", "clip-export", "clip-infer", "clip-search"}
             done = subprocess.run(
                 shlex.split(command), cwd=desk, env=environment, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    assert (desk / "tuned.encoder" / "tokenizer.json").is_file()  # not needed for training, but for a whole checkpoint
     for program in blocks("python"):
         done = subprocess.run([sys.executable, "-c", program], cwd=desk, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

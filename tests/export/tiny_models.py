@@ -35,7 +35,7 @@ _VISION = {
 _TEXT = {
     "hidden_size": 32,
     "intermediate_size": 64,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "max_position_embeddings": tiny_tokenizers.CONTEXT,
 }

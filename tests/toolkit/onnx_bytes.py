@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from clip_toolkit.spec import SPEC_KEY
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.metadata import SPEC_KEY
 
 
 def varint(value: int) -> bytes:
@@ -27,6 +30,9 @@ def metadata(text: str, key: str = SPEC_KEY) -> bytes:
 
 
 GRAPH, NODE, INITIALIZER, ATTRIBUTE, TRAINING, FUNCTION = 7, 1, 5, 5, 20, 25
+INPUT, OUTPUT = 11, 12  # of a graph
+
+UINT8, INT64, FLOAT = 2, 7, 1  # TensorProto.DataType
 
 LOCATION = field(13, field(1, b"location") + field(2, b"/etc/passwd"))
 EXTERNAL_TENSOR = field(8, b"w") + LOCATION + field(14, 1)
@@ -61,3 +67,22 @@ def nested(depth: int) -> bytes:
     for _ in range(depth):
         graph = field(NODE, field(ATTRIBUTE, field(6, graph)))
     return field(GRAPH, graph)
+
+
+def node(kind: str, inputs: list[str], output: str, attribute: bytes | None = None) -> bytes:
+    """A node with one output, and perhaps an attribute."""
+    names = b"".join(field(1, name.encode()) for name in inputs) + field(2, output.encode())
+    return names + field(4, kind.encode()) + (b"" if attribute is None else field(5, attribute))
+
+
+def tensor(name: str, kind: int, values: NDArray[np.generic]) -> bytes:
+    """An initializer of a TensorProto.DataType."""
+    sizes = b"".join(field(1, size) for size in values.shape)
+    return sizes + field(2, kind) + field(8, name.encode()) + field(9, values.tobytes())
+
+
+def value(name: str, kind: int, shape: list[bytes | int]) -> bytes:
+    """An input or output; named sizes vary."""
+    sizes = [field(1, size) if isinstance(size, int) else field(2, size) for size in shape]
+    kind_and_shape = field(1, kind) + field(2, b"".join(field(1, size) for size in sizes))
+    return field(1, name.encode()) + field(2, field(1, kind_and_shape))

@@ -212,9 +212,9 @@ def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatc
         opened.append((*arguments[1:], decoding))
         return load(*arguments, **decoding)
 
-    def spied_many(self, images: list[str], batch_size: int, errors: str) -> object:
+    def spied_many(self, images: list[str], batch_size: int, errors: str, *, texts: None) -> object:
         batches.append(batch_size)
-        return predict_many(self, images, batch_size, errors)
+        return predict_many(self, images, batch_size, errors, texts=texts)
 
     monkeypatch.setattr(classify, "load", spied_load)
     monkeypatch.setattr(clip_toolkit.Classifier, "predict_many", spied_many)
@@ -292,11 +292,20 @@ def test_public_names():
         "Prediction",
         "Score",
         "SpecError",
+        "TextEncoder",
+        "TextError",
+        "TextOutputs",
+        "TextTowerSpec",
+        "TextTruncatedWarning",
+        "Tokenizer",
+        "Tokens",
         "__version__",
         "decode",
         "load",
+        "load_text",
         "open_image",
         "preprocess",
         "selftest",
+        "selftest_text",
     ]
     assert all(hasattr(clip_toolkit, name) for name in clip_toolkit.__all__)

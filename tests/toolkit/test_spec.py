@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from clip_toolkit import ModelSpec, SpecError, load
-from clip_toolkit import spec as spec_module
+from clip_toolkit import ModelSpec, SpecError, load, metadata
 from clip_toolkit.model_file import read_spec
 
 Edited = Callable[..., Path]
@@ -106,7 +105,7 @@ def test_other_texts_are_refused(edited: Edited, text: str):
 
 
 def test_endless_metadata_is_refused(demo: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(spec_module, "MAX_SPEC_BYTES", 1000)
+    monkeypatch.setattr(metadata, "MAX_SPEC_BYTES", 1000)
     with pytest.raises(SpecError, match="characters of metadata"):
         read_spec(demo)
 

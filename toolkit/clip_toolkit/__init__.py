@@ -16,12 +16,18 @@ from clip_toolkit.errors import (
     ModelError,
     ModelNotFoundError,
     SpecError,
+    TextError,
+    TextTruncatedWarning,
 )
 from clip_toolkit.images import decode, open_image
 from clip_toolkit.prediction import Prediction, Score
 from clip_toolkit.preprocess import preprocess
 from clip_toolkit.selftest import Drift, selftest
 from clip_toolkit.spec import ModelSpec
+from clip_toolkit.text_encoder import TextEncoder, TextOutputs, load_text
+from clip_toolkit.text_selftest import selftest_text
+from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.tokenization import Tokenizer, Tokens
 from clip_toolkit.version import __version__
 
 __all__ = [
@@ -39,10 +45,19 @@ __all__ = [
     "Prediction",
     "Score",
     "SpecError",
+    "TextEncoder",
+    "TextError",
+    "TextOutputs",
+    "TextTowerSpec",
+    "TextTruncatedWarning",
+    "Tokenizer",
+    "Tokens",
     "__version__",
     "decode",
     "load",
+    "load_text",
     "open_image",
     "preprocess",
     "selftest",
+    "selftest_text",
 ]

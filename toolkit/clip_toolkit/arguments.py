@@ -33,6 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--stdin-paths", action="store_true", help="read more of those from standard input, one a line")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _add_text(parser)
     _add_running(parser)
     _add_decoding(parser)
     _add_output(parser)
@@ -42,12 +43,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("text, for models that read one with each image")
+    group.add_argument("--text", metavar="TEXT", help="the text that goes with every IMAGE")
+    group.add_argument(
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="in place of IMAGE: a CSV file with the columns path (from its own folder) and text",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="name of its column of texts (default: text)")
+
+
 def _add_running(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("running")
     group.add_argument("--model", help="model file")
     group.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
-    group.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="images per run (default: 8)")
-    group.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all usable cores)")
+    group.add_argument("--batch-size", type=positive, default=8, metavar="N", help="images per run (default: 8)")
+    group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all usable cores)")
     group.add_argument(
         "--resize",
         choices=RESIZES,
@@ -68,7 +81,7 @@ def _add_decoding(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default: table)")
-    group.add_argument("--top-k", type=_positive, default=3, metavar="N", help="labels per image (default: 3)")
+    group.add_argument("--top-k", type=positive, default=3, metavar="N", help="labels per image (default: 3)")
     group.add_argument("--output", type=Path, metavar="FILE", help="write to a file, whole or not at all")
     group.add_argument("--resume", action="store_true", help="go on with FILE.part, which an interrupted run has left")
 
@@ -82,13 +95,14 @@ def _add_actions(parser: argparse.ArgumentParser) -> None:
 
 def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     action = next((name for name in (args.describe, args.selftest, args.doctor) if name is not None), None)
-    has_images = bool(args.images or args.stdin_paths)
+    has_images = bool(args.images or args.stdin_paths or args.texts)
     if action is None and not has_images:
-        parser.error("name at least one IMAGE, or use --stdin-paths, --describe, --selftest or --doctor")
-    if action is not None and (has_images or args.output):
-        parser.error("--describe, --selftest and --doctor take a model file, no images and no --output")
+        parser.error("name at least one IMAGE, or use --stdin-paths, --texts, --describe, --selftest or --doctor")
+    if action is not None and (has_images or args.output or args.text is not None):
+        parser.error("--describe, --selftest and --doctor take a model file, no images, no text and no --output")
     if action is not None and args.format not in ("table", "json"):
         parser.error("--describe, --selftest and --doctor have the formats table and json")
+    _check_text(parser, args)
     if args.stdin_paths and STDIN in args.images:
         parser.error("- and --stdin-paths both read standard input: use one of them")
     if args.images.count(STDIN) > 1:
@@ -101,7 +115,15 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
         args.model = action
 
 
-def _positive(text: str) -> int:
+def _check_text(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.texts and (args.images or args.stdin_paths or args.text is not None):
+        parser.error("--texts names the images and their texts: leave out IMAGE, --stdin-paths and --text")
+    if args.text_column and not args.texts:
+        parser.error("--text-column names a column of --texts FILE")
+
+
+def positive(text: str) -> int:
+    """An argument type: a whole number of at least 1."""
     return _whole(text, _MOST)
 
 

@@ -6,22 +6,25 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.cpu import saturates
-from clip_toolkit.devices import CPU, ONE_RUN_AT_A_TIME, RESIZES, OpenSession, open_session
+from clip_toolkit.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.graph_check import check_graph, check_resize, quantization_notes
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, open_image, source_name
 from clip_toolkit.locate import find_model
 from clip_toolkit.model_file import read_spec
+from clip_toolkit.pairs import Pair, check_pairing, paired
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.tasks import OUTPUTS, REGRESSION
+from clip_toolkit.text_encoder import INPUTS as TEXT_INPUTS
+from clip_toolkit.tokenization import Tokenizer, Tokens
 
 
 def load(
@@ -54,7 +57,7 @@ def load(
         ModelNotFoundError: there is no such file.
         ModelError: the file is damaged, foreign, keeps weights in other files, or cannot resize as asked.
         DeviceError: a device asked for by name is not there.
-        MissingDependencyError: ONNX Runtime is not installed.
+        MissingDependencyError: ONNX Runtime is not installed, or, for a model that reads text, the ``text`` extra.
     """
     path = find_model(model).path
     spec = read_spec(path)
@@ -81,6 +84,7 @@ class Classifier:
 
     Attributes:
         spec: what the file says of itself.
+        tokenizer: the tokenizer in the file, of a model that reads a text with each image, or None.
         provider: the ONNX Runtime execution provider that runs it.
         notes: remarks on the device, one line each.
         threads: CPU threads, of the network and of `predict_many`.
@@ -96,30 +100,41 @@ class Classifier:
         Raises:
             ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
         """
-        _check_resize(resize, spec, opened.provider)
-        _check_graph(spec, opened)
+        check_resize(resize, spec, opened.provider)
+        check_graph(spec, opened)
         self.spec = spec
+        self.tokenizer = Tokenizer(spec.text.tokenizer) if spec.text is not None else None
         self.provider = opened.provider
-        self.notes = (*opened.notes, *_quantization_notes(spec, opened.provider))
+        self.notes = (*opened.notes, *quantization_notes(spec, opened.provider))
         self._session = opened.session
         self.threads = opened.threads
         self.resize = resize
         self.options = options or DecodeOptions()
         self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
 
-    def predict(self, image: ImageSource) -> Prediction:
-        """Classify one image.
+    def predict(self, image: ImageSource, text: str | None = None) -> Prediction:
+        """Classify one image, together with a text if the model reads one.
 
         Args:
             image: path, file bytes, binary file object, Pillow image, or uint8 RGB array ``[height, width, 3]``.
+            text: any text, the empty one included; what the model cannot take of its end is not read, and
+                `Prediction.text_truncated` says so.
 
         Raises:
             ImageError: the image cannot be decoded, or the array has another shape or dtype.
+            TextError: the model reads a text and there is none, or the other way round, or it is no text.
         """
-        return self._predictions([self.pixels(image)])[0]
+        check_pairing(self.spec, text is not None)
+        (pair,) = paired([image], None if text is None else [text])
+        return self._predictions([self.pixels(image)], [pair.text])[0]
 
     def predict_many(
-        self, images: Iterable[ImageSource], batch_size: int = 8, errors: str = "raise"
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 8,
+        errors: str = "raise",
+        *,
+        texts: Iterable[str] | None = None,
     ) -> Iterator[Prediction | ImageError]:
         """Classify many images, lazily and in order, ``batch_size`` at a time; sizes may differ.
 
@@ -130,16 +145,19 @@ class Classifier:
             images: anything `predict` takes.
             batch_size: images per run of the network.
             errors: ``raise`` stops at the first bad image; ``return`` yields its `ImageError` in its place.
+            texts: one for each image, as `predict` takes them; taken as lazily as the images.
 
         Raises:
             ImageError: a bad image, with ``errors="raise"``.
+            TextError: as in `predict`, or there are not as many texts as images.
             ValueError: ``batch_size`` or ``errors`` is out of range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         if errors not in ("raise", "return"):
             raise ValueError(f"errors: expected 'raise' or 'return', got {errors!r}")
-        return self._stream(images, batch_size, errors)
+        check_pairing(self.spec, texts is not None)
+        return self._stream(paired(images, texts), batch_size, errors)
 
     def pixels(self, image: ImageSource) -> NDArray[np.uint8]:
         """Decode one image and, unless the graph does it, resize and crop it.
@@ -157,18 +175,21 @@ class Classifier:
         except ImageError as error:
             raise ImageError(f"{source_name(image)}: {error}") from error
 
-    def run(self, image: NDArray[np.uint8]) -> Outputs:
+    def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
         """Run the network on a batch of equally large images, with the resize inside the graph.
 
         Args:
             image: uint8 RGB ``[batch, height, width, 3]``; of the model's own size for files that take
                 ``pixel_values``.
+            tokens: of `tokenizer`, one text for each image, in models that read text.
 
         Raises:
             ImageError: another rank, dtype or number of channels, a zero side, or a size that the file cannot take.
+            TextError: the model reads text and there are no tokens, or the other way round.
             ModelError: ONNX Runtime fails on it.
         """
-        feeds = self._feeds(image)
+        check_pairing(self.spec, tokens is not None)
+        feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
         try:
             with self._turn:
                 outputs = self._session.run(list(OUTPUTS[self.spec.task]), feeds)
@@ -179,7 +200,7 @@ class Classifier:
         values, embedding = outputs
         return Outputs(values[:, :0], values, embedding)
 
-    def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
+    def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
             raise ImageError(
                 "image: expected uint8 RGB [batch, height, width, 3] with no zero side, "
@@ -192,16 +213,18 @@ class Classifier:
             raise ImageError(f"image: this file takes {size}x{size} only, got {image.shape[2]}x{image.shape[1]}")
         return {"pixel_values": normalise(image, self.spec.preprocessing)}
 
-    def _stream(self, images: Iterable[ImageSource], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
-        for results in in_order(chunks(images, batch_size), self._results, self.threads):
+    def _stream(self, pairs: Iterable[Pair], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
+        for results in in_order(chunks(pairs, batch_size), self._results, self.threads):
             for result in results:
                 if isinstance(result, ImageError) and errors == "raise":
                     raise result
                 yield result
 
-    def _results(self, images: list[ImageSource]) -> list[Prediction | ImageError]:
-        prepared = [self._pixels_or_error(image) for image in images]
-        predictions = iter(self._predictions([item for item in prepared if not isinstance(item, ImageError)]))
+    def _results(self, pairs: list[Pair]) -> list[Prediction | ImageError]:
+        prepared = [self._pixels_or_error(pair.image) for pair in pairs]
+        pixels = [item for item in prepared if not isinstance(item, ImageError)]
+        texts = [pair.text for item, pair in zip(prepared, pairs, strict=True) if not isinstance(item, ImageError)]
+        predictions = iter(self._predictions(pixels, texts))
         return [item if isinstance(item, ImageError) else next(predictions) for item in prepared]
 
     def _pixels_or_error(self, image: ImageSource) -> NDArray[np.uint8] | ImageError:
@@ -210,15 +233,21 @@ class Classifier:
         except ImageError as error:
             return _without_frames(error)
 
-    def _predictions(self, pixels: list[NDArray[np.uint8]]) -> list[Prediction]:
+    def _predictions(self, pixels: list[NDArray[np.uint8]], texts: list[str | None]) -> list[Prediction]:
         if not pixels:
             return []
+        if self.resize != "graph":
+            return self._batch(np.stack(pixels), texts)
         # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
-        batches = [image[None] for image in pixels] if self.resize == "graph" else [np.stack(pixels)]
+        return [self._batch(image[None], [text])[0] for image, text in zip(pixels, texts, strict=True)]
+
+    def _batch(self, pixels: NDArray[np.uint8], texts: list[str | None]) -> list[Prediction]:
+        tokens = None if self.tokenizer is None else self.tokenizer.encode([text or "" for text in texts])
+        truncated = (False,) * len(texts) if tokens is None else tokens.truncated
+        spec, outputs = self.spec, zip(*self.run(pixels, tokens), strict=True)
         return [
-            Prediction(self.spec.labels, *row, self.provider, self.spec.task, self.spec.thresholds)
-            for batch in batches
-            for row in zip(*self.run(batch), strict=True)
+            Prediction(spec.labels, *row, self.provider, spec.task, spec.thresholds, text, was_cut)
+            for row, text, was_cut in zip(outputs, texts, truncated, strict=True)
         ]
 
 
@@ -229,38 +258,3 @@ def _without_frames(error: ImageError) -> ImageError:
         cause.__traceback__ = None
         cause = cause.__cause__ or cause.__context__
     return error
-
-
-def _check_graph(spec: ModelSpec, opened: OpenSession) -> None:
-    """The graph must be the one that the metadata speaks of."""
-    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
-    classes, dim = len(spec.labels), spec.encoder.dim
-    expected = {name: [dim if name == "embedding" else classes] for name in OUTPUTS[spec.task]}
-    if found != expected:
-        raise ModelError(f"the metadata speaks of outputs {expected}, the graph has {found}. Export the model again.")
-    name = "image" if spec.input == "image" else "pixel_values"
-    inputs = [item.name for item in opened.session.get_inputs()]
-    if inputs != [name]:
-        raise ModelError(f"the metadata speaks of the input {name}, the graph has {inputs}. Export the model again.")
-
-
-def _quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:
-    receipt = spec.quantization
-    if receipt is None or provider != CPU or not saturates(receipt.target):
-        return ()
-    return (
-        (
-            f"this int8 file was made for {receipt.target}, and may saturate on this processor, which has no VNNI. "
-            "Check with --selftest, or export it again with --target x86."
-        ),
-    )
-
-
-def _check_resize(resize: str, spec: ModelSpec, provider: str) -> None:
-    if resize not in RESIZES:
-        raise ModelError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
-    if resize == "graph" and spec.input != "image":
-        raise ModelError("resize: this file takes pixel_values and has no resize in it. Use resize='pillow'.")
-    if resize == "graph" and provider != CPU:
-        # CUDA: microsoft/onnxruntime#25264; OpenVINO: openvinotoolkit/openvino#35893
-        raise ModelError(f"resize: the graph's is not known to be right on {provider}. Use resize='pillow'.")

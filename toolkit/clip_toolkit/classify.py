@@ -14,12 +14,15 @@ from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images import MAX_PIXELS, ImageSource
 from clip_toolkit.locate import Located
+from clip_toolkit.pairs import check_pairing
+from clip_toolkit.prediction import Prediction
 from clip_toolkit.records import Record, lines, record
-from clip_toolkit.stream.inputs import STDIN, expand
+from clip_toolkit.stream.inputs import STDIN, Input, expand
 from clip_toolkit.stream.part_file import PartFile
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.progress import Progress
 from clip_toolkit.stream.stopping import Stop
+from clip_toolkit.stream.text_table import TEXT_COLUMN, read_texts
 from clip_toolkit.stream.writers import import_pyarrow, write
 from clip_toolkit.terminal import say
 from clip_toolkit.version import __version__
@@ -61,6 +64,7 @@ def _opened(located: Located, args: argparse.Namespace) -> Classifier:
     )
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
+    check_pairing(classifier.spec, _has_texts(args))
     say(*classifier.notes, f"{classifier.provider}, threads: {classifier.threads}")
     return classifier
 
@@ -68,7 +72,7 @@ def _opened(located: Located, args: argparse.Namespace) -> Classifier:
 def _are_few(args: argparse.Namespace) -> bool:
     """Whether no more than `_FEW` images are meant, as far as can be told without looking into folders."""
     single = all(name == STDIN or Path(name).is_file() for name in args.images)
-    return single and not args.stdin_paths and len(args.images) <= _FEW
+    return single and not args.stdin_paths and not args.texts and len(args.images) <= _FEW
 
 
 def _to_screen(classifier: Classifier, args: argparse.Namespace, stop: Stop) -> int:
@@ -77,7 +81,7 @@ def _to_screen(classifier: Classifier, args: argparse.Namespace, stop: Stop) -> 
 
     def counted() -> Iterator[Record]:
         nonlocal failed
-        for item in _records(classifier, _names(args), args, stop, progress):
+        for item in _records(classifier, _inputs(args), args, stop, progress):
             failed += item["error"] is not None
             yield item
 
@@ -93,7 +97,7 @@ def _to_file(classifier: Classifier, model: Path, args: argparse.Namespace, stop
     with PartFile(args.output, settings, args.batch_size, args.resume) as part:
         progress = Progress(sys.stderr, _total(args), part.done)
         failed = part.failed
-        for batch in chunks(_records(classifier, part.remaining(_names(args)), args, stop, progress), args.batch_size):
+        for batch in chunks(_records(classifier, part.remaining(_inputs(args)), args, stop, progress), args.batch_size):
             part.append(batch)
             failed += sum(item["error"] is not None for item in batch)
         progress.clear()
@@ -106,16 +110,42 @@ def _to_file(classifier: Classifier, model: Path, args: argparse.Namespace, stop
 
 
 def _records(
-    classifier: Classifier, names: Iterable[str], args: argparse.Namespace, stop: Stop, progress: Progress
+    classifier: Classifier, inputs: Iterable[Input], args: argparse.Namespace, stop: Stop, progress: Progress
 ) -> Iterator[Record]:
-    asked, named = tee(stop.until(names, args.batch_size))
-    results = classifier.predict_many(map(_source, asked), args.batch_size, errors="return")
-    for name, result in zip(named, results, strict=True):
-        if isinstance(result, ImageError):
+    asked, named = tee(stop.until(inputs, args.batch_size))
+    texts: Iterator[str] | None = None
+    if _has_texts(args):
+        asked, read = tee(asked)
+        texts = (item.text or "" for item in read)
+    images = (_source(item.name) for item in asked)
+    results = classifier.predict_many(images, args.batch_size, errors="return", texts=texts)
+    for item, result in zip(named, results, strict=True):
+        remark = _remark(item, result, classifier)
+        if remark:
             progress.clear()
-            say(str(result))
+            say(remark)
         progress.step(isinstance(result, ImageError))
-        yield record(name, result, args.top_k, classifier.provider, classifier.spec)
+        yield record(item.name, result, args.top_k, classifier.provider, classifier.spec, text=item.text)
+
+
+def _remark(item: Input, result: Prediction | ImageError, classifier: Classifier) -> str | None:
+    """What has to be said of a result, if anything."""
+    if isinstance(result, ImageError):
+        return str(result)
+    if result.text_truncated and classifier.tokenizer is not None:
+        most = classifier.tokenizer.spec.context
+        return f"{item.name}: its text has more than {most} tokens, and the end of it was not read"
+    return None
+
+
+def _has_texts(args: argparse.Namespace) -> bool:
+    return args.text is not None or args.texts is not None
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[Input]:
+    if args.texts is not None:
+        return read_texts(args.texts, args.text_column or TEXT_COLUMN)
+    return (Input(name, args.text) for name in _names(args))
 
 
 def _names(args: argparse.Namespace) -> Iterator[str]:
@@ -131,7 +161,7 @@ def _total(args: argparse.Namespace) -> int | None:
     """The number of images, where somebody watches and it can be known beforehand."""
     if args.stdin_paths or not sys.stderr.isatty():
         return None
-    return sum(1 for _ in _names(args))
+    return sum(1 for _ in _inputs(args))
 
 
 def _settings(classifier: Classifier, model: Path, args: argparse.Namespace) -> dict[str, Any]:

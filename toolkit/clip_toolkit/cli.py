@@ -8,11 +8,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_toolkit.arguments import parse_args
-from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.locate import find_model
-from clip_toolkit.terminal import print_any_text, say
+from clip_toolkit.terminal import exit_code, say
+
+if TYPE_CHECKING:
+    from clip_toolkit.classifier import Classifier
+    from clip_toolkit.selftest import Drift
+    from clip_toolkit.text_encoder import TextEncoder
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,32 +37,44 @@ def run(args: argparse.Namespace) -> int:
 
 def _describe(path: Path, args: argparse.Namespace) -> int:
     from clip_toolkit.description import describe
-    from clip_toolkit.model_file import read_spec
+    from clip_toolkit.model_file import read_any_spec
 
-    spec = read_spec(path)
+    spec = read_any_spec(path)
     print(spec.to_json() if args.format == "json" else describe(spec, path))
     return 0
 
 
 def _selftest(path: Path, args: argparse.Namespace) -> int:
-    from clip_toolkit.classifier import load
-    from clip_toolkit.selftest import selftest
-
-    classifier = load(path, args.device, args.threads, args.resize)
-    say(*classifier.notes)
-    drifts = selftest(classifier)
+    model, drifts = _replayed(path, args)
+    say(*model.notes)
     passed = all(drift.passed for drift in drifts)
     if args.format == "json":
         rows = [{**vars(drift), "passed": drift.passed} for drift in drifts]
-        print(json.dumps({"model": str(path), "provider": classifier.provider, "passed": passed, "drift": rows}))
+        print(json.dumps({"model": str(path), "provider": model.provider, "passed": passed, "drift": rows}))
         return 0 if passed else 1
-    print(f"{path.name} on {classifier.provider}: {len(classifier.spec.golden)} golden vectors")
+    print(f"{path.name} on {model.provider}: {len(model.spec.golden)} golden vectors")
     print(f"{'resize':<8}{'output':<15}{'drift':>10}{'tolerance':>12}")
     for drift in drifts:
         verdict = "ok" if drift.passed else "FAILED"
         print(f"{drift.path:<8}{drift.output:<15}{drift.drift:>10.1e}{drift.tolerance:>12.1e}  {verdict}")
     print("selftest passed" if passed else "selftest FAILED: this machine or provider does not decide as PyTorch did")
     return 0 if passed else 1
+
+
+def _replayed(path: Path, args: argparse.Namespace) -> tuple[Classifier | TextEncoder, list[Drift]]:
+    """The opened file and how far it is from its golden vectors."""
+    from clip_toolkit.classifier import load
+    from clip_toolkit.model_file import read_any_spec
+    from clip_toolkit.selftest import selftest
+    from clip_toolkit.text_encoder import load_text
+    from clip_toolkit.text_selftest import selftest_text
+    from clip_toolkit.text_spec import TextTowerSpec
+
+    if isinstance(read_any_spec(path), TextTowerSpec):
+        encoder = load_text(path, args.device, args.threads)
+        return encoder, selftest_text(encoder)
+    classifier = load(path, args.device, args.threads, args.resize)
+    return classifier, selftest(classifier)
 
 
 def _doctor(path: Path, args: argparse.Namespace) -> int:
@@ -71,23 +88,8 @@ def _doctor(path: Path, args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors become one line on stderr and exit code 1."""
     args = parse_args(argv)
-    print_any_text()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
-    try:
-        return run(args)
-    except ClipToolkitError as error:
-        say(str(error))
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of our output has left: nothing more to say
-        sys.stdout = None
-        return 1
-    except OSError as error:
-        sys.stdout = None
-        say(f"the output cannot be written ({error.strerror})")
-        return 1
+    return exit_code("clip-infer", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.receipts import Differences, agreement_text
+from clip_toolkit.receipts import Differences, ParityReceipt, agreement_text
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.text_description import text_rows
+from clip_toolkit.text_spec import TextTowerSpec
 
 
-def describe(spec: ModelSpec, path: Path) -> str:
+def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> str:
     """A few lines on what a model file recognises, how it was made and what was proved of it."""
-    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *_rows(spec)]
+    facts = text_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
+    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *facts]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
 
@@ -24,6 +27,8 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
     normalised = "normalised feature, " if head.feature_norm else ""
+    if spec.text is not None:
+        yield "text tower", f"of the same checkpoint, {spec.text.dim} wide, behind the image's feature"
     yield "head", f"{normalised}{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
     yield "temperature", f"{spec.temperature:g}"
     if spec.thresholds:
@@ -50,8 +55,15 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
 def _input(spec: ModelSpec) -> str:
     size = spec.preprocessing.size
     if spec.input == "image":
-        return "image: uint8 RGB [batch, height, width, 3], any size"
-    return f"pixel_values: float32 [batch, 3, {size}, {size}], normalised"
+        return f"image: uint8 RGB [batch, height, width, 3], any size{_text_input(spec)}"
+    return f"pixel_values: float32 [batch, 3, {size}, {size}], normalised{_text_input(spec)}"
+
+
+def _text_input(spec: ModelSpec) -> str:
+    if spec.text is None:
+        return ""
+    tokens = spec.text.tokenizer.context
+    return f"; and a text: input_ids, attention_mask int64 [batch, tokens], at most {tokens} tokens (tokenizer inside)"
 
 
 def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
@@ -62,7 +74,8 @@ def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield (
         "parity",
         (
-            f"against PyTorch on {parity.images} pictures at batch {', '.join(map(str, parity.batches))}; "
+            f"against PyTorch on {parity.images} pictures {_with_texts(parity)}"
+            f"at batch {', '.join(map(str, parity.batches))}; "
             f"logit scale {parity.logit_scale:.3g}, tolerance {parity.tolerance:g} of it"
         ),
     )
@@ -71,6 +84,10 @@ def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
         yield "  graph resize", _differences(parity.graph)
     for name, figures in parity.cross_check.items():
         yield f"  {name}", ", ".join(f"{key} {value}" for key, value in figures.items())
+
+
+def _with_texts(parity: ParityReceipt) -> str:
+    return f"with {parity.texts} texts " if parity.texts else ""
 
 
 def _quantization_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:

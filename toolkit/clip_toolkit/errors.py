@@ -3,12 +3,14 @@
     ClipToolkitError
     ├── ImageError (ValueError)
     │   └── ImageNotFoundError (FileNotFoundError)
+    ├── TextError (ValueError)
     ├── ModelError (ValueError)
     │   ├── ModelNotFoundError (FileNotFoundError)
     │   └── SpecError
     ├── DeviceError (RuntimeError)
     ├── MissingDependencyError (ImportError)
     ├── OutputError (OSError)
+    ├── SearchIndexError (RuntimeError)
     ├── DatasetError (ValueError)
     ├── EncoderError (ValueError)
     ├── HeadError (ValueError)
@@ -30,6 +32,14 @@ class ImageError(ClipToolkitError, ValueError):
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """There is no file at the image's path."""
+
+
+class TextError(ClipToolkitError, ValueError):
+    """Something else was given where a list of texts is wanted."""
+
+
+class TextTruncatedWarning(UserWarning):
+    """A text has more tokens than the tower takes, and its end was not read."""
 
 
 class ModelError(ClipToolkitError, ValueError):
@@ -54,6 +64,10 @@ class MissingDependencyError(ClipToolkitError, ImportError):
 
 class OutputError(ClipToolkitError, OSError):
     """An output file cannot be written."""
+
+
+class SearchIndexError(ClipToolkitError, RuntimeError):
+    """A search index is missing, damaged, locked, of another encoder, or cannot answer what was asked."""
 
 
 class DatasetError(ClipToolkitError, ValueError):

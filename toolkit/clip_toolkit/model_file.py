@@ -7,11 +7,14 @@ field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/on
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
-from clip_toolkit.spec import SPEC_KEY, ModelSpec
+from clip_toolkit.metadata import SPEC_KEY, TEXT, kind_of, parsed
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.text_spec import TextTowerSpec
 
 _LARGEST_TAG = 2**32 - 1
 
@@ -36,19 +39,39 @@ _TENSOR_PATHS: dict[str, dict[int, str]] = {
 Span = tuple[int, int]
 """First byte and end of a message inside the file."""
 
+Spec = TypeVar("Spec")
+
 
 def read_spec(path: str | Path) -> ModelSpec:
-    """Read the spec of a model file and refuse a file that this runtime must not open.
+    """Read the spec of a classifier and refuse a file that this runtime must not open.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: the file is empty, not ONNX, cut short, or keeps weights in other files.
-        SpecError: the file was not written by clip-export, or its metadata is damaged or too new.
+        SpecError: the file was not written by clip-export, or is no classifier, or its metadata is damaged or too new.
     """
+    return _read(path, ModelSpec.from_json)
+
+
+def read_text_spec(path: str | Path) -> TextTowerSpec:
+    """Read the spec of a text tower's file; raises what `read_spec` does."""
+    return _read(path, TextTowerSpec.from_json)
+
+
+def read_any_spec(path: str | Path) -> ModelSpec | TextTowerSpec:
+    """Read the spec of whatever the file holds; raises what `read_spec` does."""
+    return _read(path, _parse_any)
+
+
+def _parse_any(text: str) -> ModelSpec | TextTowerSpec:
+    return (TextTowerSpec if kind_of(parsed(text)) == TEXT else ModelSpec).from_json(text)
+
+
+def _read(path: str | Path, parse: Callable[[str], Spec]) -> Spec:
     path = Path(path)
     try:
         with path.open("rb") as file, _mapped(file.fileno(), path) as data:
-            return _spec(data, path)
+            return _spec(data, path, parse)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFoundError(
             f"{path}: there is no such model file. Make one with clip-export, or name another with --model."
@@ -68,7 +91,7 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
         raise ModelError(f"{path}: the file is empty. Export the model again.") from error
 
 
-def _spec(data: mmap.mmap, path: Path) -> ModelSpec:
+def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
     whole = (0, len(data))
     try:
         metadata = dict(_metadata(data, whole))
@@ -83,7 +106,7 @@ def _spec(data: mmap.mmap, path: Path) -> ModelSpec:
     if SPEC_KEY not in metadata:
         raise SpecError(f"{path}: an ONNX file, but without '{SPEC_KEY}' metadata. Only files of clip-export can run.")
     try:
-        return ModelSpec.from_json(metadata[SPEC_KEY])
+        return parse(metadata[SPEC_KEY])
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 

@@ -21,7 +21,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The result for one image.
+    """The result for one image, and the text that goes with it.
 
     Attributes:
         labels: class names, in the order of the arrays; of a regression the names of its values.
@@ -31,6 +31,8 @@ class Prediction:
         provider: the ONNX Runtime execution provider that ran.
         task: ``single-label``, ``multi-label`` or ``regression``.
         thresholds: probability from which a label is said, as in `clip_toolkit.spec.ModelSpec`.
+        text: the text that was read together with the image, or None.
+        text_truncated: whether it has more tokens than the model takes, so that its end was not read.
     """
 
     labels: tuple[str, ...]
@@ -40,6 +42,8 @@ class Prediction:
     provider: str
     task: str = SINGLE_LABEL
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    text: str | None = None
+    text_truncated: bool = False
 
     @property
     def decisions(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class ParityReceipt:
         tolerance: bound on ``pillow.logits / logit_scale``.
         pillow: differences when the runtime resizes with Pillow, as the transformers processor does.
         graph: differences when the graph resizes; absent in files that take ``pixel_values``.
+        texts: number of different texts that went with the pictures; 0 for models that read none.
         cross_check: differences of logits and embedding from a second exporter's file, by its name.
     """
 
@@ -49,6 +50,7 @@ class ParityReceipt:
     tolerance: float
     pillow: Differences
     graph: Differences | None = None
+    texts: int = 0
     cross_check: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

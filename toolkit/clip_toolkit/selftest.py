@@ -15,6 +15,7 @@ from clip_toolkit.images import decode
 from clip_toolkit.preprocess import preprocess
 from clip_toolkit.spec import GoldenVector
 from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.tokenization import Tokens
 
 TOLERANCES = {"pillow": 1e-3, "graph": 2e-2}
 """Largest allowed drift on the CPU provider, by the resize that was used.
@@ -38,8 +39,8 @@ class Drift:
     """Largest difference from PyTorch over all golden vectors, for one output along one resize path.
 
     Attributes:
-        path: ``pillow`` or ``graph``.
-        output: ``probabilities``, ``logits`` or ``embedding``.
+        path: ``pillow`` or ``graph``; ``text`` for tokens.
+        output: ``probabilities``, ``logits`` or ``embedding``; of texts ``tokens``, in shares of the texts.
         drift: the difference, in the unit that `TOLERANCES` explains.
         tolerance: the bound.
     """
@@ -66,11 +67,30 @@ def selftest(classifier: Classifier) -> list[Drift]:
     if not golden:
         raise SpecError("selftest: the file holds no golden vectors. Export the model again.")
     images = [_image(vector, i) for i, vector in enumerate(golden)]
-    return [
+    tokens = _tokens(classifier, golden)
+    drifts = [
         drift
         for path, inputs in _paths(classifier, images)
-        for drift in _drifts(path, _run_each(classifier, inputs), _expected(classifier, golden), classifier)
+        for drift in _drifts(path, _run_each(classifier, inputs, tokens), _expected(classifier, golden), classifier)
     ]
+    return [*drifts, *_token_drift(tokens, golden)]
+
+
+def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[Tokens | None]:
+    """Of each golden vector's text by itself; none in a model that reads no text."""
+    if classifier.tokenizer is None:
+        return [None] * len(golden)
+    if any(vector.text is None for vector in golden):
+        raise SpecError("selftest: the golden vectors are damaged: the model reads text, and one of them has none")
+    return [classifier.tokenizer.encode([vector.text or ""]) for vector in golden]
+
+
+def _token_drift(tokens: list[Tokens | None], golden: tuple[GoldenVector, ...]) -> Iterator[Drift]:
+    """Share of the texts whose tokens are not PyTorch's: none may differ."""
+    found = [tuple(item.input_ids[0].tolist()) for item in tokens if item is not None]
+    if found:
+        wrong = sum(ids != vector.input_ids for ids, vector in zip(found, golden, strict=True))
+        yield Drift("text", "tokens", wrong / len(found), 0.0)
 
 
 def _image(vector: GoldenVector, index: int) -> NDArray[np.uint8]:
@@ -87,8 +107,8 @@ def _paths(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Iterator[
         yield "graph", images
 
 
-def _run_each(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Outputs:
-    outputs = [classifier.run(image[None]) for image in images]
+def _run_each(classifier: Classifier, images: list[NDArray[np.uint8]], tokens: list[Tokens | None]) -> Outputs:
+    outputs = [classifier.run(image[None], item) for image, item in zip(images, tokens, strict=True)]
     return Outputs(*(np.concatenate(column) for column in zip(*outputs, strict=True)))
 
 

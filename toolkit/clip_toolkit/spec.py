@@ -7,23 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from clip_toolkit.errors import SpecError
 from clip_toolkit.json_codec import from_json, to_json
+from clip_toolkit.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
 from clip_toolkit.receipts import ParityReceipt, QuantizationReceipt
 from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL, TASKS
-
-SPEC_KEY = "clip_toolkit"
-"""The one key in ``metadata_props`` that holds the spec."""
-
-SPEC_VERSION = "1.0"
-"""``major.minor``. A reader accepts every minor version of its own major one."""
-
-MAX_SPEC_BYTES = 16 * 2**20
-"""Length beyond which a spec is taken for damage: a real one has a few hundred kilobytes."""
+from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,19 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
+class TextSpec:
+    """The text that a model reads together with each image, by the text tower of the same checkpoint.
+
+    Attributes:
+        dim: length of the text's feature (projected, not normalised), which the head reads behind that of the image.
+        tokenizer: from text to the inputs ``input_ids`` and ``attention_mask``.
+    """
+
+    dim: int
+    tokenizer: TokenizerSpec
+
+
+@dataclass(frozen=True)
 class HeadSpec:
     """Architecture of the MLP head.
 
@@ -103,12 +107,16 @@ class GoldenVector:
         probabilities: float32 ``[classes]``; empty for regression.
         logits: float32 ``[classes]``; the values of a regression.
         embedding: float32 ``[dim]``.
+        text: the text that goes with it, in models that read one.
+        input_ids: its tokens by PyTorch's tokenizer, without padding to the longest of a batch.
     """
 
     png: bytes
     probabilities: tuple[float, ...]
     logits: tuple[float, ...]
     embedding: tuple[float, ...]
+    text: str | None = None
+    input_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ class ModelSpec:
         head: the MLP head.
         input: ``image`` (uint8 ``[batch, height, width, 3]``) or ``pixels`` (float32 ``[batch, 3, size, size]``).
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
+        text: what is read together with each image, or None where images are all.
         task: ``single-label`` (softmax), ``multi-label`` (a sigmoid for each label) or ``regression`` (raw values).
         temperature: the logits are divided by it before the softmax or sigmoid.
         thresholds: probability from which a label is said. Single-label: none, so that the most probable label is,
@@ -141,6 +150,7 @@ class ModelSpec:
     head: HeadSpec
     input: str = "image"
     ops: str = "ort"
+    text: TextSpec | None = None
     task: str = SINGLE_LABEL
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -152,48 +162,22 @@ class ModelSpec:
     version: str = SPEC_VERSION
 
     def to_json(self) -> str:
-        """The text to store under `SPEC_KEY`."""
+        """The text to store under `clip_toolkit.metadata.SPEC_KEY`."""
         return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read the text stored under `SPEC_KEY`.
+        """Read the text stored under `clip_toolkit.metadata.SPEC_KEY`.
 
         Raises:
-            SpecError: not JSON, too large, of a newer major version, a field missing or of another type, or values
-                that contradict each other.
+            SpecError: not JSON, too large, of a newer major version or of another kind of file, a field missing or of
+                another type, or values that contradict each other.
         """
-        data = _parsed(text)
-        _check_version(data)
+        data = parsed(text)
+        require_kind(data, CLASSIFIER)
         spec = from_json(cls, data, "spec")
         _check(spec)
         return spec
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    if len(text) > MAX_SPEC_BYTES:
-        raise SpecError(
-            f"spec: {len(text)} characters of metadata, more than {MAX_SPEC_BYTES}. Export the model again."
-        )
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"spec: the metadata is not valid JSON ({error}). Export the model again.") from error
-    if not isinstance(data, dict):
-        raise SpecError(f"spec: expected a JSON object, got {type(data).__name__}. Export the model again.")
-    return data
-
-
-def _check_version(data: dict[str, Any]) -> None:
-    version = data.get("version")
-    major = str(version).partition(".")[0]
-    if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version):
-        raise SpecError(f"spec: expected a version like {SPEC_VERSION}, got {version!r}. Export the model again.")
-    if int(major) > int(SPEC_VERSION.partition(".")[0]):
-        raise SpecError(
-            f"spec: the file has format version {version}, this clip-toolkit reads up to {SPEC_VERSION}. "
-            "Upgrade with: pip install -U clip-toolkit"
-        )
 
 
 _MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
@@ -211,37 +195,35 @@ _CHOICES = {
 def _check(spec: ModelSpec) -> None:
     rule = spec.preprocessing
     for name, choices in _CHOICES.items():
-        _require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
-    _require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
-    _require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
-    _require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
+        require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
+    require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
+    require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
+    require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
     finite = all(map(math.isfinite, (*rule.mean, *rule.std, rule.scale)))
-    _require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
-    _require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
-    _require(len(spec.labels) >= 1, "labels", "at least 1", spec.labels)
-    _require(len(set(spec.labels)) == len(spec.labels), "labels", "labels that differ", spec.labels)
-    _require(
+    require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
+    require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
+    require(len(spec.labels) >= 1, "labels", "at least 1", spec.labels)
+    require(len(set(spec.labels)) == len(spec.labels), "labels", "labels that differ", spec.labels)
+    require(
         spec.head.layers[-1:] == (len(spec.labels),), "head.layers", f"{len(spec.labels)} outputs", spec.head.layers
     )
-    _require(spec.head.layers[:1] == (spec.encoder.dim,), "head.layers", f"{spec.encoder.dim} inputs", spec.head.layers)
-    _require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
-    _require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
-    _require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
+    width = spec.encoder.dim + (spec.text.dim if spec.text else 0)
+    require(spec.head.layers[:1] == (width,), "head.layers", f"{width} inputs", spec.head.layers)
+    if spec.text is not None:
+        check_tokenizer(spec.text.tokenizer, "text.tokenizer")
+    require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
+    require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
+    require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
     _check_decisions(spec)
 
 
 def _check_decisions(spec: ModelSpec) -> None:
-    _require(spec.task in TASKS, "task", " or ".join(TASKS), spec.task)
-    _require(set(spec.thresholds) <= set(spec.labels), "thresholds", "labels of the model", list(spec.thresholds))
-    _require(all(0 <= value <= 1 for value in spec.thresholds.values()), "thresholds", "0 to 1", spec.thresholds)
+    require(spec.task in TASKS, "task", " or ".join(TASKS), spec.task)
+    require(set(spec.thresholds) <= set(spec.labels), "thresholds", "labels of the model", list(spec.thresholds))
+    require(all(0 <= value <= 1 for value in spec.thresholds.values()), "thresholds", "0 to 1", spec.thresholds)
     if spec.task == SINGLE_LABEL and spec.thresholds:
-        _require(len(spec.labels) == 2, "thresholds", "none, with more than two labels", spec.thresholds)
-        _require(len(spec.thresholds) == 1, "thresholds", "that of one of the two labels", spec.thresholds)
+        require(len(spec.labels) == 2, "thresholds", "none, with more than two labels", spec.thresholds)
+        require(len(spec.thresholds) == 1, "thresholds", "that of one of the two labels", spec.thresholds)
     if spec.task == REGRESSION:
-        _require(not spec.thresholds, "thresholds", "none for a regression", spec.thresholds)
-        _require(spec.temperature == 1, "temperature", "1 for a regression", spec.temperature)
-
-
-def _require(holds: bool, name: str, expected: str, got: object) -> None:
-    if not holds:
-        raise SpecError(f"spec.{name}: expected {expected}, got {got!r}. Export the model again.")
+        require(not spec.thresholds, "thresholds", "none for a regression", spec.thresholds)
+        require(spec.temperature == 1, "temperature", "1 for a regression", spec.temperature)

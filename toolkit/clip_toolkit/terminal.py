@@ -1,9 +1,12 @@
-"""Output that a terminal of any encoding can take."""
+"""What the command lines share: output that a terminal of any encoding can take, and errors of one line."""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
+
+from clip_toolkit.errors import ClipToolkitError
 
 
 def print_any_text() -> None:
@@ -13,7 +16,27 @@ def print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(*messages: str) -> None:
-    """Print remarks of ``clip-infer`` on stderr, one line each."""
+def say(*messages: str, program: str = "clip-infer") -> None:
+    """Print remarks of a program on stderr, one line each."""
     for message in messages:
-        print(f"clip-infer: {message}", file=sys.stderr)
+        print(f"{program}: {message}", file=sys.stderr)
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """Run a command line; errors become one line on stderr and exit code 1."""
+    print_any_text()
+    try:
+        return run()
+    except ClipToolkitError as error:
+        say(str(error), program=program)
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted", program=program)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left: nothing more to say
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        sys.stdout = None
+        say(f"the output cannot be written ({error.strerror})", program=program)
+        return 1

@@ -51,7 +51,7 @@ def equalised(
     def current(name: str) -> NDArray[np.float32]:
         return changed[name] if name in changed else numpy_helper.to_array(values[name]).copy()
 
-    for joint in _joints(layers, values):
+    for joint in _joints(layers, values, _norm_outputs(model)):
         activation = np.maximum.reduce([now[reader.source].channel_largest for reader in joint.readers])
         factor = _factor(activation, [current(f"{reader.name}.weight") for reader in joint.readers], alpha)
         for name in joint.makers:
@@ -75,12 +75,24 @@ def _factor(
     return np.clip(factor, _LEAST, _MOST).astype(np.float32)
 
 
-def _joints(layers: Mapping[str, Linear], constants: Mapping[str, object]) -> Iterator[_Joint]:
-    """Norm to what reads it, and the value channels of attention (which mixes tokens, not channels) to ``out``."""
+def _norm_outputs(model: onnx.ModelProto) -> dict[str, str]:
+    """Name of the tensor that each layer normalisation makes, by the name of its weight."""
+    return {node.input[1]: node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
+
+
+def _joints(
+    layers: Mapping[str, Linear], constants: Mapping[str, object], norms: Mapping[str, str]
+) -> Iterator[_Joint]:
+    """Norm to what reads it, and the value channels of attention (which mixes tokens, not channels) to ``out``.
+
+    Norms behind their residual (BERT) are no joints: the next residual reads them as well as linear layers do.
+    """
     prefixes = dict.fromkeys(name.rpartition(".")[0] for name in layers)
 
     def joint(makers: tuple[str, ...], *readers: str) -> Iterator[_Joint]:
         found = tuple(layers[name] for name in readers if name in layers)
+        if makers[0] in norms and norms[makers[0]] not in {layer.source for layer in found}:
+            return
         present = tuple(name for name in makers if name in constants)
         if found and len(present) == len(makers):
             yield _Joint(present, found)

@@ -34,7 +34,8 @@ class LabelledImage:
         name: path below its folder, for people.
         target: index of its class, or None where that is not known.
         pixels: uint8 RGB ``[size, size, 3]``, resized and cropped as the runtime does it.
-        digest: of the file's content.
+        digest: of the file's content, and of the text.
+        text: that goes with it, for models that read one.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class LabelledImage:
     target: int | None
     pixels: NDArray[np.uint8]
     digest: bytes
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ class Wanted:
         labels: of the model; subfolders, where there are any, must bear these names.
         preprocessing: from image to pixels.
         task: one of `clip_toolkit.tasks.TASKS`; classes of images are known for ``single-label`` only.
+        text_column: where manifests have the texts, for models that read some: for those, folders will not do.
     """
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     task: str = SINGLE_LABEL
+    text_column: str | None = None
 
 
 class _Found(NamedTuple):
@@ -84,6 +88,7 @@ class _Found(NamedTuple):
     path: Path
     name: str
     target: int | None
+    text: str | None = None
 
 
 def gather(
@@ -99,7 +104,7 @@ def gather(
 
     Args:
         wanted: what they are for.
-        calibration: folder of images, in subfolders per class or without.
+        calibration: folder of images, in subfolders per class or without, or a manifest.
         evaluation: the same.
         remembered: what the head file says of its data.
 
@@ -111,12 +116,12 @@ def gather(
     """
     reader = _Reader(wanted)
     if calibration is not None and evaluation is not None:
-        tuned = reader.read(_images_below(calibration, wanted), MOST_CALIBRATION)
-        judged = reader.read(_images_below(evaluation, wanted), MOST_EVALUATION)
+        tuned = reader.read(_images_of(calibration, wanted), MOST_CALIBRATION)
+        judged = reader.read(_images_of(evaluation, wanted), MOST_EVALUATION)
         _require_apart(tuned, judged)
         return _checked(tuned, judged, reader, calibration, f"{calibration.name} and {evaluation.name}")
     if calibration is not None:
-        files = _images_below(calibration, wanted)
+        files = _images_of(calibration, wanted)
         parts = [file for i, file in enumerate(files) if i % 3], files[::3]
         return _split(reader, calibration, parts, f"{calibration.name}, every third image held out")
     if evaluation is not None:
@@ -160,7 +165,7 @@ def _split(reader: _Reader, data: Path, parts: tuple[list[_Found], list[_Found]]
 
 def _others(files: Iterable[_Found], known: Container[bytes]) -> Iterator[_Found]:
     """The files whose content is not known; missing ones too, for the reader to name."""
-    return (file for file in files if not file.path.is_file() or _digest(file.path) not in known)
+    return (file for file in files if not file.path.is_file() or _digest(file) not in known)
 
 
 def _checked(
@@ -190,6 +195,11 @@ def _require_apart(tuned: Sequence[LabelledImage], judged: Sequence[LabelledImag
 
 
 def _images_of(data: Path, wanted: Wanted) -> list[_Found]:
+    if wanted.text_column is not None and data.is_dir():
+        raise QuantizationError(
+            f"{data}: the model reads a text with each image, and a folder has none. Give a CSV file with the columns "
+            f"path, label and {wanted.text_column}."
+        )
     return _listed(data, wanted) if data.is_file() else _images_below(data, wanted)
 
 
@@ -223,12 +233,18 @@ def _target(folder: Path, name: Path, wanted: Wanted) -> int | None:
 def _listed(manifest: Path, wanted: Wanted) -> list[_Found]:
     """The images of a manifest, in the same order."""
     try:
-        dataset = read_manifest(manifest, wanted.task)
+        dataset = read_manifest(manifest, wanted.task, wanted.text_column)
     except DatasetError as error:
         raise QuantizationError(f"{error} Or name a folder of images with --calibration.") from error
     known = wanted.task == SINGLE_LABEL and set(dataset.labels) <= set(wanted.labels)
+    texts = dataset.texts or (None,) * len(dataset.files)
     return _spread(
-        _Found(path, dataset.relative(i), wanted.labels.index(dataset.labels[dataset.targets[i]]) if known else None)
+        _Found(
+            path,
+            dataset.relative(i),
+            wanted.labels.index(dataset.labels[dataset.targets[i]]) if known else None,
+            texts[i],
+        )
         for i, path in enumerate(dataset.files)
     )
 
@@ -237,8 +253,9 @@ def _spread(files: Iterable[_Found]) -> list[_Found]:
     return sorted(files, key=lambda file: hashlib.sha256(file.name.encode(errors="surrogateescape")).digest())
 
 
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _digest(file: _Found) -> bytes:
+    text = b"" if file.text is None else file.text.encode()
+    return hashlib.sha256(hashlib.sha256(file.path.read_bytes()).digest() + text).digest()
 
 
 class _Reader:
@@ -266,4 +283,4 @@ class _Reader:
         except ImageError as error:
             self.errors.append(error)
             return None
-        return LabelledImage(file.path, file.name, file.target, pixels, _digest(file.path))
+        return LabelledImage(file.path, file.name, file.target, pixels, _digest(file), file.text)

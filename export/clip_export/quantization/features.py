@@ -17,6 +17,13 @@ def feature_name(model: onnx.ModelProto) -> str:
     return name
 
 
+def head_input_name(model: onnx.ModelProto) -> str:
+    """Name of the float32 tensor that the head reads: the feature, or with that of a text behind it."""
+    feature = feature_name(model)
+    both = (node.output[0] for node in model.graph.node if node.op_type == "Concat" and feature in node.input)
+    return next(both, feature)
+
+
 def feature_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     """The network with the feature among its outputs, and its name."""
     name = feature_name(model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from clip_export.quantization.feeds import Feeds
 from clip_export.quantization.ranges import observe
 from clip_toolkit.errors import QuantizationError
 
@@ -16,12 +16,12 @@ _PREPROCESSED = "pixels"  # the tensor that the encoder starts from; before it t
 _FLOAT_OPERATORS = ("Add", "Conv", "Gelu", "Gemm", "LayerNormalization", "MatMul", "MultiHeadAttention", "QuickGelu")
 
 
-def quantize_fp16(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> onnx.ModelProto:
+def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """The network in half precision.
 
     Args:
         model: float32.
-        inputs: images as the network takes them, one a row, to look for overflow with.
+        feeds: examples as the network takes them, to look for overflow with.
 
     Raises:
         QuantizationError: a weight or an activation is too large for half precision.
@@ -29,7 +29,7 @@ def quantize_fp16(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> onnx.M
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     _check_weights(model)
-    _check_activations(model, inputs)
+    _check_activations(model, feeds)
     source = onnx.ModelProto()
     source.CopyFrom(model)  # the converter changes it in place
     return convert_float_to_float16(
@@ -44,11 +44,11 @@ def _check_weights(model: onnx.ModelProto) -> None:
             raise _overflow(f"the weight {item.name}", float(np.abs(value).max()))
 
 
-def _check_activations(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> None:
+def _check_activations(model: onnx.ModelProto, feeds: Feeds) -> None:
     nodes = list(model.graph.node)
     start = max((i + 1 for i, node in enumerate(nodes) if _PREPROCESSED in node.output), default=0)
     names = [node.output[0] for node in nodes[start:] if node.op_type in _FLOAT_OPERATORS]
-    for name, seen in observe(model, inputs, names).items():
+    for name, seen in observe(model, feeds, names).items():
         largest = float(seen.channel_largest.max())
         if not largest <= LARGEST:
             raise _overflow(f"the activation {name}", largest)

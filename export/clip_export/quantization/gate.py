@@ -37,9 +37,13 @@ class Decisions:
     accuracy_after: float | None
 
 
-def predictions(classifier: Classifier, files: Sequence[Path | bytes | NDArray[np.uint8]]) -> list[Prediction]:
-    """What a file answers through the shipped runtime; an unreadable image raises."""
-    return [item for item in classifier.predict_many(files) if isinstance(item, Prediction)]
+def predictions(
+    classifier: Classifier,
+    files: Sequence[Path | bytes | NDArray[np.uint8]],
+    texts: Sequence[str] | None = None,
+) -> list[Prediction]:
+    """What a file answers through the shipped runtime, to images and their texts; an unreadable image raises."""
+    return [item for item in classifier.predict_many(files, texts=texts) if isinstance(item, Prediction)]
 
 
 def compare(

@@ -9,6 +9,7 @@ import onnx
 from clip_export.quantization.linears import ENCODER
 from clip_export.quantization.patches import with_integer_patches
 from clip_export.quantization.targets import TARGETS
+from clip_export.quantization.tokens import with_integer_tokens
 from clip_toolkit.errors import QuantizationError
 
 BLOCKS = (128, 64, 32)
@@ -50,4 +51,4 @@ def quantize_int4(model: onnx.ModelProto, block: int, ops: str) -> onnx.ModelPro
         quant_format=QuantFormat.QDQ if ops == "standard" else QuantFormat.QOperator,
     )
     quantizer.process()
-    return with_integer_patches(quantizer.model.model, TARGETS["x86"], ops)
+    return with_integer_patches(with_integer_tokens(quantizer.model.model), TARGETS["x86"], ops)

@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 from clip_export.quantization.linears import Constants, Linear, replace_linears
 from clip_export.quantization.patches import PATCH, with_integer_patches
 from clip_export.quantization.targets import Target
+from clip_export.quantization.tokens import with_integer_tokens
 from clip_export.quantization.weights import microsoft_node, quantized_weight
 
 Range = tuple[float, float]
@@ -57,7 +58,7 @@ def quantize_int8(model: onnx.ModelProto, scheme: Int8Scheme) -> onnx.ModelProto
             return None
         return _Spelling(scheme, layer, shared).nodes()
 
-    quantized = replace_linears(model, replacement)
+    quantized = with_integer_tokens(replace_linears(model, replacement))
     if PATCH in scheme.float_layers:
         return quantized
     rounded = scheme.weights.get(PATCH)

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-ENCODER = "vit."
-"""What the names of the encoder's modules begin with. The head, a few thousand products, stays in float."""
+ENCODER = ("vit.", "text.")
+"""What the names of the towers' modules begin with. The head, a few thousand products, stays in float."""
 
 Constants = Mapping[str, NDArray]
 
@@ -36,7 +36,7 @@ class Linear:
 
 
 def with_plain_linears(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with every linear layer of the encoder in one form, and constants that no two modules share.
+    """The same network with every linear layer of the towers in one form, and constants that no two modules share.
 
     That form is ``MatMul`` with a constant ``NAME.weight`` of ``[inputs, outputs]``, then ``Add`` of ``NAME.bias``. The
     constants of layer normalisations, of the patch convolution and of the head are called after their modules, too.
@@ -59,7 +59,7 @@ def with_plain_linears(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def find_linears(model: onnx.ModelProto) -> dict[str, Linear]:
-    """The encoder's linear layers by name, in the order in which they run, of a graph with `with_plain_linears`."""
+    """The towers' linear layers by name, in the order in which they run, of a graph with `with_plain_linears`."""
     return {layer.name: layer for layer in _layers(model)}
 
 

@@ -13,23 +13,23 @@ import torch
 from numpy.typing import NDArray
 
 from clip_export.heads import VLMtoMLP
-from clip_export.pictures import golden_files, proof_files
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence import Evidence, LabelledImage
-from clip_export.quantization.features import feature_of
+from clip_export.quantization.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
+from clip_export.quantization.features import head_input_name
+from clip_export.quantization.feeds import Feeds
 from clip_export.quantization.fp16 import quantize_fp16
 from clip_export.quantization.gate import Decisions, compare, predictions
 from clip_export.quantization.int4 import BLOCKS, INT4_ALPHA, quantize_int4
 from clip_export.quantization.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.linears import find_linears, with_constants, with_plain_linears
-from clip_export.quantization.ranges import observe, run
+from clip_export.quantization.ranges import observe, run, with_outputs
 from clip_export.quantization.refit import refit_head
 from clip_export.quantization.search import Choice, Int8Search, Report
 from clip_export.quantization.targets import Target
 from clip_export.saving import save_model
-from clip_toolkit import Classifier, load, open_image, preprocess
+from clip_toolkit import Classifier, load
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.preprocess import normalise
 from clip_toolkit.receipts import QuantizationReceipt, agreement_text
 from clip_toolkit.spec import ModelSpec
 
@@ -122,10 +122,10 @@ def _candidates(
 ) -> Iterator[_Candidate]:
     """Ways to quantize, the preferred one first, each made when the one before has failed."""
     if options.mode == "fp16":
-        yield _Candidate("half precision", quantize_fp16(model, _inputs(_tuning_images(spec, options), spec)))
+        yield _Candidate("half precision", quantize_fp16(model, tuning_feeds(spec, options.evidence)))
     elif options.mode == "int4":
         # Behind an outlier channel weights are small, and would all be rounded to nothing beside others of their block.
-        inputs = _inputs(_tuning_images(spec, options), spec)
+        inputs = tuning_feeds(spec, options.evidence)
         seen = observe(model, inputs, [layer.source for layer in find_linears(model).values()])
         even, _ = equalised(model, seen, INT4_ALPHA)
         for block in BLOCKS:
@@ -135,30 +135,13 @@ def _candidates(
         scheme = Int8Scheme(options.target, spec.ops, ranges=None)
         yield _Candidate(str(Choice(None)), quantize_int8(model, scheme))
     else:
-        inputs = _inputs(_tuning_images(spec, options), spec)
+        inputs = tuning_feeds(spec, options.evidence)
         deadline = time.monotonic() + options.minutes * 60
         search = Int8Search(model, inputs, options.target, spec.ops, spec.task, deadline, options.report, tried)
         best = search.best()
         yield _Candidate(str(best), search.build(best))
         for choice in search.more_exact(best):
             yield _Candidate(str(choice), search.build(choice), choice.float_layers)
-
-
-def _tuning_images(spec: ModelSpec, options: QuantizationOptions) -> list[NDArray[np.uint8]]:
-    if options.evidence is not None:
-        return [image.pixels for image in options.evidence.calibration]
-    return [preprocess(open_image(file), spec.preprocessing) for file in _drawn(spec)]
-
-
-def _drawn(spec: ModelSpec) -> list[bytes]:
-    size = spec.preprocessing.resize
-    return [*golden_files(size), *proof_files(size)]
-
-
-def _inputs(pixels: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[np.generic]:
-    """Images of the model's own size as the network takes them."""
-    batch = np.stack(pixels)
-    return batch if spec.input == "image" else normalise(batch, spec.preprocessing)
 
 
 def _refusal(options: QuantizationOptions, task: str, decisions: Decisions) -> QuantizationError:
@@ -186,8 +169,10 @@ class _Judge:
         classifier = load(path, device="cpu")
         self.spec = classifier.spec
         self.images: list[NDArray[np.uint8] | bytes]
+        self.texts: list[str] | None = None
         if options.evidence is None:
-            self.images = list(_drawn(self.spec))
+            self.images = list(drawn_files(self.spec))
+            self.texts = drawn_texts(self.spec, len(self.images))
             self.names, self.targets = (
                 [f"drawn picture {i}" for i in range(len(self.images))],
                 [None] * len(self.images),
@@ -195,14 +180,16 @@ class _Judge:
         else:
             judged = options.evidence.evaluation
             self.images = [image.pixels for image in judged]
+            if self.spec.text is not None:
+                self.texts = [image.text or "" for image in judged]
             self.names, self.targets = [image.name for image in judged], [image.target for image in judged]
-        self.before = predictions(classifier, self.images)
+        self.before = predictions(classifier, self.images, self.texts)
         self.attempts = 0
 
     def decisions(self, model: onnx.ModelProto) -> Decisions:
         self.attempts += 1
         save_model(model, self.spec, self.scratch)
-        after = predictions(load(self.scratch, device="cpu"), self.images)
+        after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
         return compare(self.names, self.before, after, self.targets)
 
     def receipt(self, candidate: _Candidate, decisions: Decisions, tried: dict[str, float]) -> QuantizationReceipt:
@@ -237,13 +224,17 @@ class _Judge:
         classifiers = [load(path, device="cpu") for path in (self.path, self.scratch)]
         size = self.spec.preprocessing.size
         image = np.zeros((1, size, size, 3), np.uint8)
-        before, after = np.array([[_seconds(each, image) for each in classifiers] for _ in range(_TIMED_RUNS + 1)]).T
+        text = self.texts[0] if self.texts else None
+        before, after = np.array(
+            [[_seconds(each, image, text) for each in classifiers] for _ in range(_TIMED_RUNS + 1)]
+        ).T
         return float(np.median(before[1:] / after[1:]))
 
 
-def _seconds(classifier: Classifier, image: NDArray[np.uint8]) -> float:
+def _seconds(classifier: Classifier, image: NDArray[np.uint8], text: str | None) -> float:
+    tokens = None if classifier.tokenizer is None else classifier.tokenizer.encode([text or ""])
     start = time.perf_counter()
-    classifier.run(image)
+    classifier.run(image, tokens)
     return time.perf_counter() - start
 
 
@@ -254,7 +245,7 @@ def _refitted(
     spec: ModelSpec,
     images: Sequence[LabelledImage],
 ) -> tuple[VLMtoMLP, _Candidate]:
-    inputs = _inputs([image.pixels for image in images], spec)
+    inputs = feeds_of(images, spec)
     trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs), spec.task)
     if trained is head:
         return head, replace(
@@ -268,6 +259,7 @@ def _refitted(
     )
 
 
-def _features(model: onnx.ModelProto, inputs: NDArray[np.generic]) -> torch.Tensor:
-    found, name = feature_of(model)
-    return torch.from_numpy(np.concatenate([values for (values,) in run(found, inputs, [name])]))
+def _features(model: onnx.ModelProto, feeds: Feeds) -> torch.Tensor:
+    """What the head reads."""
+    name = head_input_name(model)
+    return torch.from_numpy(np.concatenate([values for (values,) in run(with_outputs(model, [name]), feeds, [name])]))

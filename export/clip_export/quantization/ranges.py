@@ -11,6 +11,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from clip_export.quantization.feeds import Feeds
+
 BATCH = 8
 """Images in a run."""
 
@@ -54,12 +56,11 @@ class Activation:
         return Activation(self.channel_low / factor, self.channel_high / factor, self.sample / factor)
 
 
-def run(model: onnx.ModelProto, images: NDArray[np.generic], outputs: Sequence[str]) -> Iterator[list[NDArray]]:
-    """Values of ``outputs`` for each batch of network inputs, by ONNX Runtime on the CPU."""
+def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray]]:
+    """Values of ``outputs`` for each batch of examples, by ONNX Runtime on the CPU."""
     session = _session(model)
-    (name,) = (item.name for item in session.get_inputs())
-    for start in range(0, len(images), BATCH):
-        yield session.run(list(outputs), {name: images[start : start + BATCH]})
+    for start in range(0, len(feeds), BATCH):
+        yield session.run(list(outputs), dict(feeds[start : start + BATCH].arrays))
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -68,19 +69,19 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def observe(model: onnx.ModelProto, images: NDArray[np.generic], tensors: Iterable[str]) -> dict[str, Activation]:
+def observe(model: onnx.ModelProto, feeds: Feeds, tensors: Iterable[str]) -> dict[str, Activation]:
     """Run the float network on calibration images and look at some of its tensors.
 
     Args:
         model: the network.
-        images: its inputs, one a row.
+        feeds: its inputs.
         tensors: names of float tensors of shape ``[..., channels]``.
     """
     names = list(dict.fromkeys(tensors))
-    seen = {name: _Accumulator(len(images)) for name in names}
-    for values in run(with_outputs(model, names), images, names):
+    seen = {name: _Accumulator(len(feeds)) for name in names}
+    for values in run(with_outputs(model, names), feeds, names):
         for name, value in zip(names, values, strict=True):
-            seen[name].add(value.reshape(-1, value.shape[-1]), min(BATCH, len(images)))
+            seen[name].add(value.reshape(-1, value.shape[-1]), min(BATCH, len(feeds)))
     return {name: accumulator.result() for name, accumulator in seen.items()}
 
 

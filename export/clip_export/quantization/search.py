@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.features import feature_of, shifted
+from clip_export.quantization.feeds import Feeds
 from clip_export.quantization.int8 import Int8Scheme, Range, quantize_int8
 from clip_export.quantization.linears import Linear, find_linears
 from clip_export.quantization.patches import PATCH, patch_rows
@@ -78,7 +79,7 @@ class Int8Search:
 
     Attributes:
         model: float32, with `clip_export.quantization.linears.with_plain_linears`.
-        inputs: calibration images as the network takes them, one a row.
+        inputs: calibration examples as the network takes them.
         target: processor.
         ops: ``ort`` or ``standard``.
         task: one of `clip_toolkit.tasks.TASKS`.
@@ -88,7 +89,7 @@ class Int8Search:
     """
 
     model: onnx.ModelProto
-    inputs: NDArray[np.generic]
+    inputs: Feeds
     target: Target
     ops: str
     task: str
@@ -155,11 +156,11 @@ class Int8Search:
         return self._rounded[choice.alpha]
 
     def _patch_weights(self) -> dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
-        if self.inputs.dtype != np.uint8:  # the patch embedding of normalised pixels stays in float
+        if self.inputs.image.dtype != np.uint8:  # the patch embedding of normalised pixels stays in float
             return {}
         (weight,) = (item for item in self.model.graph.initializer if item.name == f"{PATCH}.weight")
         kernel = numpy_helper.to_array(weight)  # [width, 3, side, side]
-        rows = patch_rows(self.inputs[:_RANKING_IMAGES], kernel.shape[-1])
+        rows = patch_rows(self.inputs.image[:_RANKING_IMAGES], kernel.shape[-1])
         flat = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
         return {PATCH: rounded_together(flat, rows, self.target)}
 

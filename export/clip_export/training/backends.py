@@ -9,22 +9,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clip_export.encoder import Encoder
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.errors import DeviceError
 from clip_toolkit.preprocess import normalise
+from clip_toolkit.spec import Preprocessing
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
-WORTH_EXPORTING = 512
-"""Images from which ``auto`` tries ONNX Runtime: making its graph takes seconds, which fewer would not repay."""
+WORTH_EXPORTING = 10.0
+"""Seconds with PyTorch from which ``auto`` tries ONNX Runtime: making its graph takes about four."""
 
 TOLERANCE = 1e-3
 """Largest difference between the two, relative to the largest feature; beyond it PyTorch is used."""
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]``."""
+"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]`` (or hidden states, of their shape)."""
 
 
 class Backend(NamedTuple):
@@ -48,10 +50,14 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
         DeviceError: ONNX Runtime was asked for by name, and does not agree with PyTorch.
     """
     plain = Backend("PyTorch", torch_runner(encoder, device))
-    if wanted == "torch" or (wanted == "auto" and (device != "cpu" or images < WORTH_EXPORTING)):
+    if wanted == "torch" or (wanted == "auto" and device != "cpu"):
+        return plain
+    start = time.perf_counter()
+    expected = plain.run(sample)
+    if wanted == "auto" and (time.perf_counter() - start) / len(sample) * images < WORTH_EXPORTING:
         return plain
     other = Backend("ONNX Runtime", onnx_runner(encoder))
-    expected, got = plain.run(sample), other.run(sample)
+    got = other.run(sample)
     difference = float(np.abs(expected - got).max() / np.abs(expected).max())
     if not difference <= TOLERANCE:
         if wanted == "auto":
@@ -67,12 +73,21 @@ def torch_runner(encoder: Encoder, device: str) -> Runner:
     encoder.tower.to(device)
     if encoder.projection is not None:
         encoder.projection.to(device)
+    return on_device(encoder.features, encoder.preprocessing, device)
+
+
+def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: str) -> Runner:
+    """A PyTorch function of normalised pixels, which is on a device already.
+
+    Raises:
+        DeviceError: when it runs, and the device has too little memory.
+    """
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        values = torch.from_numpy(normalise(pixels, encoder.preprocessing))
+        values = torch.from_numpy(normalise(pixels, rule))
         try:
             with torch.inference_mode():
-                features: NDArray[np.float32] = encoder.features(values.to(device)).float().cpu().numpy()
+                features: NDArray[np.float32] = encode(values.to(device)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             fewer = max(1, len(pixels) // 2)
             raise DeviceError(

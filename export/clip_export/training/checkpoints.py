@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clip_export.training.loop import Examples
-from clip_export.training.options import TrainingOptions
+from clip_export.training.epochs import Examples
 from clip_export.training.state import TrainingState
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import HeadError
@@ -19,12 +18,12 @@ INTERVAL = 2.0
 """Seconds between two checkpoints: any of them leads to the same head, so that more would only cost time."""
 
 
-def checkpoint_path(head: Path) -> Path:
-    """Where the checkpoint of a head file lies."""
-    return head.with_name(f"{head.name}.checkpoint")
+def checkpoint_path(head: Path, part: str = "") -> Path:
+    """Where the checkpoint of a head file lies, or that of another ``part`` that trains with it."""
+    return head.with_name(f"{head.name}{f'.{part}' if part else ''}.checkpoint")
 
 
-def fingerprint(train: Examples, validation: Examples, options: TrainingOptions, task: str) -> str:
+def fingerprint(train: Examples, validation: Examples, options: object, task: str) -> str:
     """A hash of everything that decides a training."""
     digest = hashlib.sha256(f"{options} {task}".encode())
     for tensor in (*train, *validation):
@@ -71,7 +70,7 @@ class Checkpoints:
         if not self.path.exists():
             return None
         try:
-            content = torch.load(self.path, weights_only=True)
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
             owner = content.pop("owner")
             state = TrainingState(**content)
         except Exception as error:  # torch raises anything on damaged files

@@ -33,6 +33,8 @@ class Dataset:
             values for a regression.
         sides: of each file, `TRAIN`, `VALIDATION`, `TEST`, or empty where the data set does not say.
         groups: of each file, the name of its group (a patient, say); empty where it has none.
+        texts: of each file, the text that goes with it; None where the data set has no texts.
+        text_column: heading of their column.
     """
 
     source: Path
@@ -43,6 +45,8 @@ class Dataset:
     targets: NDArray[Any]
     sides: tuple[str, ...]
     groups: tuple[str, ...]
+    texts: tuple[str, ...] | None = None
+    text_column: str | None = None
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The data set of some of the files."""
@@ -55,6 +59,8 @@ class Dataset:
             self.targets[list(indices)],
             tuple(self.sides[i] for i in indices),
             tuple(self.groups[i] for i in indices),
+            None if self.texts is None else tuple(self.texts[i] for i in indices),
+            self.text_column,
         )
 
     def relative(self, index: int) -> str:

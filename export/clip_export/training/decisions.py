@@ -38,13 +38,19 @@ def decisions_for(
     return temperature, choose_thresholds(answers, validation.targets.numpy(), task, labels, rule, positive=positive)
 
 
+def plain_score(head: nn.Module, examples: Examples, task: str) -> float:
+    """Share of right decisions without thresholds; of a regression R squared."""
+    with torch.inference_mode():
+        return score(head(examples.features), examples.targets, task)
+
+
 def held_out_score(head: TrainedHead, examples: Examples) -> float:
     """Share of decisions, with the head's thresholds, that are right; of a regression R squared."""
+    if head.task == REGRESSION:
+        return plain_score(head.module, examples, REGRESSION)
+    assert head.labels is not None
     with torch.inference_mode():
         logits = head.module(examples.features)
-    if head.task == REGRESSION:
-        return score(logits, examples.targets, REGRESSION)
-    assert head.labels is not None
     answers = probabilities(logits, head.task, head.temperature).numpy()
     targets = examples.targets.numpy()
     right = decide(answers, head.labels, head.task, head.thresholds) == (

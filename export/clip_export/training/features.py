@@ -19,10 +19,11 @@ from torch import Tensor
 from clip_export.encoder import Encoder
 from clip_export.training.augment import augmented
 from clip_export.training.backends import Backend, choose_backend
-from clip_export.training.feature_cache import FeatureCache, Row
+from clip_export.training.row_cache import Row, RowCache
 from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.preprocess import check_aspect
+from clip_toolkit.spec import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def image_features(
     progress: Callable[[int], None] = lambda _: None,
     *,
     backend: str = "auto",
-    cache: FeatureCache | None = None,
+    cache: RowCache | None = None,
     view: int = 0,
 ) -> Features:
     """Run the encoder over image files, skipping those that cannot be read.
@@ -74,7 +75,7 @@ def image_features(
     """
     gathered = _Gathered(encoder, device, backend, cache=cache, batch_size=batch_size, files=len(files))
     try:
-        for index, item in enumerate(_prepared(encoder, files, view, cache, batch_size)):
+        for index, item in enumerate(read_images(encoder.preprocessing, files, view, cache, batch_size)):
             gathered.add(index, item)
             progress(1)
         return gathered.finish()
@@ -83,28 +84,28 @@ def image_features(
             cache.flush()
 
 
-class _Prepared(NamedTuple):
-    """A file's hash and key, and its feature from the cache, its pixels, or what is wrong with it."""
+class ReadImage(NamedTuple):
+    """A file's hash and key, and its row from the cache, its pixels, or what is wrong with it."""
 
     content: str
     key: bytes
     found: Row | NDArray[np.uint8] | ImageError
 
 
-def _prepared(
-    encoder: Encoder, files: Sequence[Path], view: int, cache: FeatureCache | None, batch_size: int
-) -> Iterator[_Prepared]:
+def read_images(
+    rule: Preprocessing, files: Sequence[Path], view: int, cache: RowCache | None, batch_size: int
+) -> Iterator[ReadImage]:
     """Files in order, read by several threads one batch ahead of the encoder, so that neither waits for the other."""
-    prepare = partial(_prepare, encoder=encoder, view=view, cache=cache)
+    read = partial(_read, rule=rule, view=view, cache=cache)
     waiting = iter(files)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        ahead = pool.map(prepare, list(islice(waiting, batch_size)))
+        ahead = pool.map(read, list(islice(waiting, batch_size)))
         while batch := list(ahead):
-            ahead = pool.map(prepare, list(islice(waiting, batch_size)))
+            ahead = pool.map(read, list(islice(waiting, batch_size)))
             yield from batch
 
 
-def _prepare(file: Path, encoder: Encoder, view: int, cache: FeatureCache | None) -> _Prepared:
+def _read(file: Path, rule: Preprocessing, view: int, cache: RowCache | None) -> ReadImage:
     try:
         content = hashlib.sha256(file.read_bytes())
     except OSError:
@@ -112,22 +113,22 @@ def _prepare(file: Path, encoder: Encoder, view: int, cache: FeatureCache | None
     key = hashlib.sha256(content.digest() + view.to_bytes(4, "big")).digest()
     row = cache.get(key) if cache is not None else None
     if row is not None:
-        return _Prepared(content.hexdigest(), key, row)
+        return ReadImage(content.hexdigest(), key, row)
     try:
         image = open_image(file)
         check_aspect(image.height, image.width)
-        pixels = preprocess(augmented(image, content.digest(), view), encoder.preprocessing)
+        pixels = preprocess(augmented(image, content.digest(), view), rule)
     except ImageError as error:
         named = error if str(file) in str(error) else ImageError(f"{file}: {error}")
-        return _Prepared(content.hexdigest(), key, named)
-    return _Prepared(content.hexdigest(), key, pixels)
+        return ReadImage(content.hexdigest(), key, named)
+    return ReadImage(content.hexdigest(), key, pixels)
 
 
 class _Gathered:
     """Rows that fill up as batches of pixels go through the encoder."""
 
     def __init__(
-        self, encoder: Encoder, device: str, wanted: str, *, cache: FeatureCache | None, batch_size: int, files: int
+        self, encoder: Encoder, device: str, wanted: str, *, cache: RowCache | None, batch_size: int, files: int
     ) -> None:
         self.choose = partial(choose_backend, encoder, device, wanted)
         self.backend: Backend | None = None
@@ -139,7 +140,7 @@ class _Gathered:
         self.pending: list[tuple[int, bytes, NDArray[np.uint8]]] = []
         self.computed = 0
 
-    def add(self, index: int, item: _Prepared) -> None:
+    def add(self, index: int, item: ReadImage) -> None:
         if isinstance(item.found, ImageError):
             self.errors.append(item.found)
             return

@@ -5,45 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clip_export.heads import VLMtoMLP
+from clip_export.training.epochs import Epoch, Examples, latest, lowest_loss
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
+from clip_export.training.run import Pace, Run
 from clip_export.training.scaling import Scaling
 from clip_export.training.state import TrainingState
+from clip_export.training.updates import Updates
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.tasks import SINGLE_LABEL
 
-_CHUNK = 8192  # features that are judged at a time, so that memory stays flat
-
-
-class Examples(NamedTuple):
-    """Features float32 ``[n, dim]`` and targets, as in `clip_export.training.dataset.Dataset`."""
-
-    features: Tensor
-    targets: Tensor
-
-
-class Epoch(NamedTuple):
-    """What an epoch reached.
-
-    Attributes:
-        number: from 1.
-        loss: mean training loss, with dropout and smoothing.
-        train_score: share of right decisions on the training examples, 0 to 1; for a regression R squared.
-        val_loss: on the validation examples, without dropout, smoothing or class weights.
-        val_score: the score on them.
-    """
-
-    number: int
-    loss: float
-    train_score: float
-    val_loss: float
-    val_score: float
+_CHUNK = 8192  # features that are judged at a time
 
 
 @dataclass(frozen=True)
@@ -106,102 +83,43 @@ def train_head(
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        head = copy.deepcopy(start) or VLMtoMLP(
-            train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout
-        )
-        run = _Run(head.requires_grad_(True), options, objective, pull)
+        head = copy.deepcopy(start) or _fresh(train, outputs, options)
+        head.requires_grad_(True)
+        penalty = _pull(head, pull) if pull else None
+        run = Run(head, objective, _updates(head, options), _pace(options), penalty=penalty)
         if resume is not None:
             run.restore(resume)
         while not run.finished():
             report(run.epoch(*scaled))
             if keep is not None:
                 keep(run.state())
-    training = run.result()
+    best = run.finish()
+    objective.unscale(head)
     if scaling is not None:
-        scaling.fold(training.head)
-    return training
+        scaling.fold(head)
+    return Training(head, tuple(run.history), best)
 
 
-class _Run:
-    """A training under way: everything that changes from epoch to epoch."""
-
-    def __init__(self, head: VLMtoMLP, options: TrainingOptions, objective: Objective, pull: float) -> None:
-        self.head, self.options, self.objective, self.pull = head, options, objective, pull
-        self.began = [parameter.detach().clone() for parameter in head.parameters()]
-        self.optimizer = options.make_optimizer(head.parameters())
-        self.scheduler = options.make_scheduler(self.optimizer)
-        self.history: list[Epoch] = []
-        self.best = copy.deepcopy(head.state_dict())
-
-    def finished(self) -> bool:
-        patience = self.options.patience
-        impatient = patience is not None and bool(self.history) and len(self.history) - self._best().number >= patience
-        return impatient or len(self.history) >= self.options.epochs
-
-    def epoch(self, train: Examples, validation: Examples) -> Epoch:
-        number = len(self.history) + 1
-        loss = self._learn(train, number)
-        self.scheduler.step()
-        _, train_score = self.objective.judge(self.head, train, _CHUNK)
-        val_loss, val_score = self.objective.judge(self.head, validation, _CHUNK)
-        self.history.append(Epoch(number, loss, train_score, val_loss, val_score))
-        if self._best().number == number:
-            self.best = copy.deepcopy(self.head.state_dict())
-        return self.history[-1]
-
-    def _learn(self, train: Examples, number: int) -> float:
-        self.head.train()
-        total = 0.0
-        for step, batch in enumerate(torch.randperm(len(train.features)).split(self.options.batch_size), 1):
-            loss = self.objective.loss(self.head(train.features[batch]), train.targets[batch])
-            if self.pull:
-                loss = loss + self.pull * self._distance()
-            if not torch.isfinite(loss):
-                raise DatasetError(_named(loss, train, batch, f"epoch {number}, batch {step}"))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.item() * len(batch)
-        return total / len(train.features)
-
-    def _distance(self) -> Tensor:
-        """Squared, from where the weights began, on average over the outputs."""
-        pairs = zip(self.head.parameters(), self.began, strict=True)
-        squares = [((now - began) ** 2).sum() for now, began in pairs]
-        return torch.stack(squares).sum() / self.head.spec.layers[-1]
-
-    def _best(self) -> Epoch:
-        if self.options.patience is None:
-            return self.history[-1]
-        return min(self.history, key=lambda epoch: epoch.val_loss)
-
-    def state(self) -> TrainingState:
-        live = TrainingState(
-            head=self.head.state_dict(),
-            best=self.best,
-            optimizer=self.optimizer.state_dict(),
-            scheduler=self.scheduler.state_dict(),
-            generator=torch.get_rng_state(),
-            history=[tuple(epoch) for epoch in self.history],
-        )
-        return copy.deepcopy(live)  # the next epoch, which may be broken off half way, writes into these tensors
-
-    def restore(self, state: TrainingState) -> None:
-        self.head.load_state_dict(state.head)
-        self.best = copy.deepcopy(state.best)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.scheduler.load_state_dict(state.scheduler)
-        torch.set_rng_state(state.generator)
-        self.history = [Epoch(*values) for values in state.history]
-
-    def result(self) -> Training:
-        self.head.load_state_dict(self.best)
-        self.objective.unscale(self.head)
-        return Training(self.head.eval(), tuple(self.history), self._best())
+def _updates(head: VLMtoMLP, options: TrainingOptions) -> Updates:
+    optimizer = options.make_optimizer(head.parameters())
+    return Updates(optimizer, options.make_scheduler(optimizer))
 
 
-def _named(loss: Tensor, train: Examples, batch: Tensor, where: str) -> str:
-    damaged = [index for index in batch.tolist() if not torch.isfinite(train.features[index]).all()]
-    if damaged:
-        return f"training: {where}: the features of example {damaged[0]} are not finite. The encoder is damaged."
-    return f"training: {where}: the loss became {loss.item()}. Lower the learning rate."
+def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:
+    return VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
+
+
+def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
+    """What it costs the weights to leave where they are now: their squared distance, on average over the outputs."""
+    began = [parameter.detach().clone() for parameter in head.parameters()]
+
+    def penalty() -> Tensor:
+        squares = [((now - then) ** 2).sum() for now, then in zip(head.parameters(), began, strict=True)]
+        return strength * torch.stack(squares).sum() / head.spec.layers[-1]
+
+    return penalty
+
+
+def _pace(options: TrainingOptions) -> Pace:
+    choose = latest if options.patience is None else lowest_loss
+    return Pace(options.epochs, options.batch_size, _CHUNK, options.patience, choose)

@@ -1,7 +1,8 @@
 """A labelled data set as a CSV file: ``path,label``, and optionally ``split`` and ``group``.
 
 With several labels an image, they stand in the one column, apart by semicolons; an empty cell means none of them. For a
-regression every column beside ``path``, ``split`` and ``group`` holds numbers, and its heading names them.
+regression every column beside ``path``, ``split`` and ``group`` holds numbers, and its heading names them. A column of
+texts, such as descriptions, is read where one is named.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ _OTHER_COLUMNS = ("path", "split", "group")
 Row = dict[str, str]
 
 
-def read_manifest(path: Path, task: str = SINGLE_LABEL) -> Dataset:
+def read_manifest(path: Path, task: str = SINGLE_LABEL, text_column: str | None = None) -> Dataset:
     """Read a CSV file; relative paths in it start from its own folder.
 
     Args:
         path: the file, UTF-8, with a heading.
         task: one of `clip_toolkit.tasks.TASKS`.
+        text_column: heading of the column of texts, or None. Cells may be empty, but not all of them.
 
     Raises:
         DatasetError: the file cannot be read, a column or a label is missing, a value is not a finite number, or the
             name of a split is unknown; the message names the line.
     """
-    rows = _rows(path, ("path",) if task == REGRESSION else ("path", "label"))
+    needed = ("path",) if task == REGRESSION else ("path", "label")
+    rows = _rows(path, needed if text_column is None else (*needed, text_column))
+    texts = None if text_column is None else _texts(rows, text_column, path)
     labels, targets = _READERS[task](rows, path)
     if task != REGRESSION and len(labels) < (2 if task == SINGLE_LABEL else 1):
         raise DatasetError(f"{path}: expected at least 2 labels, found {', '.join(labels) or 'none'}.")
@@ -48,6 +52,8 @@ def read_manifest(path: Path, task: str = SINGLE_LABEL) -> Dataset:
         targets=targets,
         sides=tuple(_side(row, path, line) for line, row in enumerate(rows, 2)),
         groups=tuple((row.get("group") or "").strip() for row in rows),
+        texts=texts,
+        text_column=text_column,
     )
 
 
@@ -67,6 +73,16 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
     if not rows:
         raise DatasetError(f"{path}: there are no images in it.")
     return rows
+
+
+def _texts(rows: list[Row], column: str, path: Path) -> tuple[str, ...]:
+    """The texts, taken out of the rows: what is left of a regression's are its values."""
+    if column in ("label", *_OTHER_COLUMNS):
+        raise DatasetError(f"{path}: the column '{column}' has a meaning of its own and cannot hold the texts.")
+    texts = tuple(row.pop(column) for row in rows)
+    if not any(text.strip() for text in texts):
+        raise DatasetError(f"{path}: every text in column '{column}' is empty. Name another with --text-column.")
+    return texts
 
 
 def _single(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:

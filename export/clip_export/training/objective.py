@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip_export.training.epochs import Examples
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-
-if TYPE_CHECKING:
-    from clip_export.training.loop import Examples
 
 
 @dataclass(frozen=True)
@@ -47,24 +44,35 @@ class Objective:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy, binary cross entropy, or squared error of standardised values."""
+        weights = None if self.weights is None else self.weights.to(outputs.device)
         if self.task == SINGLE_LABEL:
-            return functional.cross_entropy(outputs, targets, self.weights, label_smoothing=self.smoothing)
+            return functional.cross_entropy(outputs, targets, weights, label_smoothing=self.smoothing)
         if self.task == REGRESSION:
             return functional.mse_loss(outputs, targets)
         soft = targets * (1 - self.smoothing) + self.smoothing / 2
-        return functional.binary_cross_entropy_with_logits(outputs, soft, pos_weight=self.weights)
+        return functional.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights)
 
     @torch.no_grad()
-    def judge(self, head: nn.Module, examples: Examples, chunk: int) -> tuple[float, float]:
-        """Loss and score on examples, without dropout, class weights or smoothing."""
-        head.eval()
+    def judge(self, model: nn.Module, examples: Examples, chunk: int, device: str = "cpu") -> tuple[float, float]:
+        """Loss and score on examples, ``chunk`` at a time, without dropout, class weights or smoothing."""
+        model.eval()
         plain = Objective(self.task, None, 0.0, self.mean, self.std)
-        outputs = torch.cat([head(features) for features in examples.features.split(chunk)])
+        features = examples.features
+        starts = range(0, len(features), chunk)
+        outputs = torch.cat([model(features[start : start + chunk].to(device)).cpu() for start in starts])
         return plain.loss(outputs, examples.targets).item(), score(outputs, examples.targets, self.task)
 
     def scaled(self, targets: Tensor) -> Tensor:
         """Targets as the loss sees them: of a regression with mean 0 and deviation 1."""
         return (targets - self.mean) / self.std if self.task == REGRESSION else targets
+
+    @torch.no_grad()
+    def rescale(self, head: nn.Module) -> None:
+        """Undo `unscale`."""
+        if self.task == REGRESSION:
+            last = head.layers[-1]
+            last.weight /= self.std[:, None]
+            last.bias.copy_((last.bias - self.mean) / self.std)
 
     @torch.no_grad()
     def unscale(self, head: nn.Module) -> None:

@@ -16,13 +16,15 @@ from clip_export.encoder import Encoder
 from clip_export.head_files import DataReference
 from clip_export.progress import Advance
 from clip_export.training.dataset import Dataset
+from clip_export.training.duplicates import duplicate_notes
 from clip_export.training.feature_cache import FeatureCache
 from clip_export.training.features import Features, image_features
 from clip_export.training.groups import with_groups
 from clip_export.training.image_folder import read_image_folder
 from clip_export.training.loop import Examples
 from clip_export.training.manifest import read_manifest
-from clip_export.training.splits import Split, duplicates_across, few_shots, split_dataset
+from clip_export.training.splits import Split, few_shots, split_dataset
+from clip_export.training.texts import TextFeatures, TextSide, encoded_texts, fused
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
 
@@ -42,6 +44,7 @@ class DataOptions:
         batch_size: images per run of the encoder.
         device: a PyTorch device.
         backend: one of `clip_export.training.backends.BACKENDS`.
+        text_column: of the manifest, as in `clip_export.training.manifest.read_manifest`.
     """
 
     task: str = SINGLE_LABEL
@@ -54,6 +57,7 @@ class DataOptions:
     batch_size: int = 32
     device: str = "cpu"
     backend: str = "auto"
+    text_column: str | None = None
 
 
 class Bar(Protocol):
@@ -73,7 +77,8 @@ class Prepared:
         train: with augmented views.
         validation: to choose by.
         test: to judge by; None if there is none.
-        features: what was read and how.
+        features: what was read and how; with texts, their features stand behind those of the images.
+        texts: how the texts were read, of a data set that has some.
         notes: what the user should know, one line each.
     """
 
@@ -84,6 +89,7 @@ class Prepared:
     test: Examples | None
     features: Features
     notes: tuple[str, ...]
+    texts: TextFeatures | None = None
 
     @property
     def held_out(self) -> tuple[str, list[int], Examples]:
@@ -96,7 +102,7 @@ class Prepared:
         """Where the images are, for the head file."""
         held_out = sorted((*self.split.validation, *self.split.test))
         paths = tuple(self.dataset.relative(index) for index in held_out)
-        return DataReference(str(self.dataset.source.resolve()), paths)
+        return DataReference(str(self.dataset.source.resolve()), paths, self.dataset.text_column)
 
     def counts(self) -> Iterator[tuple[str, str]]:
         """Each side and how many images of each label it has."""
@@ -112,7 +118,7 @@ def read_dataset(path: Path, options: DataOptions) -> Dataset:
         DatasetError: it does not hold what training needs.
     """
     if path.is_file():
-        dataset = read_manifest(path, options.task)
+        dataset = read_manifest(path, options.task, options.text_column)
     elif options.task == SINGLE_LABEL:
         dataset = read_image_folder(path)
     else:
@@ -120,8 +126,16 @@ def read_dataset(path: Path, options: DataOptions) -> Dataset:
     return with_groups(dataset, options.groups) if options.groups else dataset
 
 
-def prepare(dataset: Dataset, encoder: Encoder, options: DataOptions, cache: FeatureCache | None, bar: Bar) -> Prepared:
-    """Run the encoder over a data set and split it.
+def prepare(
+    dataset: Dataset,
+    encoder: Encoder,
+    options: DataOptions,
+    cache: FeatureCache | None,
+    bar: Bar,
+    *,
+    text: TextSide | None = None,
+) -> Prepared:
+    """Run the encoder over a data set, and the text tower over its texts, and split it.
 
     Raises:
         DatasetError: no file can be read, or the data set cannot be split.
@@ -149,17 +163,32 @@ def prepare(dataset: Dataset, encoder: Encoder, options: DataOptions, cache: Fea
     split = split_dataset(readable, features.contents, options.val_fraction, options.test_fraction, options.seed)
     if options.shots is not None:
         split = split._replace(train=few_shots(readable, split.train, options.shots, options.seed))
+    texts = None if text is None else _encoded_texts(text, readable, options, bar)
     learnt = [readable.files[index] for index in split.train]
-    views = [encoded(learnt, view).values for view in range(1, options.views + 1)]
+    views = [encoded(learnt, view) for view in range(1, options.views + 1)]
+    if texts is not None:
+        features = fused(features, texts.values)
+        views = [fused(view, texts.values[split.train]) for view in views]
     return Prepared(
         dataset=readable,
         split=split,
-        train=_with_views(examples(features, readable, split.train), views),
+        train=_with_views(examples(features, readable, split.train), [view.values for view in views]),
         validation=examples(features, readable, split.validation),
         test=examples(features, readable, split.test) if split.test else None,
         features=features,
-        notes=(*_duplicate_notes(readable, split, features.contents), *(cache.notes if cache else ())),
+        notes=(
+            *duplicate_notes(readable, split, features.contents),
+            *(texts.notes if texts else ()),
+            *(note for each in (cache, text and text.cache) if each for note in each.notes),
+        ),
+        texts=texts,
     )
+
+
+def _encoded_texts(text: TextSide, dataset: Dataset, options: DataOptions, bar: Bar) -> TextFeatures:
+    assert dataset.texts is not None  # whoever has a text tower has read a column for it
+    with bar("texts", len(set(dataset.texts))) as advance:
+        return encoded_texts(text.tower, dataset.texts, options.batch_size, options.device, advance, cache=text.cache)
 
 
 def examples(features: Features, dataset: Dataset, indices: Sequence[int]) -> Examples:
@@ -172,23 +201,6 @@ def _with_views(train: Examples, views: list[Tensor]) -> Examples:
     if not views:
         return train
     return Examples(torch.cat([train.features, *views]), torch.cat([train.targets] * (1 + len(views))))
-
-
-def _duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:
-    pairs = duplicates_across(split, contents)
-    if pairs:
-        first, second = (dataset.relative(index) for index in pairs[0])
-        yield (
-            f"{len(pairs)} held-out files equal training files byte for byte, such as {second} and {first}: the "
-            "figures flatter the head. Remove them."
-        )
-    targets: dict[str, list[int]] = {}
-    for index, content in enumerate(contents):
-        targets.setdefault(content, []).append(index)
-    for same in targets.values():
-        other = next((i for i in same if (dataset.targets[i] != dataset.targets[same[0]]).any()), None)
-        if other is not None:
-            yield f"{dataset.relative(same[0])} and {dataset.relative(other)} are the same file with different labels"
 
 
 def _counted(dataset: Dataset, indices: list[int]) -> str:

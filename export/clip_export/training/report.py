@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from clip_export.head_files import TrainedHead
 from clip_export.training import charts
 from clip_export.training.baseline import baseline_score
 from clip_export.training.evaluation import RESAMPLES, Evaluation, evaluate
+from clip_export.training.fusion import Parts
 from clip_export.training.loop import Training
 from clip_export.training.mistakes import worst_mistakes
 from clip_export.training.page import Section, figures_table, render, shown
@@ -24,11 +26,18 @@ from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
 
 PAGE = "report.html"
 _THUMBNAIL = 200  # pixels
+_CAPTION = 32  # characters of a text below a thumbnail
 _FEW = 100  # held-out images below which the page warns of its own intervals
 
 
 def write_report(
-    folder: Path, prepared: Prepared, training: Training, head: TrainedHead, positive: str | None = None
+    folder: Path,
+    prepared: Prepared,
+    training: Training,
+    head: TrainedHead,
+    positive: str | None = None,
+    *,
+    alone: Parts | None = None,
 ) -> Path:
     """Judge a head on the held-out images and write the report.
 
@@ -38,6 +47,7 @@ def write_report(
         training: how the head was trained.
         head: the head, with temperature and thresholds.
         positive: of two labels the one that is looked for; the last one if None.
+        alone: of a head that reads texts, what image and text are worth by themselves.
 
     Returns:
         The page.
@@ -67,7 +77,7 @@ def write_report(
         1, Section("Label by label", _VALUE_NOTE if head.task == REGRESSION else _LABEL_NOTE, table=by_label)
     )
     score = f"{_SCORES[head.task]} {shown(evaluation.score)}"
-    facts = [*_operating(evaluation, positive), *_facts(prepared, training, head)]
+    facts = [*_operating(evaluation, positive), *_facts(prepared, training, head), *_parts(alone, head.task)]
     page = render("Training report", f"{score}, {name}", facts, list(_warnings(prepared, name)), sections)
     _write(folder / PAGE, page.encode())
     return folder / PAGE
@@ -108,9 +118,15 @@ def _figures(
     if mistakes:
         title = "Largest errors" if evaluation.task == REGRESSION else "Most confident mistakes"
         files = [prepared.dataset.files[prepared.held_out[1][mistake.row]] for mistake in mistakes]
-        captions = [f"said {item.said}\ntrue: {item.true}" for item in mistakes]
+        captions = [f"{_text(prepared, mistake.row)}said {mistake.said}\ntrue: {mistake.true}" for mistake in mistakes]
         escaped = [caption.replace("$", r"\$") for caption in captions]
         yield Section(title, _MISTAKES_NOTE), "mistakes", charts.gallery([_thumbnail(file) for file in files], escaped)
+
+
+def _text(prepared: Prepared, row: int) -> str:
+    """The beginning of a held-out example's text as a line of its own, if there are texts."""
+    texts = prepared.dataset.texts
+    return "" if texts is None else f"{shorten(texts[prepared.held_out[1][row]], _CAPTION, placeholder='...')}\n"
 
 
 def _decision_figures(
@@ -153,6 +169,14 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
     if head.encoder is not None:
         yield f"encoder {head.encoder.id}, {head.encoder.feature} feature; head {head.module.spec.layers}"
     yield from (f"{label} is said from {value:.4f} on" for label, value in head.thresholds.items())
+
+
+def _parts(alone: Parts | None, task: str) -> Iterator[str]:
+    if alone is not None:
+        yield (
+            f"{_SCORES[task]} of the same head on the image alone {alone.image:.3f}, on the text alone "
+            f"{alone.text:.3f}, on both {alone.both:.3f} (most probable label, without a threshold)"
+        )
 
 
 def _warnings(prepared: Prepared, name: str) -> Iterator[str]:

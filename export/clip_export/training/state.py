@@ -5,25 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state after an epoch, a copy that later epochs leave alone.
+    """The state after an epoch, a copy on the CPU that later epochs leave alone.
 
     Attributes:
-        head: the head's state_dict.
+        model: the state_dict of what learns.
         best: that of the best epoch so far.
-        optimizer: the optimizer's.
-        scheduler: the scheduler's.
-        generator: of PyTorch's random numbers, uint8.
-        history: the epochs so far, each as the fields of `clip_export.training.loop.Epoch`.
+        updates: of optimizer, schedule and gradient scaler.
+        generators: of PyTorch's random numbers, uint8: the CPU's, and behind it a GPU's where one is used.
+        history: the epochs so far, each as the fields of `clip_export.training.epochs.Epoch`.
     """
 
-    head: dict[str, Tensor]
+    model: dict[str, Tensor]
     best: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    generator: Tensor
+    updates: dict[str, Any]
+    generators: list[Tensor]
     history: list[tuple[Any, ...]]
+
+
+def copied(value: Any) -> Any:
+    """A copy of nested containers with copies of their tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value
+
+
+def generators(device: str) -> list[Tensor]:
+    """The states of the generators of random numbers that a training on a device draws from."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus(device))]
+
+
+def restore_generators(states: list[Tensor], device: str) -> None:
+    """Go back to states of `generators`."""
+    torch.set_rng_state(states[0])
+    for state, gpu in zip(states[1:], gpus(device), strict=True):
+        torch.cuda.set_rng_state(state, gpu)
+
+
+def gpus(device: str) -> list[torch.device]:
+    """The device, if it is a GPU with a generator of its own."""
+    used = torch.device(device)
+    return [used] if used.type == "cuda" else []

@@ -9,7 +9,8 @@ from clip_toolkit.doctor.installation import installation
 from clip_toolkit.doctor.machine import machine
 from clip_toolkit.doctor.providers import providers
 from clip_toolkit.errors import ModelError
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.model_file import read_any_spec
+from clip_toolkit.text_spec import TextTowerSpec
 
 
 def examine(model: Path, threads: int | None = None) -> list[Finding]:
@@ -29,10 +30,11 @@ def examine(model: Path, threads: int | None = None) -> list[Finding]:
 
 def _model(path: Path) -> Finding:
     try:
-        spec = read_spec(path)
+        spec = read_any_spec(path)
     except ModelError as error:
         return Finding("model", "wrong", str(error), "clip-export --head head.pt -o model.onnx")
-    detail = f"{path}: {len(spec.labels)} labels, format {spec.version}, {len(spec.golden)} golden vectors"
+    holds = "a text tower" if isinstance(spec, TextTowerSpec) else f"{len(spec.labels)} labels"
+    detail = f"{path}: {holds}, format {spec.version}, {len(spec.golden)} golden vectors"
     if not spec.golden:
         return Finding(
             "model", "wrong", f"{detail}: nothing to test it with", "clip-export --head head.pt -o model.onnx"

@@ -17,6 +17,8 @@ from clip_toolkit.errors import MissingDependencyError
 
 _SECONDS = 600  # compilers of GPU providers take minutes; beyond this it hangs
 
+_NONE = sys.float_info.min  # in the place of a tolerance of 0, of what has to be equal
+
 
 def providers(model: Path, threads: int | None) -> Iterator[Finding]:
     """One finding for each provider of this build that has a device name."""
@@ -50,7 +52,7 @@ def _judged(device: str, output: str, messages: str) -> Finding:
     except ValueError:
         last = (messages.strip().splitlines() or ["no output"])[-1]
         return Finding(f"device {device}", "wrong", last.removeprefix("clip-infer: "), fix)
-    worst = max(replayed["drift"], key=lambda row: row["drift"] / row["tolerance"])
+    worst = max(replayed["drift"], key=lambda row: row["drift"] / (row["tolerance"] or _NONE))
     detail = (
         f"{replayed['provider']}: drift of {worst['output']} {worst['drift']:.1e}, allowed {worst['tolerance']:.1e}"
     )

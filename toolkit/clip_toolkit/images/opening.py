@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO
 
@@ -19,6 +19,9 @@ MAX_PIXELS = 178_956_970
 
 DRAFT_FACTOR = 2
 """How many times larger than needed a JPEG stays that is scaled down while decoding, as in ``Image.thumbnail``."""
+
+_LARGE = 32_000_000  # pixels; more than any usual camera's, and a hundred megabytes in Pillow
+_ONE_LARGE = threading.Lock()  # such images are decoded one at a time, so that memory does not grow with the threads
 
 _PILLOW_WARNINGS = threading.Lock()  # catching warnings changes the state of the whole process
 
@@ -58,7 +61,8 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
     if options.draft_side is not None:
         side = options.draft_side * DRAFT_FACTOR
         image.draft(None, (side, side))  # None keeps the mode; only JPEG does anything
-    with _TRUNCATION.set_to(options.allow_truncated):
+    one_at_a_time = _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
+    with one_at_a_time, _TRUNCATION.set_to(options.allow_truncated):
         image.load()
     return image
 

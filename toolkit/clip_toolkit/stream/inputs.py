@@ -14,9 +14,17 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 STDIN = "-"
 """The name that stands for the bytes of one image on standard input."""
+
+
+class Input(NamedTuple):
+    """What is classified: the name of an image, and the text that goes with it, if any."""
+
+    name: str
+    text: str | None = None
 
 
 def expand(arguments: Iterable[str]) -> Iterator[str]:

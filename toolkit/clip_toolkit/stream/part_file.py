@@ -16,6 +16,7 @@ from typing import Any, Self
 from clip_toolkit.atomic import check_writable
 from clip_toolkit.errors import OutputError
 from clip_toolkit.records import Record
+from clip_toolkit.stream.inputs import Input
 
 try:
     import fcntl
@@ -65,21 +66,22 @@ class PartFile:
         """Close the file and leave it where it is."""
         self._file.close()
 
-    def remaining(self, names: Iterable[str]) -> Iterator[str]:
-        """The names that are not done yet.
+    def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """The inputs that are not done yet.
 
         Raises:
-            OutputError: the names that are done are not the first of these.
+            OutputError: those that are done are not the first of these.
         """
-        names = iter(names)
+        inputs = iter(inputs)
         for index, record in enumerate(self.records()):
-            name = next(names, None)
-            if record["image"] != name:
+            done = Input(record["image"], record.get("text"))
+            now = next(inputs, None)
+            if now != done:
                 raise OutputError(
-                    f"{self.path}: the inputs have changed since: image {index + 1} was {record['image']!r}, "
-                    f"now it is {name!r}. Remove the file to start over."
+                    f"{self.path}: the inputs have changed since: image {index + 1} was {_named(done)}, "
+                    f"now it is {_named(now)}. Remove the file to start over."
                 )
-        return names
+        return inputs
 
     def append(self, records: Iterable[Record]) -> None:
         """Write a batch of records."""
@@ -139,6 +141,12 @@ class PartFile:
             if line.endswith(b"\n") and count % batch_size == 0:
                 end, self.done = position, count
         return end
+
+
+def _named(item: Input | None) -> str:
+    if item is None:
+        return "None"
+    return repr(item.name) if item.text is None else f"{item.name!r} with the text {item.text!r}"
 
 
 def _explained(error: OSError, path: Path) -> OutputError:

@@ -78,6 +78,8 @@ def _schema(arrow: Any, spec: ModelSpec) -> Any:
         ("provider", arrow.string()),
         ("error", arrow.string()),
     ]
+    if spec.text is not None:
+        columns += [("text", arrow.string()), ("text_truncated", arrow.bool_())]
     if spec.task == MULTI_LABEL:
         columns.append(("labels", arrow.list_(arrow.string())))
     if spec.task == REGRESSION:

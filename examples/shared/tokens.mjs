@@ -1,0 +1,34 @@
+// Texts as a model file takes them: `input_ids` and `attention_mask`, by the tokenizer that travels in its spec.
+
+/**
+ * The tokens of one text by itself: `{ inputIds, attentionMask, truncated }`.
+ *
+ * `tokenizer` is a Tokenizer of @huggingface/tokenizers, made from the `json` of `spec`, which is `text.tokenizer` of the
+ * model's spec (docs/model-file.md). Truncation and padding are not in that JSON: a text beyond the context loses its
+ * end, before the marks that stand behind it.
+ */
+export function encoded(tokenizer, spec, text) {
+  const whole = tokenizer.encode(text).ids;
+  if (!whole.every(Number.isInteger)) throw new Error('a word of the text is unknown to the tokenizer');
+  const ids = cut(whole, tokenizer.encode(text, { add_special_tokens: false }).ids, spec.context);
+  const missing = spec.pad_to_context ? spec.context - ids.length : 0;
+  const padded = (row, filler) => {
+    const padding = Array(missing).fill(filler);
+    return spec.padding_side === 'left' ? [...padding, ...row] : [...row, ...padding];
+  };
+  return {
+    inputIds: padded(ids, spec.pad_id),
+    attentionMask: padded(Array(ids.length).fill(1), 0),
+    truncated: whole.length > spec.context,
+  };
+}
+
+/** `whole` with `words` in the middle, cut to `context` tokens; the marks behind the words stay. */
+function cut(whole, words, context) {
+  if (whole.length <= context) return whole;
+  const marks = whole.length - words.length;
+  const places = [...Array(marks + 1).keys()].reverse();
+  const before = places.find((place) => words.every((id, index) => id === whole[place + index])) ?? marks;
+  const behind = whole.slice(whole.length - (marks - before));
+  return [...whole.slice(0, context - behind.length), ...behind];
+}

@@ -1,0 +1,93 @@
+"""The transformer block that all towers share, of images and of texts alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from clip_export.operators import Operators
+
+Pick = Callable[[Tensor], Tensor]
+"""From all tokens, ``[batch, tokens, width]``, to the one that the tower reads, ``[batch, 1, width]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig:
+    """What distinguishes the blocks of one tower from those of another.
+
+    Attributes:
+        width: channels of a token.
+        heads: attention heads.
+        hidden: channels inside the MLP of a block.
+        depth: number of blocks.
+        activation: of `clip_export.operators.ACTIVATIONS`.
+        eps: of every layer normalisation.
+        norm_behind: each layer normalisation follows its residual (BERT, and so BLIP's texts) instead of preceding it.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    depth: int
+    activation: str
+    eps: float
+    norm_behind: bool = False
+
+
+def first_token(x: Tensor) -> Tensor:
+    """The class token of ``[batch, tokens, width]``, as ``[batch, 1, width]``."""
+    return x[:, :1]
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a layer normalisation and around a residual.
+
+    With ``one_token`` (the last block of a tower that reads one token) only that token is computed:
+    ``[batch, tokens, width]`` to ``[batch, 1, width]``.
+    """
+
+    def __init__(self, config: BlockConfig, operators: Operators, one_token: bool) -> None:
+        """Build the block with uninitialised weights."""
+        super().__init__()
+        self.width, self.heads = config.width, config.heads
+        self.one_token, self.norm_behind = one_token, config.norm_behind
+        self.attention, self.activation = operators.attention, operators.activation(config.activation)
+        self.norm1 = nn.LayerNorm(config.width, config.eps)
+        if one_token:
+            self.query, self.key_value = (
+                nn.Linear(config.width, config.width),
+                nn.Linear(config.width, 2 * config.width),
+            )
+        else:
+            self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm2 = nn.LayerNorm(config.width, config.eps)
+        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, pick: Pick = first_token) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: ``[batch, tokens, width]``.
+            bias: added to the attention scores, as in `clip_export.operators.Operators.attention`.
+            pick: with ``one_token``, which one.
+        """
+        read = x if self.norm_behind else self.norm1(x)
+        if self.one_token:
+            x = pick(x)
+        x = x + self.out(self.attention(*self._query_key_value(read, pick), self.heads, bias))
+        if self.norm_behind:
+            x = self.norm1(x)
+            return self.norm2(x + self._mlp(x))
+        return x + self._mlp(self.norm2(x))
+
+    def _query_key_value(self, read: Tensor, pick: Pick) -> tuple[Tensor, ...]:
+        if self.one_token:
+            return self.query(pick(read)), *self.key_value(read).split(self.width, dim=-1)
+        return self.qkv(read).split(self.width, dim=-1)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))

@@ -1,0 +1,175 @@
+"""The stage of ``clip-train`` that fine-tunes the encoder, and tells the user what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from clip_export.encoder import Encoder
+from clip_export.progress import bar
+from clip_export.train_stages import SCORES, Report, say, shown_score, watched
+from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
+from clip_export.training.decisions import plain_score
+from clip_export.training.epochs import Examples
+from clip_export.training.feature_cache import default_folder
+from clip_export.training.finetuning import (
+    FinetuningOptions,
+    HiddenStates,
+    LowerHalf,
+    UpperHalf,
+    check_room,
+    features_of,
+    finetune,
+    hidden_cache,
+    hidden_states,
+)
+from clip_export.training.loop import Training
+from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import Prepared
+from clip_export.training.row_cache import RowCache
+from clip_export.training.state import TrainingState
+
+PART = "encoder"
+"""Of `checkpoint_path`."""
+
+
+class FineTuned(NamedTuple):
+    """What fine-tuning made of a training; the encoder has changed in place.
+
+    Attributes:
+        prepared: the examples with the features of the fine-tuned encoder.
+        training: the head that learnt with it.
+        summary: what the head file says of it.
+    """
+
+    prepared: Prepared
+    training: Training
+    summary: dict[str, Any]
+
+
+def finetuned(
+    args: argparse.Namespace,
+    encoder: Encoder,
+    prepared: Prepared,
+    *,
+    frozen: Training,
+    head_options: TrainingOptions,
+    options: FinetuningOptions,
+) -> FineTuned | None:
+    """Train the encoder's last blocks with the head; None if that does not help, and the encoder is what it was."""
+    with _cache_folder(args) as folder:
+        sides = _hidden_sides(args, encoder, prepared, options, folder)
+        learn = partial(finetune, encoder, frozen.head, options=options, head_options=head_options)
+        owner = fingerprint(prepared.train, prepared.validation, (head_options, options), prepared.dataset.task)
+        checkpoints = Checkpoints(checkpoint_path(args.out, PART), owner)
+        training = _trained(args, prepared, sides, learn, checkpoints, epochs=options.epochs)
+        if not training.best.number:
+            say("fine-tuning made nothing better on the validation images: the frozen encoder and its head are kept")
+            return None
+        upper = UpperHalf(encoder, options.blocks)
+        features = [features_of(upper, side, args.batch_size, options.device) for side in sides]
+    tuned = _with_features(prepared, features)
+    name, before, after = _scores(prepared, frozen, tuned, training)
+    print(
+        f"fine-tuned {options.blocks} of {_depth(encoder)} blocks, epoch {training.best.number} of {options.epochs}: "
+        f"{name} {after}, with the frozen encoder {before}"
+    )
+    summary = {
+        "encoder before fine-tuning": encoder.spec().id,
+        "unfrozen blocks": options.blocks,
+        "encoder learning rate": options.learning_rate,
+        f"{name} with the frozen encoder": before,
+    }
+    return FineTuned(tuned, training, summary)
+
+
+@contextmanager
+def _cache_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """Where hidden states are kept: with ``--no-cache`` only as long as they are needed."""
+    if not args.no_cache:
+        yield args.cache or default_folder()
+        return
+    with tempfile.TemporaryDirectory(prefix="clip-train-") as folder:
+        yield Path(folder)
+
+
+def _hidden_sides(
+    args: argparse.Namespace, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, folder: Path
+) -> list[HiddenStates]:
+    """Hidden states of the training images with their views, the validation images, and the test images if any."""
+    lower = LowerHalf(encoder, options.blocks)
+    cache = hidden_cache(folder, lower)
+    split = prepared.split
+    check_room(cache, len(split.train) * (1 + args.augment) + len(split.validation) + len(split.test))
+
+    def states(indices: list[int], view: int = 0) -> HiddenStates:
+        files = [prepared.dataset.files[index] for index in indices]
+        with bar(f"hidden states, view {view}" if view else "hidden states", len(files)) as advance:
+            return hidden_states(
+                lower, files, cache, batch_size=args.batch_size, device=options.device, progress=advance, view=view
+            )
+
+    try:
+        train = states(split.train)
+        for view in range(1, args.augment + 1):
+            train += states(split.train, view)
+        sides = [train, *(states(indices) for indices in (split.validation, split.test) if indices)]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; what was computed is kept, go on with --resume") from None
+    say(*cache.notes)
+    _tell_hidden(sides, encoder, options, cache)
+    return sides
+
+
+def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: RowCache) -> None:
+    images, computed = sum(map(len, sides)), sum(side.computed for side in sides)
+    print(
+        f"hidden states below the last {options.blocks} of {_depth(encoder)} blocks: {computed} "
+        f"computed, {images - computed} from the cache; {images * cache.row_bytes / 2**20:.0f} MiB"
+    )
+
+
+def _trained(
+    args: argparse.Namespace,
+    prepared: Prepared,
+    sides: list[HiddenStates],
+    learn: Callable[..., Training],
+    checkpoints: Checkpoints,
+    *,
+    epochs: int,
+) -> Training:
+    task = prepared.dataset.task
+    train, validation = Examples(sides[0], prepared.train.targets), Examples(sides[1], prepared.validation.targets)
+
+    def run(report: Report, state: TrainingState | None) -> Training:
+        return learn(train, validation, report=report, task=task, resume=state, keep=checkpoints.keep)
+
+    return watched(args, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
+
+
+def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
+    """The same examples as another encoder sees them: those of training, validation and test, if there is one."""
+    sides = (prepared.train, prepared.validation, prepared.test)
+    train, validation, *test = (side._replace(features=seen) for side, seen in zip(sides, features, strict=False))
+    return replace(prepared, train=train, validation=validation, test=test[0] if test else None)
+
+
+def _scores(prepared: Prepared, frozen: Training, tuned: Prepared, training: Training) -> tuple[str, str, str]:
+    """The name of the held-out score, and its value before and after."""
+    task = prepared.dataset.task
+    side, _, before = prepared.held_out
+    pairs = ((frozen, before), (training, tuned.held_out[2]))
+    old, new = (shown_score(plain_score(used.head, examples, task), task) for used, examples in pairs)
+    return f"{side} {SCORES[task]}", old, new
+
+
+def _depth(encoder: Encoder) -> int:
+    return len(encoder.tower.encoder.layers)

@@ -1,0 +1,65 @@
+"""Image encoder, text tower and one head behind both, as one network, and that network as ONNX."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from clip_export.encoder import Encoder
+from clip_export.network import Answers, behind_preprocessing, pixel_example
+from clip_export.onnx_export import check_size, exported
+from clip_export.operators import OPERATORS
+from clip_export.text import TextTower
+from clip_export.text_network import text_examples, text_sizes
+from clip_export.text_weights import canonical_text
+from clip_export.vit_weights import canonical_vit
+from clip_toolkit.tasks import OUTPUTS
+
+
+class FusedNetwork(nn.Module):
+    """Canonical encoder and text transformer; the head reads the image's feature and behind it the text's.
+
+    The embedding stays that of the image, so that one file classifies pairs and searches images.
+    """
+
+    def __init__(self, vit: nn.Module, text: nn.Module, head: nn.Module, answers: Answers) -> None:
+        """Join the parts."""
+        super().__init__()
+        self.vit, self.text, self.head, self.answers = vit, text, head, answers
+
+    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Pixels and tokens ``[batch, tokens]`` to the task's outputs, as `clip_export.network.Network`."""
+        feature = self.vit(pixels)
+        both = torch.cat([feature, self.text(input_ids, attention_mask)], dim=1)
+        return self.answers.outputs(self.head(both), feature)
+
+
+def fused_graph(
+    encoder: Encoder, tower: TextTower, head: nn.Module, input_kind: str, *, ops: str, answers: Answers
+) -> onnx.ModelProto:
+    """The ONNX model of encoder, text tower and head, without metadata.
+
+    Its inputs are ``image`` or ``pixel_values``, ``input_ids`` and ``attention_mask``; any batch, and any number of
+    tokens up to the context.
+
+    Args:
+        encoder: the image encoder.
+        tower: the text tower of the same checkpoint.
+        head: from both features, side by side, to logits.
+        input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
+        ops: a name of `clip_export.operators.OPERATORS`.
+        answers: what is made of the logits.
+
+    Raises:
+        EncoderError: an activation that is not supported, or more weights than one file holds.
+    """
+    operators = OPERATORS[ops]
+    vit = canonical_vit(encoder, operators, takes_pixel_values=input_kind == "pixels")
+    network = FusedNetwork(vit, canonical_text(tower, operators), head.eval(), answers).eval()
+    check_size(encoder.id, network)
+    image, tokens = pixel_example(encoder, input_kind), text_examples()
+    varying = text_sizes(tower.context)
+    sizes = {name: {0: varying[0]} for name in image} | dict.fromkeys(tokens, varying)
+    body = exported(network, image | tokens, OUTPUTS[answers.task], sizes)
+    return behind_preprocessing(body, encoder, input_kind)

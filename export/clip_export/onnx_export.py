@@ -1,0 +1,97 @@
+"""A PyTorch module as an ONNX graph with named inputs, outputs and nodes, and nothing of the machine that made it."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from clip_export.versions import IR_VERSION, OPSET
+from clip_toolkit.errors import EncoderError
+
+EXAMPLE_BATCH = 3
+"""Of example inputs: any size but 1, which the exporter would take for a constant."""
+
+_LARGEST = 2**31 - 2**24  # bytes of weights; the limit of a protobuf message, less room for everything else
+
+
+def check_size(encoder: str, *modules: nn.Module) -> None:
+    """Refuse weights that one file cannot hold.
+
+    Raises:
+        EncoderError: there are more than 2 GiB of them.
+    """
+    size = sum(parameter.numel() for module in modules for parameter in module.parameters()) * 4
+    if size > _LARGEST:
+        raise EncoderError(
+            f"{encoder}: {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2 GiB. Use a smaller encoder."
+        )
+
+
+def exported(
+    network: nn.Module,
+    examples: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    sizes: Mapping[str, Mapping[int, torch.export.Dim]] | None = None,
+) -> onnx.ModelProto:
+    """The ONNX model of a module, without metadata.
+
+    Args:
+        network: the module.
+        examples: an example of each input, by name, in the order of its arguments.
+        outputs: names of the outputs.
+        sizes: dimensions that vary, of every input by name; default the first one of each, ``batch``.
+    """
+    batch = {0: torch.export.Dim("batch", min=1)}
+    varying = tuple(dict(sizes[name]) if sizes else batch for name in examples)
+    with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            tuple(examples.values()),
+            dynamo=True,
+            input_names=list(examples),
+            output_names=list(outputs),
+            dynamic_shapes=varying,
+            opset_version=OPSET,
+            verbose=False,
+        )
+    model: onnx.ModelProto = program.model_proto
+    model.ir_version = IR_VERSION
+    _name_after_modules(model)
+    _strip_traces(model)
+    return model
+
+
+def declare_opsets(model: onnx.ModelProto) -> None:
+    """Name each operator domain that is used, once: merging leaves doubles and those of inlined functions."""
+    versions = {item.domain: item.version for item in model.opset_import}
+    del model.opset_import[:]
+    for domain in sorted({node.domain for node in model.graph.node}):
+        model.opset_import.append(onnx.helper.make_opsetid(domain, versions[domain]))
+
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # under which the exporter notes the modules around a node, the outermost first
+
+
+def _name_after_modules(model: onnx.ModelProto) -> None:
+    """Put the PyTorch module in front of each node's name, as in ``vit.blocks.0.qkv/node_linear``."""
+    for node in model.graph.node:
+        scopes = [ast.literal_eval(item.value) for item in node.metadata_props if item.key == _SCOPES]
+        if scopes and len(scopes[0]) > 1:
+            node.name = f"{scopes[0][-2]}/{node.name}"
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of Python source files: it says nothing to users and names their folders."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]

@@ -1,0 +1,54 @@
+"""Images, and the texts that go with them, as the network takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_export.pictures import golden_files, proof_files
+from clip_export.prompts import PROOF_TEXTS
+from clip_export.quantization.evidence import Evidence, LabelledImage
+from clip_export.quantization.feeds import Feeds
+from clip_toolkit import open_image, preprocess
+from clip_toolkit.preprocess import normalise
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.text_encoder import INPUTS
+from clip_toolkit.tokenization import Tokenizer
+
+
+def tuning_feeds(spec: ModelSpec, evidence: Evidence | None) -> Feeds:
+    """Examples to tune on: the calibration images, or drawn ones where there are none."""
+    if evidence is not None:
+        return feeds_of(evidence.calibration, spec)
+    files = drawn_files(spec)
+    pixels = [preprocess(open_image(file), spec.preprocessing) for file in files]
+    return _feeds(pixels, drawn_texts(spec, len(files)), spec)
+
+
+def drawn_files(spec: ModelSpec) -> list[bytes]:
+    """Image files that stand in for the user's own."""
+    size = spec.preprocessing.resize
+    return [*golden_files(size), *proof_files(size)]
+
+
+def drawn_texts(spec: ModelSpec, count: int) -> list[str] | None:
+    """Texts that stand in for the user's own, in models that read some."""
+    return None if spec.text is None else list(PROOF_TEXTS[:count])
+
+
+def feeds_of(images: Sequence[LabelledImage], spec: ModelSpec) -> Feeds:
+    """The user's images, and texts in models that read some."""
+    texts = None if spec.text is None else [image.text or "" for image in images]
+    return _feeds([image.pixels for image in images], texts, spec)
+
+
+def _feeds(pixels: Sequence[NDArray[np.uint8]], texts: Sequence[str] | None, spec: ModelSpec) -> Feeds:
+    """Images of the model's own size, and their texts, as the network takes them."""
+    batch = np.stack(pixels)
+    image = {"image": batch} if spec.input == "image" else {"pixel_values": normalise(batch, spec.preprocessing)}
+    if spec.text is None or texts is None:
+        return Feeds(image)
+    tokens = Tokenizer(spec.text.tokenizer).encode(texts)
+    return Feeds(image | {name: getattr(tokens, name) for name in INPUTS})

@@ -1,0 +1,87 @@
+"""From a text tower to a proved model file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from clip_export.quantization.text_quantizing import quantize_text
+from clip_export.saving import save_model
+from clip_export.text import TextTower
+from clip_export.text_network import text_graph
+from clip_export.text_parity import golden_texts, own_golden_texts, prove_text
+from clip_export.text_tokenizer import tokenizer_spec
+from clip_export.versions import tool_versions
+from clip_toolkit import load_text, selftest_text
+from clip_toolkit.atomic import check_writable, written_atomically
+from clip_toolkit.errors import ParityError, QuantizationError
+from clip_toolkit.text_spec import TextTowerSpec
+
+
+def export_text_tower(
+    tower: TextTower, output: Path, ops: str = "ort", min_cosine: float | None = None
+) -> TextTowerSpec:
+    """Write a text tower and its tokenizer as one ONNX file, proved against PyTorch before it appears.
+
+    Args:
+        tower: the text tower.
+        output: the file to write; what is there stays untouched unless everything succeeds.
+        ops: a name of `clip_export.operators.OPERATORS`.
+        min_cosine: write the file in int8, if its embeddings have at least this cosine similarity with the float ones;
+            None leaves it in float32.
+
+    Returns:
+        The spec in the file, with its receipts.
+
+    Raises:
+        EncoderError: its tokenizer or an activation cannot be carried over.
+        OutputError: the file cannot be written.
+        ParityError: the file does not reproduce the PyTorch model.
+        QuantizationError: it cannot be quantized, or would say something else.
+    """
+    check_writable(output)
+    if min_cosine is not None and ops != "ort":
+        raise QuantizationError(
+            "int8: text towers need ONNX Runtime's own products of 8 bits. Leave out --ops standard, or --quantize."
+        )
+    spec = _spec(tower, ops)
+    model = text_graph(tower, ops)
+    with written_atomically(output) as temporary:
+        save_model(model, spec, temporary)
+        spec = replace(spec, parity=prove_text(temporary, tower), golden=golden_texts(tower))
+        save_model(model, spec, temporary)
+        if min_cosine is not None:
+            spec = _quantized(model, spec, temporary, min_cosine)
+        _check_selftest(temporary)
+    return spec
+
+
+def _quantized(model: onnx.ModelProto, spec: TextTowerSpec, path: Path, min_cosine: float) -> TextTowerSpec:
+    """Put a quantized file in the place of a proved float one."""
+    with written_atomically(path) as scratch:
+        small, receipt = quantize_text(model, path, scratch, min_cosine)
+        spec = replace(spec, quantization=receipt, golden=own_golden_texts(load_text(scratch, device="cpu")))
+        save_model(small, spec, scratch)
+    return spec
+
+
+def _spec(tower: TextTower, ops: str) -> TextTowerSpec:
+    return TextTowerSpec(
+        encoder=tower.spec(),
+        tokenizer=tokenizer_spec(tower),
+        logit_scale=tower.logit_scale,
+        logit_bias=tower.logit_bias,
+        ops=ops,
+        tools=tool_versions(),
+    )
+
+
+def _check_selftest(path: Path) -> None:
+    for drift in selftest_text(load_text(path, device="cpu")):
+        if not drift.passed:
+            raise ParityError(
+                f"selftest: {drift.output} drift by {drift.drift:.3g}, more than {drift.tolerance:.3g}. "
+                "No file was written."
+            )

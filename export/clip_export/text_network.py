@@ -1,0 +1,59 @@
+"""A text tower as one network, and that network as ONNX."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
+from clip_export.operators import OPERATORS
+from clip_export.text import TextTower
+from clip_export.text_transformer import TextTransformer
+from clip_export.text_weights import canonical_text
+from clip_toolkit.text_encoder import INPUTS, TextOutputs
+
+_EXAMPLE_TOKENS = 5  # any number that no other dimension has
+
+
+class TextNetwork(nn.Module):
+    """The canonical text transformer, and its feature normalised."""
+
+    def __init__(self, text: TextTransformer) -> None:
+        """Wrap the transformer."""
+        super().__init__()
+        self.text = text
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens to ``[batch, dim]`` of L2 norm 1, and the same as it comes out of the projection."""
+        features = self.text(input_ids, attention_mask)
+        return nn.functional.normalize(features, dim=-1), features
+
+
+def text_sizes(context: int) -> dict[int, torch.export.Dim]:
+    """The dimensions of tokens that vary: any batch, and any number of tokens up to the context."""
+    return {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=1, max=context)}
+
+
+def text_examples() -> dict[str, Tensor]:
+    """An example of each input of a text tower's graph, by name."""
+    return {name: torch.ones(EXAMPLE_BATCH, _EXAMPLE_TOKENS, dtype=torch.int64) for name in INPUTS}
+
+
+def text_graph(tower: TextTower, ops: str) -> onnx.ModelProto:
+    """The ONNX model of a text tower, without metadata.
+
+    Args:
+        tower: the text tower.
+        ops: a name of `clip_export.operators.OPERATORS`.
+
+    Raises:
+        EncoderError: an activation that is not supported, or more weights than one file holds.
+    """
+    network = TextNetwork(canonical_text(tower, OPERATORS[ops])).eval()
+    check_size(tower.id, network)
+    sizes = dict.fromkeys(INPUTS, text_sizes(tower.context))
+    model = exported(network, text_examples(), TextOutputs._fields, sizes)
+    model.graph.name = "clip_text"
+    declare_opsets(model)
+    return model

@@ -1,0 +1,110 @@
+"""One text transformer for every encoder family.
+
+CLIP's, SigLIP's and BLIP's text towers differ in a handful of switches (`TextConfig`). This module is the machine they
+share, made of the blocks of the image towers and written for export. `clip_export.text_weights` fills it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clip_export.blocks import Block, BlockConfig
+from clip_export.operators import FORBIDDEN, STANDARD, Operators
+
+POOLINGS = ("first", "last", "largest", "end")
+"""Which token a tower reads: the first one (BLIP); the last one, padding or not (SigLIP); the first of those with the
+largest number (CLIP of checkpoints that do not know their end mark, which has it); the first end mark (other CLIP)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(BlockConfig):
+    """What distinguishes one text tower from another.
+
+    Attributes:
+        vocabulary: number of tokens that it knows.
+        context: most tokens in a text.
+        pooling: one of `POOLINGS`.
+        end: number of the end mark, for the pooling of this name.
+        causal: a token sees only itself and those before it (CLIP).
+        masked: tokens of padding are not seen (BLIP). CLIP's padding stands behind what it reads, and SigLIP's is read.
+        embedding_norm: a layer normalisation before the first block (BLIP).
+        final_norm: one behind the last (all but BLIP).
+        projection: channels of the projected feature.
+        projection_bias: whether the projection has a bias.
+    """
+
+    vocabulary: int
+    context: int
+    pooling: str
+    end: int = 0
+    causal: bool = False
+    masked: bool = False
+    embedding_norm: bool = False
+    final_norm: bool = True
+    projection: int
+    projection_bias: bool = False
+
+
+class TextTransformer(nn.Module):
+    """Tokens, int64 ``[batch, tokens]``, to the projected feature ``[batch, dim]``, float32, not normalised."""
+
+    def __init__(self, config: TextConfig, operators: Operators = STANDARD) -> None:
+        """Build the module with uninitialised weights, to be filled by ``load_state_dict``."""
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Parameter(torch.empty(config.context, config.width))
+        self.embedding_norm = nn.LayerNorm(config.width, config.eps) if config.embedding_norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config, operators, i == config.depth - 1) for i in range(config.depth))
+        self.final_norm = nn.LayerNorm(config.width, config.eps) if config.final_norm else nn.Identity()
+        self.projection = nn.Linear(config.width, config.projection, config.projection_bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode a batch to float32 ``[batch, dim]``.
+
+        Args:
+            input_ids: int64 ``[batch, tokens]``, at most the context's number of them.
+            attention_mask: int64 ``[batch, tokens]``: 1 where there is text, 0 where padding follows it. Only towers
+                that are ``masked`` look at it.
+        """
+        words = self.tokens.weight[
+            input_ids
+        ]  # not the module, whose node would take the name of the output "embedding"
+        x = self.embedding_norm(words + self.positions[: input_ids.shape[1]])
+        place = self._place(input_ids)
+        seen, seen_by_read = self._biases(input_ids, attention_mask, place)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x, seen)
+        x = last(x, seen_by_read, lambda tokens: tokens.gather(1, place.expand(-1, 1, tokens.shape[2])))
+        return self.projection(self.final_norm(x[:, 0]))
+
+    def _place(self, input_ids: Tensor) -> Tensor:
+        """The place of the token that is read: int64 ``[batch, 1, 1]``."""
+        match self.config.pooling:
+            case "first":
+                place = torch.zeros_like(input_ids[:, :1])
+            case "last":
+                place = torch.zeros_like(input_ids[:, :1]) + (input_ids.shape[1] - 1)
+            case "largest":
+                place = input_ids.argmax(dim=1, keepdim=True)
+            case _:
+                place = (input_ids == self.config.end).int().argmax(dim=1, keepdim=True)
+        return place[:, :, None]
+
+    def _biases(self, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What is added to the scores of every token, ``[batch or 1, 1, tokens, tokens]``, and to those of the one."""
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        if self.config.causal:
+            return _forbidden(places[None] > places[:, None])[None, None], _forbidden(places > place)[:, None]
+        if self.config.masked:
+            bias = _forbidden(attention_mask == 0)[:, None, None]
+            return bias.expand(-1, -1, input_ids.shape[1], -1), bias
+        return None, None
+
+
+def _forbidden(where: Tensor) -> Tensor:
+    return where.float() * FORBIDDEN

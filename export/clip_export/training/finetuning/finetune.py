@@ -1,0 +1,114 @@
+"""Fine-tuning of the last blocks of an encoder, from the best head on the frozen one.
+
+A random head would first tear at the features that make the encoder worth having; a head that is trained already
+leaves them where they are good (Kumar et al. 2022, https://arxiv.org/abs/2202.10054).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from clip_export.encoder import Encoder
+from clip_export.heads import VLMtoMLP
+from clip_export.training.epochs import Epoch, Examples, improvement
+from clip_export.training.finetuning.halves import UpperHalf
+from clip_export.training.finetuning.options import FinetuningOptions
+from clip_export.training.loop import Training
+from clip_export.training.objective import Objective
+from clip_export.training.options import TrainingOptions
+from clip_export.training.run import Pace, Run
+from clip_export.training.state import TrainingState, gpus
+from clip_toolkit.errors import DeviceError
+from clip_toolkit.tasks import SINGLE_LABEL
+
+
+def finetune(
+    encoder: Encoder,
+    head: VLMtoMLP,
+    train: Examples,
+    validation: Examples,
+    options: FinetuningOptions,
+    *,
+    head_options: TrainingOptions | None = None,
+    report: Callable[[Epoch], None] = lambda _: None,
+    task: str = SINGLE_LABEL,
+    resume: TrainingState | None = None,
+    keep: Callable[[TrainingState], None] = lambda _: None,
+) -> Training:
+    """Train the last blocks of an encoder, in place, together with a head.
+
+    The epoch of the lowest validation loss counts whose validation score is not below the one before; where there is
+    none, encoder and head are what they were, and the best epoch is number 0. On the CPU the same arguments give the
+    same weights, bit for bit.
+
+    Args:
+        encoder: the encoder; its last blocks, what follows them, and its projection if the feature is ``projected``
+            learn. Afterwards it is frozen again, and on the CPU.
+        head: trained on the frozen encoder; it is left alone.
+        train: examples to learn from; their features are `HiddenStates`.
+        validation: examples to choose the epoch by.
+        options: how the encoder learns.
+        head_options: how the head learns: its rate and weight decay; and batch size, patience, class weights,
+            smoothing and seed of all.
+        report: called after every epoch.
+        task: one of `clip_toolkit.tasks.TASKS`.
+        resume: where an earlier call with the same arguments had got to.
+        keep: called with the state after every epoch, for a later ``resume``.
+
+    Raises:
+        DatasetError: the loss is not a number; the message names the batch.
+        DeviceError: the device is too small for a batch. After this and the other errors the encoder is as far as it
+            got: load it again.
+        EncoderError: the encoder does not have so many blocks.
+    """
+    used = head_options or TrainingOptions()
+    objective = Objective.fitted(task, train.targets, head.spec.layers[-1], used)
+    learner = copy.deepcopy(head)
+    objective.rescale(learner)
+    upper = UpperHalf(encoder, options.blocks)
+    model = nn.Sequential(upper, learner).to(options.device).requires_grad_(True)
+    scaled = [item._replace(targets=objective.scaled(item.targets)) for item in (train, validation)]
+    try:
+        with _seeded(used.seed, options.device), _memory_named(options, used):
+            updates = options.make_updates(upper, learner, used)
+            pace = Pace(options.epochs, used.batch_size, used.batch_size, used.patience, improvement)
+            run = Run(model, objective, updates, pace, device=options.device)
+            if resume is not None:
+                run.restore(resume)
+            else:
+                report(run.judge_start(*scaled))
+                keep(run.state())
+            while not run.finished():
+                report(run.epoch(*scaled))
+                keep(run.state())
+            best = run.finish()
+    finally:
+        model.requires_grad_(False).cpu()
+    objective.unscale(learner)
+    return Training(learner if best.number else head, tuple(run.history), best)
+
+
+@contextmanager
+def _seeded(seed: int, device: str) -> Iterator[None]:
+    """Order and dropout by a seed, and the caller's generators as they were afterwards."""
+    with torch.random.fork_rng(devices=gpus(device)):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _memory_named(options: FinetuningOptions, head_options: TrainingOptions) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        size = head_options.batch_size
+        remedy = f"--batch-size {size // 2} --accumulate {2 * options.accumulate}: the same updates in smaller portions"
+        raise DeviceError(
+            f"device {options.device}: out of memory with {size} images at a time. Try "
+            f"{remedy if size > 1 else 'fewer blocks with --unfreeze'}."
+        ) from error

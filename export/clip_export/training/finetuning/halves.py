@@ -1,0 +1,125 @@
+"""An image tower cut in two: blocks that stay as they are, and above them those that learn.
+
+The halves share their weights with the transformers modules, so that what is learnt is in the encoder at once. The
+blocks are spelt out here, from the same submodules, rather than called: the last one need not compute the tokens that
+nobody reads, and their call differs between the versions of transformers. None has dropout.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clip_export.encoder import Encoder
+from clip_toolkit.errors import EncoderError
+
+
+def check_blocks(encoder: Encoder, blocks: int) -> None:
+    """Refuse to cut an encoder where it has no block.
+
+    Raises:
+        EncoderError: ``blocks`` is not between 1 and the number that it has.
+    """
+    depth = len(encoder.tower.encoder.layers)
+    if not 1 <= blocks <= depth:
+        raise EncoderError(f"{encoder.id}: cannot unfreeze {blocks} blocks, it has {depth}. Give 1 to {depth}.")
+
+
+class LowerHalf(nn.Module):
+    """Normalised pixels ``[batch, 3, size, size]`` to the hidden states below the last blocks, ``[batch, *shape]``.
+
+    Attributes:
+        preprocessing: the encoder's.
+        shape: of an image's hidden states: tokens and width.
+    """
+
+    def __init__(self, encoder: Encoder, blocks: int) -> None:
+        """Take everything but the last ``blocks`` blocks.
+
+        Raises:
+            EncoderError: the encoder does not have so many.
+        """
+        super().__init__()
+        check_blocks(encoder, blocks)
+        tower = encoder.tower
+        self.preprocessing = encoder.preprocessing
+        self.embeddings = tower.embeddings
+        self.pre_norm = getattr(tower, "pre_layrnorm", nn.Identity())
+        self.blocks = nn.ModuleList(tower.encoder.layers[:-blocks])
+        tokens = tower.embeddings.num_patches + (encoder.family.pooling == "class")
+        self.shape = (tokens, tower.config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Run the lower blocks."""
+        hidden = self.pre_norm(self.embeddings(pixel_values))
+        for block in self.blocks:
+            hidden = _block(block, hidden)
+        return hidden
+
+
+class UpperHalf(nn.Module):
+    """Hidden states ``[batch, tokens, width]`` to the encoder's feature ``[batch, dim]``."""
+
+    def __init__(self, encoder: Encoder, blocks: int) -> None:
+        """Take the last ``blocks`` blocks and everything above them.
+
+        Raises:
+            EncoderError: the encoder does not have so many.
+        """
+        super().__init__()
+        check_blocks(encoder, blocks)
+        self.blocks = nn.ModuleList(encoder.tower.encoder.layers[-blocks:])
+        self.post_norm = encoder.tower.post_layernorm
+        self.pool = encoder.tower.head if encoder.family.pooling == "attention" else None
+        self.projection = encoder.projection if encoder.projection is not None else nn.Identity()
+        self.post_norms = 1 if encoder.projects_first_token else encoder.family.post_norms
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Run the upper blocks."""
+        *others, last = self.blocks
+        for block in others:
+            hidden = _block(block, hidden)
+        hidden = _block(last, hidden, class_only=self.pool is None)
+        return self.projection(self._pooled(hidden))
+
+    def _pooled(self, hidden: Tensor) -> Tensor:
+        if self.pool is not None:
+            return self.pool(self.post_norm(hidden))
+        token = hidden[:, 0]
+        for _ in range(self.post_norms):
+            token = self.post_norm(token)
+        return token
+
+
+def _block(block: nn.Module, hidden: Tensor, class_only: bool = False) -> Tensor:
+    """A transformers block on ``[batch, tokens, width]``; with ``class_only`` to ``[batch, 1, width]``.
+
+    The class token asks all tokens, but only its own answer is read after the last block. Leaving the others out
+    changes neither that nor any gradient.
+    """
+    normed = block.layer_norm1(hidden)
+    count = 1 if class_only else hidden.shape[1]
+    hidden = hidden[:, :count] + _attention(block.self_attn, normed, count)
+    return hidden + block.mlp(block.layer_norm2(hidden))
+
+
+def _attention(attention: nn.Module, normed: Tensor, count: int) -> Tensor:
+    """What the first ``count`` tokens learn from all of them."""
+    if hasattr(attention, "qkv"):  # BLIP's come packed
+        query, key, value = _packed(attention.qkv, normed, count)
+        out = attention.projection
+    else:
+        query, key, value = attention.q_proj(normed[:, :count]), attention.k_proj(normed), attention.v_proj(normed)
+        out = attention.out_proj
+    heads = attention.num_heads
+    split = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value)]
+    return out(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+
+
+def _packed(linear: nn.Linear, normed: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    if count == normed.shape[1]:
+        return tuple(linear(normed).chunk(3, dim=-1))
+    width = normed.shape[-1]
+    weights, biases = (part.split([width, 2 * width]) for part in (linear.weight, linear.bias))
+    query = functional.linear(normed[:, :count], weights[0], biases[0])
+    return (query, *functional.linear(normed, weights[1], biases[1]).chunk(2, dim=-1))

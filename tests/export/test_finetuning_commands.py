@@ -1,0 +1,269 @@
+"""``clip-train --unfreeze`` as its users run it: to the runtime, through breaks, and bad input."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+import transformers
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+from clip_export import train_cli
+from clip_export.encoder import Encoder
+from clip_export.encoder_files import referenced_encoder, save_with_encoder
+from clip_export.head_files import TrainedHead, load_head, save_head
+from clip_export.training.finetuning import LowerHalf, UpperHalf
+from clip_export.training.run import Run
+from clip_toolkit.errors import HeadError, OutputError
+from clip_toolkit.model_file import read_spec
+from test_commands import TINY_CLIP
+from test_training_commands import classified, failed, run, train
+
+UNFREEZE = ("--unfreeze", 2, "--encoder-lr", "1e-3", "--encoder-epochs", 3, "--epochs", 15, "--batch-size", 16)
+
+
+@pytest.fixture(scope="module")
+def crosses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of crosses and of the same ones turned by an eighth, which tiny-clip has never been told apart."""
+    folder = tmp_path_factory.mktemp("crosses")
+    rng = np.random.default_rng(9)
+    for number in range(64):
+        label = ("straight", "turned")[number % 2]
+        image = Image.new("RGB", (80, 80), tuple(rng.integers(150, 250, 3).tolist()))
+        draw = ImageDraw.Draw(image)
+        colour = tuple(rng.integers(0, 100, 3).tolist())
+        x, y, r = rng.integers(30, 50), rng.integers(30, 50), rng.integers(14, 26)
+        for dx, dy in ((r, r), (r, -r)) if number % 2 else ((r, 0), (0, r)):
+            draw.line((x - dx, y - dy, x + dx, y + dy), fill=colour, width=6)
+        (folder / label).mkdir(exist_ok=True)
+        image.save(folder / label / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(crosses: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which an encoder was fine-tuned."""
+    folder = tmp_path_factory.mktemp("tuned")
+    done = train(crosses, *UNFREEZE, "--test-fraction", 0.25, "--report", "report", cwd=folder)
+    (folder / "said").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+def test_from_folder_to_runtime(crosses: Path, tuned: Path):
+    said = (tuned / "said").read_text(encoding="utf-8")
+    assert "hidden states below the last 2 of 4 blocks: 64 computed, 0 from the cache" in said
+    assert "fine-tuned 2 of 4 blocks, epoch " in said
+    assert "and its encoder, head.encoder" in said
+    assert sorted(path.name for path in tuned.iterdir()) == ["head.encoder", "head.pt", "report", "said"]
+    records = classified(tuned, *sorted(crosses.rglob("*.png")))
+    right = [item["label"] == Path(item["image"]).parent.name for item in records]
+    head = load_head(tuned / "head.pt")
+    assert np.mean(right) == pytest.approx(head.training["train accuracy"], abs=0.2)
+    spec = read_spec(tuned / "model.onnx")
+    assert (spec.encoder.id, spec.encoder.revision) == ("head.encoder", head.encoder.sha256)
+    assert (spec.training["unfrozen blocks"], spec.training["encoder before fine-tuning"]) == (2, "tiny-clip")
+
+
+def test_the_quantized_file_decides_the_same(tuned: Path):
+    done = run("clip-export", "--head", "head.pt", "-o", "small.onnx", "--quantize", "int8", cwd=tuned)
+    assert done.returncode == 0, done.stderr
+    assert read_spec(tuned / "small.onnx").quantization.agreement >= 0.99
+
+
+def test_the_saved_encoder_is_a_whole_checkpoint(tuned: Path):
+    model = transformers.CLIPModel.from_pretrained(tuned / "head.encoder")
+    before = transformers.CLIPModel.from_pretrained(TINY_CLIP)
+    for name, tensor in model.state_dict().items():
+        upper = name.startswith(("vision_model.encoder.layers.2", "vision_model.encoder.layers.3"))
+        upper = upper or name.startswith("vision_model.post_layernorm")
+        assert torch.equal(tensor, before.state_dict()[name]) != upper, name
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tuned / "head.encoder")
+    assert tokenizer("a red circle")["input_ids"]
+    assert Encoder.from_pretrained(str(tuned / "head.encoder"), feature="projected").dim == 64
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "blip", "blip-retrieval", "clip-projected"])
+def test_every_family_is_saved_and_read(
+    checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path, name: str
+):
+    name, feature = (name.removesuffix("-projected"), "projected" if name.endswith("projected") else "pooled")
+    encoder = Encoder.from_pretrained(str(checkpoint(name)), feature=feature)
+    values = torch.randn(2, 3, 32, 32)
+    before = encoder.features(values)
+    with torch.no_grad():
+        for parameter in UpperHalf(encoder, 1).parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    written = save_with_encoder(head_for(encoder), encoder, tmp_path / "head.safetensors")
+    with safetensors.safe_open(tmp_path / "head.safetensors", framework="pt") as file:
+        assert '"version": 2' in str(file.metadata())  # older readers must not take the frozen encoder instead
+    head = load_head(tmp_path / "head.safetensors")
+    assert head.encoder == written.encoder
+    loaded = referenced_encoder(tmp_path / "head.safetensors", head.encoder)
+    assert torch.equal(loaded.features(values), encoder.features(values))
+    assert not torch.allclose(loaded.features(values), before, atol=1e-3)
+
+
+def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path):
+    def export(*options: object) -> tuple[int, str]:
+        done = run("clip-export", "--head", "head.pt", *options, cwd=tmp_path)
+        assert done.returncode == 0 or not (tmp_path / "model.onnx").exists()
+        return done.returncode, done.stderr
+
+    shutil.copy(tuned / "head.pt", tmp_path)
+    code, said = export()
+    assert code == 1
+    assert "head.encoder" in said
+    assert "Keep the folder head.encoder beside the head file" in said
+
+    code, said = export("--encoder", TINY_CLIP)
+    assert code == 1
+    assert "is not the encoder that was fine-tuned with this head" in said
+
+    shutil.copytree(tuned / "head.encoder", tmp_path / "head.encoder")
+    path = tmp_path / "head.encoder" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["vision_model.post_layernorm.bias"] += 1e-3
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, path, metadata)
+    code, said = export()
+    assert code == 1
+    assert "SHA-256" in said
+
+    shutil.rmtree(tmp_path / "head.encoder")
+    assert export("--encoder", tuned / "head.encoder") == (0, "")
+
+
+def test_changed_preprocessing_is_noticed_too(tuned: Path, tmp_path: Path):
+    for name in ("head.pt", "head.encoder"):
+        (shutil.copytree if (tuned / name).is_dir() else shutil.copy)(tuned / name, tmp_path / name)
+    path = tmp_path / "head.encoder" / "preprocessor_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("0.48", "0.49"), encoding="utf-8")
+    with pytest.raises(HeadError, match="not the encoder that was fine-tuned"):
+        referenced_encoder(tmp_path / "head.pt", load_head(tmp_path / "head.pt").encoder)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_break_leaves_a_checkpoint_and_changes_nothing(
+    crosses: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+):
+    arguments = (crosses, *UNFREEZE, "--test-fraction", 0.25)
+    learn = Run.epoch
+
+    def broken(self: Run, *sides: object) -> object:
+        if self.history and self.history[0].number == 0 and self.history[-1].number == epoch - 1:
+            raise KeyboardInterrupt
+        return learn(self, *sides)
+
+    monkeypatch.setattr(Run, "epoch", broken)
+    done = run("clip-train", *arguments, "--encoder", TINY_CLIP, cwd=tmp_path)
+    assert done.returncode == 130
+    assert "the checkpoint is head.pt.encoder.checkpoint; go on with --resume" in done.stderr
+    assert not (tmp_path / "head.pt").exists()
+    monkeypatch.undo()
+    done = train(*arguments, "--resume", cwd=tmp_path)
+    assert "training: resuming after epoch 15" in done.stderr
+    assert f"fine-tuning: resuming after epoch {epoch - 1}" in done.stderr
+    assert "0 computed, 64 from the cache" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.encoder", "head.pt"]
+    assert load_head(tmp_path / "head.pt").encoder == load_head(tuned / "head.pt").encoder
+    for ours, theirs in zip(*(load_head(f / "head.pt").module.parameters() for f in (tmp_path, tuned)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
+    quick = ("--unfreeze", 1, "--encoder-epochs", 1, "--epochs", 2, "--encoder-lr", "1e-3", "--accumulate", 2)
+    done = train(crosses, *quick, "--no-cache", "--augment", 1, cwd=tmp_path)
+    assert "below the last 1 of 4 blocks: 116 computed, 0 from the cache" in done.stdout
+
+
+def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path):
+    done = train(crosses, "--unfreeze", 1, "--encoder-epochs", 1, "--encoder-lr", 30, "--epochs", 10, cwd=tmp_path)
+    assert "the frozen encoder and its head are kept" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["head.pt"]
+    assert load_head(tmp_path / "head.pt").encoder.folder is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--unfreeze", 5), "cannot unfreeze 5 blocks, it has 4. Give 1 to 4"),
+        (("--unfreeze", 1, "--device", "cpu", "--precision", "bfloat16"), "expected a CUDA device, got cpu"),
+        (("--unfreeze", 1, "--out", "taken.pt"), "would be replaced by the fine-tuned encoder"),
+        (("--unfreeze", 1, "--encoder-lr", "1e30"), "Lower the learning rate"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value)).strip("-"),
+)
+def test_bad_input_is_said_in_a_line(crosses: Path, tmp_path: Path, options: tuple[object, ...], said: str):
+    (tmp_path / "taken.encoder").mkdir()
+    assert said in failed(crosses, "--epochs", 2, *options, cwd=tmp_path)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_an_encoder_is_not_replaced_while_it_is_read(tuned: Path, crosses: Path):
+    done = run("clip-train", crosses, "--unfreeze", 1, "--encoder", "head.encoder", cwd=tuned)
+    assert done.returncode == 1
+    assert "is the encoder that is to be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--unfreeze", "0"), "must be at least 1"),
+        (("--encoder-lr", "1e-4"), "--encoder-lr goes with --unfreeze"),
+        (("--accumulate", "2"), "--accumulate goes with --unfreeze"),
+        (("--unfreeze", "1", "--sweep"), "--sweep does not go with --unfreeze"),
+        (("--unfreeze", "1", "--clip-norm", "0"), "must be above 0"),
+    ],
+)
+def test_options_that_do_not_go_together(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_info:
+        train_cli.parse_args(["photos", "--encoder", "x", *options])
+    assert exit_info.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_earlier_pair(
+    checkpoint: Callable[[str], Path],
+    head_for: Callable[[Encoder], TrainedHead],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    encoder = Encoder.from_pretrained(str(checkpoint("clip")))
+    save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    encoder.tower.post_layernorm.bias.data += 1
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for target, name in ((shutil, "copyfile"), (Path, "write_bytes")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, full)
+            with pytest.raises(OutputError, match="No space left"):
+                save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
+        assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
+    assert referenced_encoder(tmp_path / "head.pt", load_head(tmp_path / "head.pt").encoder).tower is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.encoder", "head.pt"]
+
+
+def test_heads_of_the_first_format_are_still_read(
+    checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
+):
+    head = head_for(Encoder.from_pretrained(str(checkpoint("clip"))))
+    path = tmp_path / "head.safetensors"
+    save_head(head, path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        (key, text), *_ = file.metadata().items()
+    assert '"version": 1' in text  # nothing in it is news to older readers
+    old = text.replace(', "folder": null, "sha256": null', "")
+    assert "folder" not in old.partition('"labels"')[0]
+    save_file(load_file(path), path, {key: old})
+    assert replace(load_head(path), module=head.module) == head
+    assert LowerHalf(referenced_encoder(path, load_head(path).encoder), 1).shape == (17, 48)

@@ -1,0 +1,353 @@
+"""An index equals a fresh one, whatever happened to its folder and to itself."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_toolkit
+from clip_toolkit import Classifier
+from clip_toolkit.errors import MissingDependencyError, SearchIndexError
+from clip_toolkit.search import SearchIndex, approximate
+from clip_toolkit.search.matrix import FILES
+
+
+def picture(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((72, 64), Image.Resampling.NEAREST)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(40):
+        path = folder / ("a" if number % 2 else "b") / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path, photos: Path, classifier: Classifier) -> Iterator[SearchIndex]:
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as opened:
+        opened.update(photos)
+        yield opened
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """All that an index holds, apart from where its images are."""
+    with sqlite3.connect(folder / "index.sqlite") as database:
+        rows = database.execute("SELECT * FROM images ORDER BY path").fetchall()
+        meta = dict(database.execute("SELECT * FROM meta WHERE key != 'root'").fetchall())
+    database.close()
+    return {"rows": rows, "meta": meta} | {name: (folder / name).read_bytes() for name in FILES}
+
+
+def fresh(photos: Path, folder: Path, classifier: Classifier) -> dict[str, object]:
+    shutil.rmtree(folder, ignore_errors=True)
+    with SearchIndex.open(folder, classifier, create=True) as other:
+        other.update(photos)
+    return contents(folder)
+
+
+def test_the_embeddings_are_the_classifiers(index: SearchIndex, photos: Path, classifier: Classifier):
+    names = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.png"))
+    matrix = np.load(index.folder / "embeddings.npy")
+    expected = [classifier.predict(photos / name).embedding for name in names]
+    np.testing.assert_array_equal(matrix, np.stack(expected).astype(np.float16))
+    assert (index.folder / "paths.bin").read_bytes().decode().split("\0")[:-1] == names
+
+
+def test_only_what_changed_is_embedded(index: SearchIndex, photos: Path, tmp_path: Path, classifier: Classifier):
+    before = index.update()
+    assert (before.embedded, before.unchanged) == (0, 40)
+    picture(100).save(photos / "new.png")
+    picture(101).save(photos / "a" / "01.png")
+    (photos / "b" / "00.png").rename(photos / "renamed.png")
+    shutil.copy(photos / "b" / "02.png", photos / "copied.png")
+    (photos / "b" / "04.png").unlink()
+    (photos / "b" / "06.png").write_bytes(b"junk")
+    (photos / "b" / "08.png").rename(photos / "b" / "x")
+    (photos / "b" / "10.png").rename(photos / "b" / "08.png")
+    (photos / "b" / "x").rename(photos / "b" / "10.png")
+    seen: dict[str, str | None] = {}
+    report = index.update(on_file=seen.__setitem__)
+    assert (report.embedded, report.recognised, report.removed, report.failed) == (2, 4, 2, 1)
+    assert [path for path, error in seen.items() if error] == ["b/06.png"]
+    assert [path for path, _ in index.failures()] == [photos / "b" / "06.png"]
+    assert contents(index.folder) == fresh(photos, tmp_path / "fresh", classifier)
+
+
+def test_an_image_that_was_deleted_is_not_found(
+    index: SearchIndex, photos: Path, tmp_path: Path, classifier: Classifier
+):
+    (photos / "b" / "04.png").unlink()
+    assert index.update().removed == 1
+    assert len(index.query(photos / "b" / "06.png", 100)) == len(index) == 39
+    assert contents(index.folder) == fresh(photos, tmp_path / "fresh", classifier)
+
+
+def test_many_random_changes_later_it_equals_a_fresh_index(
+    index: SearchIndex, photos: Path, tmp_path: Path, classifier: Classifier
+):
+    rng = np.random.default_rng(3)
+    for step in range(6):
+        for path in rng.permutation(sorted(photos.rglob("*.png")))[:9]:
+            match rng.integers(4):
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.rename(path.with_name(f"{step}{path.name}"))
+                case 2:
+                    path.write_bytes(b"no image" * int(rng.integers(1, 4)))
+                case _:
+                    picture(int(rng.integers(1000))).save(path)
+        index.update()
+        assert contents(index.folder) == fresh(photos, tmp_path / "fresh", classifier)
+
+
+KILLED = """
+import os, signal, sys
+from clip_toolkit import load
+from clip_toolkit.search import SearchIndex
+left = int(sys.argv[3])
+def die(path, error):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+with SearchIndex.open(sys.argv[1], load(device="cpu"), create=True) as index:
+    index.update(sys.argv[2], on_file=die)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_update_goes_on_where_it_was(photos: Path, tmp_path: Path, classifier: Classifier):
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "index"), str(photos), "34"]
+    assert subprocess.run(arguments, check=False).returncode == -9
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        report = index.update(photos)
+    assert (report.embedded, report.unchanged) == (8, 32)
+    assert contents(tmp_path / "index") == fresh(photos, tmp_path / "fresh", classifier)
+
+
+def test_an_update_that_is_stopped_keeps_what_it_did(photos: Path, tmp_path: Path, classifier: Classifier):
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        seen: list[str] = []
+        report = index.update(photos, on_file=lambda path, _: seen.append(path), stopped=lambda: len(seen) >= 5)
+        assert report.stopped
+        assert 5 <= report.embedded < 40
+        assert len(index) == report.embedded
+        assert index.update().embedded == 40 - report.embedded
+    assert contents(tmp_path / "index") == fresh(photos, tmp_path / "fresh", classifier)
+
+
+def test_query_finds_the_image_itself_and_orders_by_cosine(index: SearchIndex, photos: Path, classifier: Classifier):
+    hits = index.query(photos / "a" / "07.png", 40)
+    assert (hits[0].path, hits[0].state) == (photos / "a" / "07.png", "present")
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+    query = classifier.predict(photos / "a" / "07.png").embedding
+    cosines = [float(query @ classifier.predict(hit.path).embedding) for hit in hits]
+    np.testing.assert_allclose([hit.score for hit in hits], cosines, atol=1e-3)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_equal_images_are_ordered_by_path(index: SearchIndex, photos: Path):
+    for name in ("z", "m", "a/0"):
+        shutil.copy(photos / "b" / "20.png", photos / f"{name}.png")
+    index.update()
+    expected = [photos / name for name in ("a/0.png", "b/20.png", "m.png", "z.png")]
+    assert [hit.path for hit in index.query(photos / "m.png", 4)] == expected
+
+
+def test_images_that_changed_or_went_are_said_to_have(index: SearchIndex, photos: Path):
+    picture(500).save(photos / "a" / "01.png")
+    (photos / "a" / "03.png").unlink()
+    hits = {hit.path.name: hit.state for hit in index.query(photos / "b" / "00.png", 40)}
+    assert (hits["01.png"], hits["03.png"], hits["05.png"]) == ("changed", "missing", "present")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["removed", "cut short", "one bit", "another file"])
+def test_damaged_derived_files_are_rebuilt(name: str, damage: str, index: SearchIndex):
+    before, path = contents(index.folder), index.folder / name
+    if damage == "removed":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(path.read_bytes()[:-5])
+    elif damage == "one bit":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(b"\x93NUMPY\x01\x00")
+    with SearchIndex.open(index.folder) as other:
+        other.duplicates(1)
+    assert contents(index.folder) == before
+
+
+def test_a_reader_notices_that_another_process_updated(index: SearchIndex, photos: Path, classifier: Classifier):
+    with SearchIndex.open(index.folder, classifier) as reader:
+        assert len(reader.query(photos / "a" / "01.png", 100)) == 40
+        picture(900).save(photos / "new.png")
+        index.update()
+        assert reader.query(photos / "new.png", 1)[0].path == photos / "new.png"
+
+
+def test_damaged_foreign_and_newer_databases_are_refused(index: SearchIndex):
+    index.close()
+    path = index.folder / "index.sqlite"
+    good = path.read_bytes()
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(SearchIndexError, match=r"damaged.*index again"):
+        SearchIndex.open(index.folder)
+    path.write_bytes(good[:4096] + bytes(len(good) - 4096))
+    with pytest.raises(SearchIndexError, match=r"damaged.*index again"), SearchIndex.open(index.folder) as other:
+        other.duplicates(1)
+    path.write_bytes(good)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(SearchIndexError, match="format 99"):
+        SearchIndex.open(index.folder)
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(SearchIndexError, match="another program"):
+        SearchIndex.open(index.folder)
+
+
+def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
+    connection = sqlite3.connect(index.folder / "index.sqlite")
+    connection.execute("UPDATE images SET embedding = x'0000' WHERE path = ?", (b"a/01.png",))
+    connection.execute("DELETE FROM meta WHERE key = 'matrix'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SearchIndexError, match="wrong length"):
+        index.duplicates(1)
+
+
+def test_a_locked_database_is_said_to_be_locked(index: SearchIndex, photos: Path, classifier: Classifier):
+    writer = sqlite3.connect(index.folder / "index.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    picture(600).save(photos / "new.png")
+    with SearchIndex.open(index.folder, classifier, timeout=0.05) as other:
+        assert len(other.query(photos / "new.png", 3)) == 3  # reading goes on
+        with pytest.raises(SearchIndexError, match=r"another process.*try again"):
+            other.update()
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert index.update().embedded == 1
+
+
+def test_other_encoders_are_refused_by_name(index: SearchIndex, edited: Callable[..., Path], classifier: Classifier):
+    other = clip_toolkit.load(edited(lambda data: data["encoder"].update(id="somebody/else")), device="cpu")
+    with pytest.raises(SearchIndexError, match=r"tiny-clip.*somebody/else.*--model"):
+        SearchIndex.open(index.folder, other)
+    connection = sqlite3.connect(index.folder / "index.sqlite")
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'probe'", (np.ones(128, np.float16).tobytes(),))
+    connection.commit()
+    connection.close()
+    with pytest.raises(SearchIndexError, match="other weights"):
+        SearchIndex.open(index.folder, classifier)
+
+
+def test_another_head_on_the_same_encoder_is_welcome(index: SearchIndex, edited: Callable[..., Path]):
+    other = clip_toolkit.load(edited(lambda data: data.update(temperature=2.0)), device="cpu")
+    with SearchIndex.open(index.folder, other) as again:
+        assert again.update().unchanged == 40
+
+
+def test_an_index_moves_with_its_folder(index: SearchIndex, photos: Path, tmp_path: Path):
+    index.close()
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (photos, index.folder):
+        folder.rename(tmp_path / "elsewhere" / folder.name)
+    with SearchIndex.open(tmp_path / "elsewhere" / "index") as moved:
+        hit = moved.query_vector(np.load(moved.folder / "embeddings.npy")[0], 1)[0]
+    assert (hit.path, hit.state) == (tmp_path / "elsewhere" / "photos" / "a" / "01.png", "present")
+
+
+def test_one_index_holds_one_folder(index: SearchIndex, photos: Path, tmp_path: Path):
+    (tmp_path / "others").mkdir()
+    with pytest.raises(SearchIndexError, match=r"is the index of .*photos.*--index"):
+        index.update(tmp_path / "others")
+    shutil.rmtree(photos)
+    with pytest.raises(SearchIndexError, match="no such folder"):
+        index.update()
+    photos.mkdir()
+    with pytest.raises(SearchIndexError, match=r"is empty.*mounted"):
+        index.update()
+
+
+def test_an_index_inside_its_folder_does_not_index_itself(photos: Path, classifier: Classifier):
+    with SearchIndex.open(photos / "index", classifier, create=True) as index:
+        assert index.update(photos).embedded == 40
+        assert index.update().unchanged == 40
+
+
+def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):
+    with pytest.raises(SearchIndexError, match=r"no index.*clip-search index"):
+        SearchIndex.open(tmp_path / "none", classifier)
+    assert not (tmp_path / "none").exists()
+    with (
+        SearchIndex.open(tmp_path / "some", classifier, create=True) as index,
+        pytest.raises(SearchIndexError, match="nothing is indexed"),
+    ):
+        index.query_vector(np.zeros(128, np.float32))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_names_of_any_bytes(photos: Path, tmp_path: Path, classifier: Classifier):
+    awkward = os.fsencode(photos) + b"/\xff<b>\n.png"
+    picture(1).save(os.fsdecode(awkward), "PNG")
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        index.update(photos)
+        hits = index.query(os.fsdecode(awkward), 2)
+    assert os.fsencode(hits[1].path) == awkward
+
+
+def test_unreadable_files_are_tried_again(index: SearchIndex, photos: Path, tmp_path: Path):
+    (photos / "link.png").symlink_to(tmp_path / "later.png")
+    assert index.update().failed == 1
+    picture(77).save(tmp_path / "later.png")
+    assert index.update().embedded == 1
+    (photos / "bad.png").write_bytes(b"junk")
+    assert index.update().failed == 1
+    assert index.update().failed == 0
+    assert index.update(retry=True).failed == 1
+
+
+@pytest.mark.parametrize("k", [1, 5, 100])
+def test_approximate_search_agrees_where_it_looks_at_all(index: SearchIndex, photos: Path, k: int):
+    pytest.importorskip("usearch")
+    for name in ("a/01.png", "b/30.png"):
+        assert index.query(photos / name, k, approximate=True) == index.query(photos / name, k)
+
+
+def test_a_damaged_or_stale_graph_is_rebuilt(index: SearchIndex, photos: Path):
+    pytest.importorskip("usearch")
+    index.build_approximate()
+    path = index.folder / approximate.FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    with SearchIndex.open(index.folder) as other:
+        vector = np.load(index.folder / "embeddings.npy")[3]
+        assert other.query_vector(vector, 3, approximate=True) == other.query_vector(vector, 3)
+    picture(900).save(photos / "new.png")
+    index.update()
+    assert index.query(photos / "new.png", 1, approximate=True)[0].path == photos / "new.png"
+
+
+def test_usearch_is_asked_for_by_the_name_of_its_extra(index: SearchIndex, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    with pytest.raises(MissingDependencyError, match=r"clip-toolkit\[search\]"):
+        index.build_approximate()

@@ -1,0 +1,57 @@
+"""Is the graph of a file the one that its metadata speaks of, and can it run as asked?"""
+
+from __future__ import annotations
+
+from clip_toolkit.cpu import saturates
+from clip_toolkit.devices import CPU, RESIZES, OpenSession
+from clip_toolkit.errors import ModelError
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.tasks import OUTPUTS
+from clip_toolkit.text_encoder import INPUTS as TEXT_INPUTS
+
+
+def check_graph(spec: ModelSpec, opened: OpenSession) -> None:
+    """Compare names and sizes of inputs and outputs.
+
+    Raises:
+        ModelError: the graph has others than the metadata speaks of.
+    """
+    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
+    classes, dim = len(spec.labels), spec.encoder.dim
+    expected = {name: [dim if name == "embedding" else classes] for name in OUTPUTS[spec.task]}
+    if found != expected:
+        raise ModelError(f"the metadata speaks of outputs {expected}, the graph has {found}. Export the model again.")
+    names = ["image" if spec.input == "image" else "pixel_values", *(TEXT_INPUTS if spec.text else ())]
+    inputs = [item.name for item in opened.session.get_inputs()]
+    if inputs != names:
+        raise ModelError(
+            f"the metadata speaks of the input {', '.join(names)}, the graph has {inputs}. Export the model again."
+        )
+
+
+def quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:
+    """What a user should know of a quantized file on this machine, one line each."""
+    receipt = spec.quantization
+    if receipt is None or provider != CPU or not saturates(receipt.target):
+        return ()
+    return (
+        (
+            f"this int8 file was made for {receipt.target}, and may saturate on this processor, which has no VNNI. "
+            "Check with --selftest, or export it again with --target x86."
+        ),
+    )
+
+
+def check_resize(resize: str, spec: ModelSpec, provider: str) -> None:
+    """Refuse a resize that the file cannot do, or not faithfully.
+
+    Raises:
+        ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
+    """
+    if resize not in RESIZES:
+        raise ModelError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
+    if resize == "graph" and spec.input != "image":
+        raise ModelError("resize: this file takes pixel_values and has no resize in it. Use resize='pillow'.")
+    if resize == "graph" and provider != CPU:
+        # CUDA: microsoft/onnxruntime#25264; OpenVINO: openvinotoolkit/openvino#35893
+        raise ModelError(f"resize: the graph's is not known to be right on {provider}. Use resize='pillow'.")

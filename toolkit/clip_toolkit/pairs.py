@@ -1,0 +1,52 @@
+"""Images and the texts that go with them: each image has one in a model that reads text, and none in any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import NamedTuple
+
+from clip_toolkit.errors import TextError
+from clip_toolkit.images import ImageSource
+from clip_toolkit.spec import ModelSpec
+from clip_toolkit.tokenization import check_texts
+
+
+class Pair(NamedTuple):
+    """An image, and the text that goes with it if the model reads one."""
+
+    image: ImageSource
+    text: str | None
+
+
+def check_pairing(spec: ModelSpec, has_texts: bool) -> None:
+    """Refuse texts that a model does not read, and none where it reads them.
+
+    Raises:
+        TextError: the message says what to give instead.
+    """
+    if spec.text is not None and not has_texts:
+        raise TextError("text: this model reads a text with each image. Give it one: text=..., or --text on the shell.")
+    if spec.text is None and has_texts:
+        raise TextError("text: this model reads images alone. Leave the text out, or use a model that reads both.")
+
+
+def paired(images: Iterable[ImageSource], texts: Iterable[str] | None) -> Iterator[Pair]:
+    """Pairs, lazily.
+
+    Raises:
+        TextError: ``texts`` is a single text, one of them is no text, or there are not as many as images.
+    """
+    if texts is None:
+        yield from map(Pair, images, repeat(None))
+        return
+    if isinstance(texts, (str, bytes)):
+        check_texts(texts)  # which says what to give instead
+    try:
+        for image, text in zip(images, texts, strict=True):
+            check_texts([text])
+            yield Pair(image, text)
+    except ValueError as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError("texts: expected as many as there are images.") from error

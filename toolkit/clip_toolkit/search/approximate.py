@@ -1,0 +1,89 @@
+"""The optional approximate index: a usearch graph over the matrix, derived and checksummed like it.
+
+Worth it from many millions of vectors on, or for many queries a second: the exact scan of a million takes tens of
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.atomic import written_atomically
+from clip_toolkit.cores import usable_cores
+from clip_toolkit.devices import import_onnxruntime
+from clip_toolkit.errors import MissingDependencyError
+from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.matrix import Matrix
+from clip_toolkit.search.scan import best, rescored
+
+FILE = "approximate.usearch"
+_MORE = 4
+"""How many times as many are asked for as are wanted: what the graph finds is multiplied again, exactly."""
+
+
+def read_graph(folder: Path, matrix: Matrix, digest: str) -> Any | None:
+    """Open the graph; None where it is missing, damaged, or of another matrix than this.
+
+    Raises:
+        MissingDependencyError: usearch is not installed.
+    """
+    usearch = _import_usearch()
+    try:
+        if _digest(folder, matrix) != digest:
+            return None
+    except OSError:
+        return None
+    return usearch.Index.restore(str(folder / FILE), view=True)
+
+
+def write_graph(folder: Path, matrix: Matrix) -> str:
+    """Build the graph, which takes minutes for a million vectors.
+
+    Returns:
+        The digest that `read_graph` asks for.
+
+    Raises:
+        MissingDependencyError: usearch is not installed.
+        OutputError: the file cannot be written.
+    """
+    usearch = _import_usearch()
+    count, dim = matrix.embeddings.shape
+    graph = usearch.Index(ndim=dim, metric="ip", dtype="f16")
+    if count:
+        graph.add(np.arange(count, dtype=np.uint64), np.asarray(matrix.embeddings), threads=usable_cores())
+    with written_atomically(folder / FILE) as temporary:
+        graph.save(str(temporary))
+    return _digest(folder, matrix)
+
+
+def nearest_in_graph(
+    graph: Any, matrix: Matrix, query: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows and scores as of `clip_toolkit.search.scan.nearest`, of those that the graph finds."""
+    if not len(matrix.embeddings):
+        return np.empty(0, np.int64), np.empty(0)
+    found = graph.search(query.astype(np.float16), min(k * _MORE, len(matrix.embeddings)))
+    rows = np.sort(np.asarray(found.keys, np.int64))
+    return best(rows, rescored(matrix.embeddings, rows, query), k)
+
+
+def _digest(folder: Path, matrix: Matrix) -> str:
+    return hashlib.sha256((matrix.digest + digest_of([folder / FILE])).encode()).hexdigest()
+
+
+def _import_usearch() -> Any:
+    with suppress(MissingDependencyError):
+        import_onnxruntime()  # first: loaded in the other order, the two have crashed
+    try:
+        import usearch.index
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the approximate index needs usearch: pip install 'clip-toolkit[search]'"
+        ) from error
+    return usearch.index

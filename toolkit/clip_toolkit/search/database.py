@@ -1,0 +1,226 @@
+"""The truth of an index: one SQLite file, of which all else is derived.
+
+Paths are relative to the indexed folder, with forward slashes, as the bytes that the file system has; SQLite orders
+them byte by byte. WAL lets readers read while an update writes; with ``synchronous=NORMAL`` a killed process loses at
+most the batch it had not committed, and a power cut the last batches, but neither damages the file
+(https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from clip_toolkit.errors import SearchIndexError
+
+_APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragma_application_id
+_VERSION = 1
+_SCHEMA = (
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {_VERSION}",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE images (
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest BLOB, embedding BLOB, error TEXT
+    )""",
+    "CREATE INDEX images_by_digest ON images (digest)",
+)
+
+
+class Row(NamedTuple):
+    """What an index holds of one file.
+
+    Attributes:
+        path: relative to the indexed folder, with forward slashes.
+        size: bytes.
+        mtime_ns: time of the last change, nanoseconds.
+        digest: SHA-256 of the content; None where it could not be read.
+        embedding: little-endian float16 ``[dim]``; None where there is an error.
+        error: why there is no embedding.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: bytes | None
+    embedding: bytes | None
+    error: str | None
+
+
+class Database:
+    """An open SQLite file. For one thread."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        """Open or create the file.
+
+        Args:
+            path: the file.
+            timeout: seconds to wait for another process that writes.
+
+        Raises:
+            SearchIndexError: locked for longer, damaged, of another program, or of a newer version.
+        """
+        self.path = path
+        self._timeout = timeout
+        with self._explained():
+            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: all that is written in the block, or nothing."""
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def meta(self, key: str) -> str | bytes | None:
+        """A value of the meta table."""
+        found = self._one("SELECT value FROM meta WHERE key = ?", key)
+        return found[0] if found else None
+
+    def set_meta(self, key: str, value: str | bytes) -> None:
+        """Write a value of the meta table; inside `writing`."""
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Insert or replace rows; inside `writing`."""
+        cells = ((os.fsencode(row.path), *row[1:5], _printable(row.error)) for row in rows)
+        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", cells)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Delete rows; inside `writing`."""
+        self._connection.executemany("DELETE FROM images WHERE path = ?", ((os.fsencode(path),) for path in paths))
+
+    def forget(self, *keys: str) -> None:
+        """Delete values of the meta table; inside `writing`."""
+        self._connection.executemany("DELETE FROM meta WHERE key = ?", ((key,) for key in keys))
+
+    def files(self) -> Iterator[Row]:
+        """All rows, by path, without their embeddings."""
+        return self._rows("SELECT path, size, mtime_ns, digest, NULL, error FROM images ORDER BY path")
+
+    def failures(self) -> Iterator[Row]:
+        """The rows that have an error, by path."""
+        return self._rows(
+            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE error IS NOT NULL ORDER BY path"
+        )
+
+    def copies(self) -> Iterator[Row]:
+        """The rows whose content more than one file has, by content and path."""
+        return self._rows(
+            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE digest IN "
+            "(SELECT digest FROM images WHERE error IS NULL GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
+        )
+
+    def file(self, path: str) -> Row | None:
+        """The row of a path, without its embedding."""
+        found = self._rows(
+            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE path = ?", os.fsencode(path)
+        )
+        return next(found, None)
+
+    def embedding_of(self, digest: bytes) -> bytes | None:
+        """The embedding of a content that some file has, or had when it was last looked at."""
+        found = self._one("SELECT embedding FROM images WHERE digest = ? AND embedding IS NOT NULL LIMIT 1", digest)
+        return found[0] if found and isinstance(found[0], bytes) else None
+
+    def count(self) -> int:
+        """Number of files with an embedding."""
+        found = self._one("SELECT count(*) FROM images WHERE embedding IS NOT NULL")
+        assert found is not None
+        return int(found[0])
+
+    def embeddings(self) -> Iterator[tuple[bytes, bytes]]:
+        """Path (as bytes) and embedding of each file that has one, by path."""
+        with self._explained():
+            yield from self._connection.execute(
+                "SELECT path, embedding FROM images WHERE embedding IS NOT NULL ORDER BY path"
+            )
+
+    def check(self) -> None:
+        """Read all pages and see that they hang together.
+
+        Raises:
+            SearchIndexError: they do not.
+        """
+        found = self._one("PRAGMA quick_check(1)")
+        if found != ("ok",):
+            raise self.damaged(str(found[0] if found else "no answer"))
+
+    def _one(self, statement: str, *values: str | bytes) -> tuple[str | bytes, ...] | None:
+        with self._explained():
+            found: tuple[str | bytes, ...] | None = self._connection.execute(statement, values).fetchone()
+            return found
+
+    def _rows(self, statement: str, *values: bytes) -> Iterator[Row]:
+        with self._explained():
+            for path, *cells in self._connection.execute(statement, values):
+                yield Row(os.fsdecode(path), *cells)
+
+    def _prepare(self) -> None:
+        application, version, tables = (
+            self._connection.execute(statement).fetchone()[0]
+            for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+        )
+        if tables and application != _APPLICATION_ID:
+            raise SearchIndexError(f"{self.path}: is a database of another program. Name another --index.")
+        if version > _VERSION:
+            raise SearchIndexError(
+                f"{self.path}: has format {version}, this version of clip-toolkit reads up to {_VERSION}. Upgrade it."
+            )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if not tables:
+            self._create()
+
+    def _create(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        with closing(self._connection.execute("SELECT count(*) FROM sqlite_master")) as rows:
+            is_ours_to_make = rows.fetchone() == (0,)  # or another process was faster
+        for statement in _SCHEMA if is_ours_to_make else ():
+            self._connection.execute(statement)
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes have the primary one in the low byte
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise SearchIndexError(
+                    f"{self.path}: another process is writing it, and was not done within {self._timeout:g} seconds. "
+                    "Wait for it and try again."
+                ) from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise self.damaged(str(error)) from error
+            raise SearchIndexError(f"{self.path}: cannot be used ({error})") from error
+
+    def damaged(self, what: str) -> SearchIndexError:
+        """The error to raise where the content makes no sense."""
+        return SearchIndexError(
+            f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder "
+            f"{self.path.parent} and index again."
+        )
+
+
+def _printable(text: str | None) -> str | None:
+    """SQLite's text is UTF-8: bytes of a file name that are not appear as escapes."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,26 @@
+"""Images to embeddings. Of a model that reads a text with each image, the text is left empty: no text moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import tee
+
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.errors import ImageError
+from clip_toolkit.images import ImageSource
+from clip_toolkit.prediction import Prediction
+
+
+def embedded(classifier: Classifier, image: ImageSource) -> Prediction:
+    """The prediction of one image; raises what `Classifier.predict` does."""
+    return classifier.predict(image, text=None if classifier.tokenizer is None else "")
+
+
+def embedded_many(
+    classifier: Classifier, images: Iterable[ImageSource], batch_size: int
+) -> Iterator[Prediction | ImageError]:
+    """The prediction of each image, lazily, or what is wrong with it."""
+    if classifier.tokenizer is None:
+        return classifier.predict_many(images, batch_size, errors="return")
+    images, counted = tee(images)
+    return classifier.predict_many(images, batch_size, errors="return", texts=("" for _ in counted))

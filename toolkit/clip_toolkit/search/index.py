@@ -1,0 +1,222 @@
+"""`SearchIndex`: a folder of images, their embeddings, and questions to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.images import ImageSource
+from clip_toolkit.search.approximate import nearest_in_graph
+from clip_toolkit.search.database import Database
+from clip_toolkit.search.derived import Derived
+from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
+from clip_toolkit.search.embedding import embedded
+from clip_toolkit.search.hits import Hit, hits
+from clip_toolkit.search.identity import EncoderIdentity
+from clip_toolkit.search.indexing import OnFile, UpdateReport
+from clip_toolkit.search.opening import open_database
+from clip_toolkit.search.scan import nearest
+from clip_toolkit.search.text import TextEncoder, check_shared_space
+from clip_toolkit.search.updating import claim_root, root_of, update
+
+TIMEOUT = 30.0
+"""Seconds to wait for another process that writes."""
+
+
+class SearchIndex:
+    """The index of one folder of images. For one thread; several processes may use the same index.
+
+    Attributes:
+        folder: where the index is.
+        identity: whose embeddings it holds.
+    """
+
+    def __init__(
+        self, folder: Path, database: Database, identity: EncoderIdentity, classifier: Classifier | None
+    ) -> None:
+        """Wrap an open database; callers want `open`."""
+        self.folder, self.identity = folder, identity
+        self._database, self._classifier = database, classifier
+        self._derived = Derived(database, folder, identity.dim)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        classifier: Classifier | None = None,
+        *,
+        create: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> Self:
+        """Open an index.
+
+        Args:
+            folder: of the index, not of the images.
+            classifier: the model that made it, or a file with another head on the same encoder; needed by `update` and
+                `query`.
+            create: make the index if there is none, for the encoder of ``classifier``.
+            timeout: seconds to wait for another process that writes.
+
+        Raises:
+            SearchIndexError: there is no index; the database is damaged, locked or foreign; or the index is of another
+                encoder.
+        """
+        place = Path(folder).resolve()
+        return cls(place, *open_database(place, classifier, create, timeout), classifier)
+
+    def __enter__(self) -> Self:
+        """Nothing more than the opening did."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the database."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    @property
+    def root(self) -> Path:
+        """The indexed folder.
+
+        Raises:
+            SearchIndexError: nothing was indexed yet.
+        """
+        root = root_of(self._database, self.folder)
+        if root is None:
+            raise SearchIndexError(f"{self.folder}: nothing is indexed yet. Run: clip-search index DIR")
+        return root
+
+    def __len__(self) -> int:
+        """Number of images that can be found."""
+        return self._database.count()
+
+    def update(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        retry: bool = False,
+        on_file: OnFile = lambda _path, _error: None,
+        on_plan: Callable[[int], None] = lambda _count: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> UpdateReport:
+        """Bring the index up to date with its folder.
+
+        What is done is in the database after every batch: an update that was stopped or killed goes on where it was.
+
+        Args:
+            root: the folder of images; default the one of the last update.
+            retry: try once more what could not be decoded, such as after an upgrade of Pillow.
+            on_file: called with the path and the error, or None, of each file that was looked at.
+            on_plan: called with the number of files to look at.
+            stopped: asked before each file; when it says so, the update ends with those in flight.
+
+        Raises:
+            SearchIndexError: the index is of another folder; the database is damaged or locked; the folder is not
+                there, or is empty where the index is not.
+            ModelError: ONNX Runtime fails.
+            ValueError: the index was opened without a classifier.
+        """
+        classifier = self._needed_classifier()
+        folder = claim_root(self._database, self.folder, None if root is None else Path(root))
+        self._database.check()
+        report = update(
+            self._database,
+            classifier,
+            self.folder,
+            folder,
+            retry=retry,
+            on_file=on_file,
+            on_plan=on_plan,
+            stopped=stopped,
+        )
+        if not report.stopped:
+            self._derived.matrix()
+        return report
+
+    def failures(self) -> Iterator[tuple[Path, str]]:
+        """Files of the folder that cannot be found, and why."""
+        root = self.root
+        for row in self._database.failures():
+            yield root / row.path, str(row.error)
+
+    def query(self, image: ImageSource, k: int = 10, *, approximate: bool = False) -> list[Hit]:
+        """The images most like a picture, best first; equal ones by path.
+
+        Raises:
+            ImageError: the picture cannot be decoded.
+            SearchIndexError, ValueError: as in `query_vector`, or the index was opened without a classifier.
+        """
+        embedding = embedded(self._needed_classifier(), image).embedding
+        return self.query_vector(embedding, k, approximate=approximate)
+
+    def query_text(self, encoder: TextEncoder, text: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
+        """The images most like a description, best first; equal ones by path.
+
+        Raises:
+            SearchIndexError: as in `query_vector`, or the encoder's texts share no space with the index's images.
+        """
+        check_shared_space(str(self.folder), self.identity, encoder.spec.encoder)
+        [embedding] = encoder.encode([text])
+        return self.query_vector(embedding, k, approximate=approximate)
+
+    def query_vector(self, embedding: NDArray[np.floating], k: int = 10, *, approximate: bool = False) -> list[Hit]:
+        """The images whose embeddings have the largest products with one, largest first; equal ones by path.
+
+        Args:
+            embedding: ``[dim]``, of L2 norm 1.
+            k: how many; at least 1.
+            approximate: ask a usearch graph instead of all embeddings; it is built if it is not there.
+
+        Raises:
+            SearchIndexError: nothing is indexed, or the database is damaged or locked.
+            OutputError: derived files have to be rebuilt and cannot be written.
+            MissingDependencyError: ``approximate`` without usearch.
+            ValueError: another shape, a number that is not finite, or ``k`` below 1.
+        """
+        if embedding.shape != (self.identity.dim,) or not np.isfinite(embedding).all():
+            raise ValueError(f"embedding: expected {self.identity.dim} finite numbers, got {embedding.shape}")
+        if k < 1:
+            raise ValueError(f"k: expected at least 1, got {k}")
+        root, query = self.root, embedding.astype(np.float32)
+        matrix = self._derived.matrix()
+        if approximate:
+            rows, scores = nearest_in_graph(self._derived.graph(matrix), matrix, query, k)
+        else:
+            rows, scores = nearest(matrix.embeddings, matrix.codes, query, k)
+        paths = map(matrix.path, rows.tolist())
+        return hits(self._database, root, zip(paths, scores.tolist(), strict=True))
+
+    def build_approximate(self) -> None:
+        """Build the usearch graph now rather than at the first query that asks for it.
+
+        Raises:
+            MissingDependencyError: usearch is not installed.
+            SearchIndexError, OutputError: as in `query_vector`.
+        """
+        self._derived.graph(self._derived.matrix())
+
+    def duplicates(self, threshold: float = THRESHOLD) -> list[list[Duplicate]]:
+        """Groups of images that have the same content, or a cosine similarity of at least ``threshold``.
+
+        Args:
+            threshold: above 0; from 1 on only the same content counts.
+
+        Raises:
+            SearchIndexError, OutputError: as in `query_vector`.
+        """
+        return duplicates(self.root, self._derived.matrix(), self._database.copies(), threshold)
+
+    def _needed_classifier(self) -> Classifier:
+        if self._classifier is None:
+            raise ValueError("the index was opened without a classifier: SearchIndex.open(folder, classifier)")
+        return self._classifier

@@ -1,0 +1,65 @@
+"""Open or make an index's database, for the right encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.database import Database
+from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
+
+DATABASE = "index.sqlite"
+"""The file in an index's folder from which all others can be made."""
+
+
+def open_database(
+    folder: Path, classifier: Classifier | None, create: bool, timeout: float
+) -> tuple[Database, EncoderIdentity]:
+    """Open the database of an index, or make it for the encoder of ``classifier``.
+
+    Raises:
+        SearchIndexError: there is no index; the database is damaged, locked or foreign; or the index is of another
+            encoder.
+    """
+    if create and classifier is not None:
+        _make(folder)
+    elif not (folder / DATABASE).is_file():
+        raise SearchIndexError(f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}")
+    database = Database(folder / DATABASE, timeout)
+    try:
+        if create and classifier is not None and database.meta("encoder") is None:
+            _claim(database, classifier)
+        return database, _checked_identity(folder, database, classifier)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SearchIndexError(f"{folder}: cannot be made ({error.strerror}). Name another --index.") from error
+
+
+def _claim(database: Database, classifier: Classifier) -> None:
+    with database.writing():
+        database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
+        database.set_meta("probe", probe(classifier).tobytes())
+
+
+def _checked_identity(folder: Path, database: Database, classifier: Classifier | None) -> EncoderIdentity:
+    identity, expected = database.meta("encoder"), database.meta("probe")
+    if identity is None:
+        raise SearchIndexError(f"{folder}: nothing is indexed yet. Run: clip-search index DIR")
+    try:
+        known = EncoderIdentity.from_json(str(identity))
+        vector = np.frombuffer(expected if isinstance(expected, bytes) else b"", np.float16)
+    except (ValueError, TypeError) as error:
+        raise database.damaged("it does not name its encoder") from error
+    if classifier is not None:
+        check_same(str(folder), known, vector, classifier)
+    return known

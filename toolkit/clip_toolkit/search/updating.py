@@ -1,0 +1,93 @@
+"""Which folder an index is of, and what has to be done to bring it up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.database import Database, Row
+from clip_toolkit.search.derived import VOID_WHEN_CHANGED
+from clip_toolkit.search.folder import FoundFile, found_files
+from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
+
+_ROOT = "root"
+
+
+def root_of(database: Database, index: Path) -> Path | None:
+    """The indexed folder; None before the first update. It is kept relative to the index: both may move together."""
+    root = database.meta(_ROOT)
+    return None if root is None else Path(os.path.normpath(index / os.fsdecode(root)))
+
+
+def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
+    """The folder to index, absolute, and noted in the database.
+
+    Raises:
+        SearchIndexError: none is known; the index is of another one, which is still there; there is no such folder; or
+            it is empty where the index is not, as if it were not mounted.
+    """
+    known = root_of(database, index)
+    folder = known if asked is None else asked.resolve()
+    if folder is None:
+        raise SearchIndexError(f"{index}: nothing is indexed yet. Name the folder of images: clip-search index DIR")
+    if known not in (None, folder) and known.is_dir():
+        raise SearchIndexError(f"{index}: is the index of {known}, not of {folder}. Name another --index.")
+    if not folder.is_dir():
+        raise SearchIndexError(f"{folder}: there is no such folder")
+    if next(found_files(folder, index), None) is None and next(database.files(), None) is not None:
+        raise SearchIndexError(
+            f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
+        )
+    with database.writing():
+        database.set_meta(_ROOT, os.fsencode(os.path.relpath(folder, index)))
+    return folder
+
+
+def update(
+    database: Database,
+    classifier: Classifier,
+    index: Path,
+    root: Path,
+    *,
+    retry: bool,
+    on_file: OnFile,
+    on_plan: Callable[[int], None],
+    stopped: Callable[[], bool],
+) -> UpdateReport:
+    """Embed what is new or changed, then delete what is gone: a renamed file is recognised by the row it had.
+
+    The arguments are those of `clip_toolkit.search.SearchIndex.update`.
+    """
+    pending, gone, unchanged = _plan(database, root, index, retry)
+    on_plan(len(pending))
+    embedder = Embedder(database, classifier, root, VOID_WHEN_CHANGED, on_file)
+    embedder.embed(takewhile(lambda _: not stopped(), pending))
+    was_stopped = stopped()
+    if gone and not was_stopped:
+        with database.writing():
+            database.forget(*VOID_WHEN_CHANGED)
+            database.remove(gone)
+    return UpdateReport(
+        embedder.embedded, embedder.recognised, unchanged, 0 if was_stopped else len(gone), embedder.failed, was_stopped
+    )
+
+
+def _plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[list[FoundFile], list[str], int]:
+    """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
+    known = {row.path: (row.size, row.mtime_ns, _is_settled(row, retry)) for row in database.files()}
+    pending, unchanged = [], 0
+    for file in found_files(root, index):
+        if known.pop(file.path, None) == (file.size, file.mtime_ns, True):
+            unchanged += 1
+        else:
+            pending.append(file)
+    return pending, list(known), unchanged
+
+
+def _is_settled(row: Row, retry: bool) -> bool:
+    """Permission can be given without a trace in the file's time: what could not be read is tried again."""
+    return row.digest is not None and not (retry and row.error is not None)

@@ -1,0 +1,136 @@
+"""Texts in, embeddings out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
+from clip_toolkit.errors import ModelError, TextTruncatedWarning
+from clip_toolkit.model_file import read_text_spec
+from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.tokenization import Tokenizer, Tokens, check_texts
+
+INPUTS = ("input_ids", "attention_mask")
+"""Names of the graph's inputs, int64 ``[batch, tokens]`` each."""
+
+
+class TextOutputs(NamedTuple):
+    """What a text tower returns for a batch, float32 ``[batch, dim]`` each.
+
+    Attributes:
+        embedding: the features, L2-normalised.
+        features: as they come out of the projection: transformers' ``get_text_features``.
+    """
+
+    embedding: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+def load_text(model: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> TextEncoder:
+    """Open a file of ``clip-export --text-tower``.
+
+    Args:
+        model: path.
+        device: as for `clip_toolkit.load`.
+        threads: CPU threads; default all cores this process may use.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: the file is damaged, foreign, or an image classifier.
+        DeviceError: a device asked for by name is not there.
+        MissingDependencyError: ONNX Runtime or the ``text`` extra is not installed.
+    """
+    path = Path(model)
+    spec = read_text_spec(path)
+    return TextEncoder(spec, open_session(path, device, threads, spec.ops))
+
+
+class TextEncoder:
+    """A text tower's file, opened. Safe to share between threads.
+
+    Attributes:
+        spec: what the file says of itself; ``spec.encoder`` names the encoder whose images share the space.
+        tokenizer: the tokenizer in the file.
+        provider: the ONNX Runtime execution provider that runs it.
+        notes: remarks on the device, one line each.
+        threads: CPU threads.
+    """
+
+    def __init__(self, spec: TextTowerSpec, opened: OpenSession) -> None:
+        """Wrap an open session; most callers want `load_text`."""
+        _check_graph(spec, opened)
+        self.spec = spec
+        self.tokenizer = Tokenizer(spec.tokenizer)
+        self.provider = opened.provider
+        self.notes = opened.notes
+        self.threads = opened.threads
+        self._session = opened.session
+        self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+        """The embeddings of texts, comparable with those of images by the same encoder's projected feature.
+
+        Texts beyond the context lose their end, with a `TextTruncatedWarning` that names the first.
+
+        Args:
+            texts: any text, the empty one included.
+            batch_size: texts per run of the network.
+
+        Returns:
+            float32 ``[texts, dim]``, of L2 norm 1.
+
+        Raises:
+            TextError: ``texts`` is a single text, or one of them is no text.
+            ModelError: ONNX Runtime fails.
+            ValueError: ``batch_size`` is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        check_texts(texts)
+        batches = [self.tokenizer.encode(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        self._warn([text for tokens in batches for text in tokens.truncated])
+        empty = np.empty((0, self.spec.encoder.dim), np.float32)
+        return np.concatenate([empty, *(self.run(tokens).embedding for tokens in batches)])
+
+    def run(self, tokens: Tokens) -> TextOutputs:
+        """Run the network on a batch of tokens.
+
+        Raises:
+            ModelError: ONNX Runtime fails on it, such as for tokens that the tower does not know.
+        """
+        feeds = {name: getattr(tokens, name) for name in INPUTS}
+        try:
+            with self._turn:
+                return TextOutputs(*self._session.run(list(TextOutputs._fields), feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
+
+    def _warn(self, truncated: Sequence[bool]) -> None:
+        if any(truncated):
+            warnings.warn(
+                f"{sum(truncated)} of {len(truncated)} texts (the first is number {truncated.index(True)}, counted "
+                f"from 0) have more than {self.spec.tokenizer.context} tokens, and were cut there.",
+                TextTruncatedWarning,
+                stacklevel=3,
+            )
+
+
+def _check_graph(spec: TextTowerSpec, opened: OpenSession) -> None:
+    """The graph must be the one that the metadata speaks of."""
+    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
+    expected = {name: [spec.encoder.dim] for name in TextOutputs._fields}
+    inputs = [item.name for item in opened.session.get_inputs()]
+    if found != expected or inputs != list(INPUTS):
+        raise ModelError(
+            f"the metadata speaks of {expected} from {list(INPUTS)}, the graph has {found} from {inputs}. "
+            "Export the model again."
+        )
