@@ -79,6 +79,8 @@ examples: $(EXAMPLES:%=%/node_modules)
 
 bench: bench/.venv/ready
 	bench/.venv/bin/python bench/run.py
+	bench/.venv/bin/python bench/zero_shot.py
+	bench/.venv/bin/python bench/few_shot.py
 	bench/.venv/bin/python bench/search.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
