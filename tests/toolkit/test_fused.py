@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -265,3 +266,10 @@ def test_images_are_searched_without_a_text(fused: Classifier, pictures: list[st
         index.update(folder)
         (hit, *_) = index.query(tiny.png(BLUE))
     assert hit.path.name == "blue.png"
+
+
+def test_without_tokenizers_the_extra_is_named(path: Path, pictures: list[str], capsys: Captured):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tokenizers", None)
+        assert main([*pictures, "--model", str(path), "--text", "red"]) == 1
+    assert "clip-toolkit[text]" in capsys.readouterr().err
