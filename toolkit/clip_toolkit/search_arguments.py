@@ -64,8 +64,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=positive, default=10, metavar="N", help="images to find (default: 10)")
     parser.add_argument("--approximate", action="store_true", help="ask a usearch graph instead of all embeddings")
-    _add_format(parser)
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images found, too")
+    _add_output(parser)
 
 
 def _add_duplicates(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +76,7 @@ def _add_duplicates(parser: argparse.ArgumentParser) -> None:
         metavar="COSINE",
         help="similarity from which two images are nearly the same; 1 for equal files only (default: %(default)s)",
     )
-    _add_format(parser)
+    _add_output(parser)
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +91,9 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all usable cores)")
 
 
-def _add_format(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default: table)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images found, too")
 
 
 def _cosine(text: str) -> float:

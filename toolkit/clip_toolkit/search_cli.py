@@ -15,7 +15,7 @@ from clip_toolkit.search_arguments import DEFAULT_TEXT_MODEL, parse_args
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier
-    from clip_toolkit.search import Hit, SearchIndex, UpdateReport
+    from clip_toolkit.search import Duplicate, Hit, SearchIndex, UpdateReport
 
 _PROGRAM = "clip-search"
 say = partial(terminal.say, program=_PROGRAM)
@@ -85,7 +85,7 @@ def _query(args: argparse.Namespace) -> int:
     for line in listing(hit_records(hits), HIT_KEYS, args.format):
         print(line)
     if args.html is not None:
-        _write_html(args, hits)
+        _show_hits(args, hits)
     stale = sum(hit.state != PRESENT for hit in hits)
     if stale:
         say(f"{stale} of these images are changed or missing since they were indexed. Run: clip-search index")
@@ -110,11 +110,13 @@ def _hits_by_text(args: argparse.Namespace) -> list[Hit]:
     return hits
 
 
-def _write_html(args: argparse.Namespace, hits: list[Hit]) -> None:
-    from clip_toolkit.search.contact_sheet import write_contact_sheet
+def _show_hits(args: argparse.Namespace, hits: list[Hit]) -> None:
+    from clip_toolkit.search.contact_sheet import Picture, write_contact_sheet
 
-    asked, picture = (args.image, Path(args.image)) if args.text is None else (args.text, None)
-    say(*write_contact_sheet(args.html, asked, picture, hits), f"wrote {args.html}")
+    title, query = (args.image, Path(args.image)) if args.text is None else (args.text, None)
+    summary = f"{len(hits)} images, most alike first, with their cosine similarity"
+    notes = write_contact_sheet(args.html, title, summary, [[Picture(hit.path, hit.score) for hit in hits]], query)
+    say(*notes, f"wrote {args.html}")
 
 
 def _duplicates(args: argparse.Namespace) -> int:
@@ -125,8 +127,18 @@ def _duplicates(args: argparse.Namespace) -> int:
         groups = index.duplicates(args.threshold)
     for line in listing(duplicate_records(groups), DUPLICATE_KEYS, args.format):
         print(line)
-    say(f"{len(groups)} groups, {sum(map(len, groups))} images")
+    summary = f"{len(groups)} groups, {sum(map(len, groups))} images"
+    if args.html is not None:
+        _show_groups(args.html, f"{summary}, with the cosine similarity to the member most alike", groups)
+    say(summary)
     return 0
+
+
+def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> None:
+    from clip_toolkit.search.contact_sheet import Picture, write_contact_sheet
+
+    pictures = [[Picture(item.path, item.score) for item in group] for group in groups]
+    say(*write_contact_sheet(path, "Duplicates", summary, pictures), f"wrote {path}")
 
 
 def _classifier(args: argparse.Namespace) -> Classifier:

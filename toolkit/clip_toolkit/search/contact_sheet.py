@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images import open_image
-from clip_toolkit.search.hits import Hit
 from clip_toolkit.search.listing import shown
 
 _SIDE = 224  # pixels of a thumbnail's longer side
@@ -30,7 +30,8 @@ body {{ margin: 2rem; }}
 header {{ display: flex; gap: 1.5rem; align-items: center; margin-bottom: 2rem; }}
 h1 {{ font-size: 1.4rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }}
 p {{ margin: .2rem 0; opacity: .75; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1.5rem 1rem; }}
+section {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1.5rem 1rem; }}
+section + section {{ margin-top: 2rem; padding-top: 2rem; border-top: 1px solid #8888; }}
 figure {{ margin: 0; }}
 figure div {{ height: 14rem; display: flex; align-items: center; justify-content: center; background: #8882; }}
 img {{ max-width: 100%; max-height: 100%; }}
@@ -38,21 +39,34 @@ figcaption {{ margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere; }}
 b {{ font-variant-numeric: tabular-nums; }}
 </style>
 <header>{picture}<div><h1>{title}</h1><p>{summary}</p>{notes}</div></header>
-<main>
-{figures}
-</main>
+{groups}
 </html>
 """
 
 
-def write_contact_sheet(path: Path, query: str, picture: Path | None, hits: Sequence[Hit]) -> list[str]:
+class Picture(NamedTuple):
+    """An image on the page.
+
+    Attributes:
+        path: of its file.
+        score: cosine similarity, with whatever the page says.
+    """
+
+    path: Path
+    score: float
+
+
+def write_contact_sheet(
+    path: Path, title: str, summary: str, groups: Sequence[Sequence[Picture]], query: Path | None = None
+) -> list[str]:
     """Write the page.
 
     Args:
         path: the file, which appears whole or not at all.
-        query: what was asked: an image's name, or words.
-        picture: the image that was asked with, if it was one.
-        hits: what was found, best first.
+        title: such as what was asked.
+        summary: what is to be seen.
+        groups: pictures, each group in a grid of its own.
+        query: the image that was asked with, if it was one.
 
     Returns:
         Notes on the images that could not be shown, one each.
@@ -60,27 +74,28 @@ def write_contact_sheet(path: Path, query: str, picture: Path | None, hits: Sequ
     Raises:
         OutputError: the file cannot be written.
     """
-    figures, notes = [], []
-    for rank, hit in enumerate(hits, 1):
-        try:
-            figures.append(_figure(rank, hit))
-        except ImageError as error:
-            notes.append(f"number {rank} is not shown: {error}")
+    notes: list[str] = []
     page = _PAGE.format(
-        title=html.escape(query),
-        picture=_image(picture) if picture is not None else "",
-        summary=f"{len(figures)} images, most alike first, with their cosine similarity",
+        title=html.escape(title),
+        picture=_image(query) if query is not None else "",
+        summary=html.escape(summary),
+        groups="\n".join(f"<section>{''.join(_figures(group, notes))}</section>" for group in groups),
         notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
-        figures="\n".join(figures),
     )
     with written_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return notes
 
 
-def _figure(rank: int, hit: Hit) -> str:
-    caption = f"{rank}. <b>{hit.score:.3f}</b> {html.escape(shown(hit.path))}"
-    return f"<figure><div>{_image(hit.path)}</div><figcaption>{caption}</figcaption></figure>"
+def _figures(group: Sequence[Picture], notes: list[str]) -> Iterator[str]:
+    for number, picture in enumerate(group, 1):
+        try:
+            image = _image(picture.path)
+        except ImageError as error:
+            notes.append(f"not shown: {error}")
+            continue
+        caption = f"{number}. <b>{picture.score:.3f}</b> {html.escape(shown(picture.path))}"
+        yield f"<figure><div>{image}</div><figcaption>{caption}</figcaption></figure>\n"
 
 
 def _image(source: Path) -> str:
