@@ -23,11 +23,11 @@ from clip_export.training.feature_cache import FeatureCache, default_folder
 from clip_export.training.fusion import Parts
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
-from clip_export.training.preparation import DataOptions, Prepared, TextSide, prepare
+from clip_export.training.preparation import DataOptions, Prepared, prepare
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_export.training.tensorboard import scalars
-from clip_export.training.texts import TextCache
+from clip_export.training.texts import TextCache, TextSide
 from clip_export.training.thresholds import operating_rule
 from clip_export.zero_shot import TEMPLATES
 from clip_toolkit.errors import MissingDependencyError

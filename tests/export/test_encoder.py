@@ -13,6 +13,8 @@ from clip_export.encoder import Encoder
 from clip_toolkit.errors import EncoderError
 from tiny_models import CHECKPOINTS
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 
 

@@ -10,7 +10,7 @@ from clip_export.training.epochs import Examples
 from clip_export.training.loop import train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
-from clip_export.training.preparation import Prepared
+from clip_export.training.preparation import Bar, Prepared
 
 
 class Parts(NamedTuple):
@@ -27,19 +27,22 @@ class Parts(NamedTuple):
     both: float
 
 
-def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions) -> Parts | None:
+def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions, bar: Bar) -> Parts | None:
     """The scores of a head and of two that see half of it, trained with the same options; None without texts."""
     if prepared.texts is None:
         return None
     width = prepared.features.values.shape[1] - prepared.texts.values.shape[1]
-    halves = slice(None, width), slice(width, None)
-    return Parts(*(_score_alone(prepared, half, options) for half in halves), _score(prepared, head, slice(None)))
+    halves = {"image alone": slice(None, width), "text alone": slice(width, None)}
+    alone = [_score_alone(prepared, half, options, bar, title) for title, half in halves.items()]
+    return Parts(*alone, _score(prepared, head, slice(None)))
 
 
-def _score_alone(prepared: Prepared, half: slice, options: TrainingOptions) -> float:
-    sides = (_narrowed(examples, half) for examples in (prepared.train, prepared.validation))
+def _score_alone(prepared: Prepared, half: slice, options: TrainingOptions, bar: Bar, title: str) -> float:
+    train, validation = (_narrowed(examples, half) for examples in (prepared.train, prepared.validation))
     dataset = prepared.dataset
-    return _score(prepared, train_head(*sides, len(dataset.labels), options, task=dataset.task).head, half)
+    with bar(title, options.epochs) as advance:
+        trained = train_head(train, validation, len(dataset.labels), options, lambda _: advance(1), task=dataset.task)
+    return _score(prepared, trained.head, half)
 
 
 def _score(prepared: Prepared, head: torch.nn.Module, half: slice) -> float:

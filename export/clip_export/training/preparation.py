@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,16 +15,16 @@ from torch import Tensor
 from clip_export.encoder import Encoder
 from clip_export.head_files import DataReference
 from clip_export.progress import Advance
-from clip_export.text import TextTower
 from clip_export.training.dataset import Dataset
+from clip_export.training.duplicates import duplicate_notes
 from clip_export.training.feature_cache import FeatureCache
 from clip_export.training.features import Features, image_features
 from clip_export.training.groups import with_groups
 from clip_export.training.image_folder import read_image_folder
 from clip_export.training.loop import Examples
 from clip_export.training.manifest import read_manifest
-from clip_export.training.splits import Split, duplicates_across, few_shots, split_dataset
-from clip_export.training.texts import TextCache, TextFeatures, encoded_texts, fused
+from clip_export.training.splits import Split, few_shots, split_dataset
+from clip_export.training.texts import TextFeatures, TextSide, encoded_texts, fused
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
 
@@ -65,13 +65,6 @@ class Bar(Protocol):
 
     def __call__(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """Show a bar of ``total`` steps while the block runs."""
-
-
-class TextSide(NamedTuple):
-    """The text tower that reads a data set's texts, and where its features are kept, if anywhere."""
-
-    tower: TextTower
-    cache: TextCache | None
 
 
 @dataclass(frozen=True)
@@ -184,7 +177,7 @@ def prepare(
         test=examples(features, readable, split.test) if split.test else None,
         features=features,
         notes=(
-            *_duplicate_notes(readable, split, features.contents),
+            *duplicate_notes(readable, split, features.contents),
             *(texts.notes if texts else ()),
             *(note for each in (cache, text and text.cache) if each for note in each.notes),
         ),
@@ -208,25 +201,6 @@ def _with_views(train: Examples, views: list[Tensor]) -> Examples:
     if not views:
         return train
     return Examples(torch.cat([train.features, *views]), torch.cat([train.targets] * (1 + len(views))))
-
-
-def _duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:
-    if dataset.texts is not None:  # the same picture with another text is another example
-        contents = [f"{content} {text}" for content, text in zip(contents, dataset.texts, strict=True)]
-    pairs = duplicates_across(split, contents)
-    if pairs:
-        first, second = (dataset.relative(index) for index in pairs[0])
-        yield (
-            f"{len(pairs)} held-out files equal training files byte for byte, such as {second} and {first}: the "
-            "figures flatter the head. Remove them."
-        )
-    targets: dict[str, list[int]] = {}
-    for index, content in enumerate(contents):
-        targets.setdefault(content, []).append(index)
-    for same in targets.values():
-        other = next((i for i in same if (dataset.targets[i] != dataset.targets[same[0]]).any()), None)
-        if other is not None:
-            yield f"{dataset.relative(same[0])} and {dataset.relative(other)} are the same file with different labels"
 
 
 def _counted(dataset: Dataset, indices: list[int]) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,6 +75,13 @@ class TextCache(RowCache):
     def __init__(self, base: Path, tower: TextTower) -> None:
         """Open the cache of a text tower below ``base``."""
         super().__init__(base, tower_identity(tower), (tower.dim,))
+
+
+class TextSide(NamedTuple):
+    """The text tower that reads a data set's texts, and where its features are kept, if anywhere."""
+
+    tower: TextTower
+    cache: TextCache | None
 
 
 def encoded_texts(
