@@ -1,7 +1,7 @@
 """The optional approximate index: a usearch graph over the matrix, derived and checksummed like it.
 
-Worth it from many millions of vectors on, or for many queries a second: among a million the exact scan takes 12 ms, this
-one 2 (docs/benchmarks.md), after many minutes of building.
+Worth it from many millions of vectors on, or for many queries a second: among a million the exact scan takes 12 ms,
+this one 2 (docs/benchmarks.md), after many minutes of building.
 """
 
 from __future__ import annotations
