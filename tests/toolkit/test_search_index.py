@@ -294,6 +294,14 @@ def test_an_index_inside_its_folder_does_not_index_itself(photos: Path, classifi
         assert index.update().unchanged == 40
 
 
+@pytest.mark.parametrize("place", ["photos", "."])
+def test_an_index_around_its_folder_finds_the_images(place: str, photos: Path, tmp_path: Path, classifier: Classifier):
+    with SearchIndex.open(tmp_path / place, classifier, create=True) as index:
+        assert index.update(photos).embedded == 40
+        again = index.update()
+    assert (again.unchanged, again.failed, again.removed) == (40, 0, 0)
+
+
 def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):
     with pytest.raises(SearchIndexError, match=r"no index.*clip-search index"):
         SearchIndex.open(tmp_path / "none", classifier)

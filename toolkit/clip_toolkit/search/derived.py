@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.approximate import read_graph, write_graph
+from clip_toolkit.search.approximate import FILE, read_graph, write_graph
 from clip_toolkit.search.database import Database
-from clip_toolkit.search.matrix import Matrix, read_matrix, write_matrix
+from clip_toolkit.search.matrix import FILES, Matrix, read_matrix, write_matrix
 
 _MATRIX, _GRAPH = "matrix", "graph"
+
+DERIVED = (*FILES, FILE)
+"""Names of the derived files."""
 
 VOID_WHEN_CHANGED = (_MATRIX, _GRAPH)
 """Keys of the meta table that hold the derived files' digests, and are deleted with the first row that changes."""

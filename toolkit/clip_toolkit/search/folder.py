@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +24,11 @@ class FoundFile(NamedTuple):
     mtime_ns: int
 
 
-def found_files(root: Path, without: Path) -> Iterator[FoundFile]:
-    """The files in a folder and below, hidden ones and those in the folder ``without`` left out."""
+def found_files(root: Path, without: Container[Path]) -> Iterator[FoundFile]:
+    """The files in a folder and below, hidden ones and those ``without`` left out."""
     for name in expand([os.fspath(root)]):
         path = Path(name)
-        if without not in path.parents and (status := _status(path)) is not None:
+        if path not in without and (status := _status(path)) is not None:
             yield FoundFile(path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
 
 

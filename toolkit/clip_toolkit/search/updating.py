@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.derived import VOID_WHEN_CHANGED
+from clip_toolkit.search.database import Database, Row, files_of_database
+from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
 from clip_toolkit.search.folder import FoundFile, found_files
 from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
 
@@ -38,7 +38,7 @@ def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
         raise SearchIndexError(f"{index}: is the index of {known}, not of {folder}. Name another --index.")
     if not folder.is_dir():
         raise SearchIndexError(f"{folder}: there is no such folder")
-    if next(found_files(folder, index), None) is None and next(database.files(), None) is not None:
+    if next(found_files(folder, _own(database, index)), None) is None and next(database.files(), None) is not None:
         raise SearchIndexError(
             f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
         )
@@ -80,12 +80,17 @@ def _plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[lis
     """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
     known = {row.path: (row.size, row.mtime_ns, _is_settled(row, retry)) for row in database.files()}
     pending, unchanged = [], 0
-    for file in found_files(root, index):
+    for file in found_files(root, _own(database, index)):
         if known.pop(file.path, None) == (file.size, file.mtime_ns, True):
             unchanged += 1
         else:
             pending.append(file)
     return pending, list(known), unchanged
+
+
+def _own(database: Database, index: Path) -> frozenset[Path]:
+    """The index's own files, which are no images though their folder may be the one of the images."""
+    return frozenset([*files_of_database(database.path), *(index / name for name in DERIVED)])
 
 
 def _is_settled(row: Row, retry: bool) -> bool:
