@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from PIL import Image
 import clip_toolkit
 from clip_toolkit import Classifier
 from clip_toolkit.errors import MissingDependencyError, SearchIndexError
-from clip_toolkit.search import SearchIndex, approximate
+from clip_toolkit.search import SearchIndex, approximate, matrix
+from clip_toolkit.search.checksum import digest_of
 from clip_toolkit.search.matrix import FILES
 
 
@@ -199,6 +200,41 @@ def test_a_reader_notices_that_another_process_updated(index: SearchIndex, photo
         picture(900).save(photos / "new.png")
         index.update()
         assert reader.query(photos / "new.png", 1)[0].path == photos / "new.png"
+
+
+@pytest.mark.parametrize("part", ["matrix", "graph"])
+def test_derived_files_that_are_replaced_while_they_are_read(
+    part: str, index: SearchIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As another process does after an update: what is opened is of one state, or nothing is."""
+    module = matrix if part == "matrix" else approximate
+    if part == "graph":
+        pytest.importorskip("usearch")
+        index.build_approximate()
+    before = tmp_path / "before"
+    shutil.copytree(index.folder, before)
+    for name in ("new", "other"):
+        picture(900).save(photos / "a" / f"{name}.png")
+    index.update()
+    vector = np.load(index.folder / "embeddings.npy")[20]  # of a/new.png
+    if part == "graph":
+        index.build_approximate()
+    replaced = []
+
+    def checked(paths: Iterable[Path]) -> str:
+        digest = digest_of(paths)
+        if not replaced:
+            for name in FILES if part == "matrix" else [approximate.FILE]:
+                shutil.move(shutil.copy(index.folder / name, tmp_path / name), before / name)
+                replaced.append(name)
+        return digest
+
+    monkeypatch.setattr(module, "digest_of", checked)
+    with SearchIndex.open(before) as reader:
+        found = reader.query_vector(vector, 40, approximate=part == "graph")
+        assert (len(found), {hit.state for hit in found}) == (40, {"present"})
+        assert reader.query_vector(vector, 40) == found
+    assert replaced
 
 
 def test_damaged_foreign_and_newer_databases_are_refused(index: SearchIndex):

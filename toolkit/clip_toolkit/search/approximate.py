@@ -18,7 +18,7 @@ from clip_toolkit.atomic import written_atomically
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.devices import import_onnxruntime
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.checksum import digest_of, is_still
 from clip_toolkit.search.matrix import Matrix
 from clip_toolkit.search.scan import best, rescored
 
@@ -34,12 +34,13 @@ def read_graph(folder: Path, matrix: Matrix, digest: str) -> Any | None:
         MissingDependencyError: usearch is not installed.
     """
     usearch = _import_usearch()
+    path = folder / FILE
     try:
-        if _digest(folder, matrix) != digest:
-            return None
+        with path.open("rb") as file:
+            graph = usearch.Index.restore(str(path), view=True) if _digest(folder, matrix) == digest else None
+            return graph if is_still(file, path) else None
     except OSError:
         return None
-    return usearch.Index.restore(str(folder / FILE), view=True)
 
 
 def write_graph(folder: Path, matrix: Matrix) -> str:
