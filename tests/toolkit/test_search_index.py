@@ -1,5 +1,6 @@
 """An index equals a fresh one, whatever happened to its folder and to itself."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,8 +16,9 @@ from PIL import Image
 import clip_toolkit
 from clip_toolkit import Classifier
 from clip_toolkit.errors import MissingDependencyError, SearchIndexError
-from clip_toolkit.search import SearchIndex, approximate, matrix
+from clip_toolkit.search import SearchIndex, approximate, indexing, matrix
 from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.folder import Stamp
 from clip_toolkit.search.matrix import FILES
 
 
@@ -336,6 +338,70 @@ def test_an_index_around_its_folder_finds_the_images(place: str, photos: Path, t
         assert index.update(photos).embedded == 40
         again = index.update()
     assert (again.unchanged, again.failed, again.removed) == (40, 0, 0)
+
+
+def test_files_of_equal_size_and_time_that_change_places(index: SearchIndex, photos: Path, tmp_path: Path):
+    one, other = photos / "a" / "01.bmp", photos / "a" / "03.bmp"
+    for number, path in enumerate((one, other)):
+        picture(700 + number).save(path)
+        os.utime(path, ns=(0, 10**18))
+    index.update()
+    one.rename(tmp_path / "aside")
+    other.rename(one)
+    (tmp_path / "aside").rename(other)
+    assert {hit.state for hit in index.query(one, 50) if hit.path in (one, other)} == {"changed"}
+    index.update()
+    assert [hit.path for hit in index.query(one, 1)] == [one]
+
+
+def test_new_permissions_are_no_change(index: SearchIndex, photos: Path):
+    (photos / "a" / "01.png").chmod(0o600)
+    assert index.query(photos / "a" / "01.png", 1)[0].state == "present"
+    report = index.update()
+    assert (report.embedded, report.recognised) == (0, 1)
+
+
+def test_a_file_that_is_changed_between_its_two_readings(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The embedding must not be noted under the hash of another content."""
+    path = photos / "new.png"
+    picture(800).save(path)
+    hashed = indexing.read_digest
+
+    def hashed_and_changed(place: Path) -> tuple[Stamp, bytes]:
+        found = hashed(place)
+        picture(801).resize((20, 20)).save(path)
+        return found
+
+    monkeypatch.setattr(indexing, "read_digest", hashed_and_changed)
+    assert index.update().failed == 1
+    assert [text for _, text in index.failures()] == ["was changed while it was read"]
+    monkeypatch.undo()
+    assert index.update().embedded == 1
+    picture(800).save(photos / "again.png")
+    assert index.update().embedded == 1
+
+
+def test_a_folder_that_cannot_be_read_keeps_its_images(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (photos / "b" / "00.png").unlink()
+    scandir = os.scandir
+
+    def refused(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report = index.update()
+    assert (report.removed, report.failed, report.unchanged) == (1, 1, 19)
+    assert [path for path, _ in index.failures()] == [photos / "a"]
+    assert len(index) == 39
+    monkeypatch.undo()
+    assert index.update().unchanged == 39
+    assert list(index.failures()) == []
 
 
 def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):

@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.folder import Stamp
 
 _APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragma_application_id
-_VERSION = 1
+_VERSION = 2
+"""1, which was never released, knows no ``ctime_ns``."""
+
 _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     """CREATE TABLE images (
-        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest BLOB, embedding BLOB, error TEXT
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+        digest BLOB, embedding BLOB, error TEXT
     )""",
     "CREATE INDEX images_by_digest ON images (digest)",
 )
@@ -40,8 +44,7 @@ class Row(NamedTuple):
 
     Attributes:
         path: relative to the indexed folder, with forward slashes.
-        size: bytes.
-        mtime_ns: time of the last change, nanoseconds.
+        size, mtime_ns, ctime_ns: the file's `Stamp`.
         digest: SHA-256 of the content; None where it could not be read.
         embedding: little-endian float16 ``[dim]``; None where there is an error.
         error: why there is no embedding.
@@ -50,9 +53,15 @@ class Row(NamedTuple):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
     digest: bytes | None
     embedding: bytes | None
     error: str | None
+
+    @property
+    def stamp(self) -> Stamp:
+        """How the file was when it was looked at."""
+        return Stamp(self.size, self.mtime_ns, self.ctime_ns)
 
 
 class Database:
@@ -106,8 +115,8 @@ class Database:
 
     def put(self, rows: Iterable[Row]) -> None:
         """Insert or replace rows; inside `writing`."""
-        cells = ((os.fsencode(row.path), *row[1:5], _printable(row.error)) for row in rows)
-        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", cells)
+        cells = ((os.fsencode(row.path), *row[1:6], _printable(row.error)) for row in rows)
+        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", cells)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete rows; inside `writing`."""
@@ -119,25 +128,25 @@ class Database:
 
     def files(self) -> Iterator[Row]:
         """All rows, by path, without their embeddings."""
-        return self._rows("SELECT path, size, mtime_ns, digest, NULL, error FROM images ORDER BY path")
+        return self._rows("SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images ORDER BY path")
 
     def failures(self) -> Iterator[Row]:
         """The rows that have an error, by path."""
         return self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE error IS NOT NULL ORDER BY path"
+            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE error IS NOT NULL ORDER BY path"
         )
 
     def copies(self) -> Iterator[Row]:
         """The rows whose content more than one file has, by content and path."""
         return self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE digest IN "
+            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE digest IN "
             "(SELECT digest FROM images WHERE error IS NULL GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
         )
 
     def file(self, path: str) -> Row | None:
         """The row of a path, without its embedding."""
         found = self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE path = ?", os.fsencode(path)
+            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE path = ?", os.fsencode(path)
         )
         return next(found, None)
 
@@ -186,9 +195,10 @@ class Database:
         )
         if tables and application != _APPLICATION_ID:
             raise SearchIndexError(f"{self.path}: is a database of another program. Name another --index.")
-        if version > _VERSION:
+        if tables and version != _VERSION:
+            remedy = "Upgrade it." if version > _VERSION else f"Remove the folder {self.path.parent} and index again."
             raise SearchIndexError(
-                f"{self.path}: has format {version}, this version of clip-toolkit reads up to {_VERSION}. Upgrade it."
+                f"{self.path}: has format {version}, this version of clip-toolkit reads {_VERSION}. {remedy}"
             )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
@@ -78,14 +78,21 @@ def update(
 
 def _plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[list[FoundFile], list[str], int]:
     """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
-    known = {row.path: (row.size, row.mtime_ns, _is_settled(row, retry)) for row in database.files()}
+    known = {row.path: (row.stamp, _is_settled(row, retry)) for row in database.files()}
     pending, unchanged = [], 0
     for file in found_files(root, _own(database, index)):
-        if known.pop(file.path, None) == (file.size, file.mtime_ns, True):
+        if known.pop(file.path, None) == (file.stamp, True):
             unchanged += 1
         else:
             pending.append(file)
-    return pending, list(known), unchanged
+    return pending, _gone(known, {file.path for file in pending if file.is_folder}), unchanged
+
+
+def _gone(paths: Iterable[str], unreadable: set[str]) -> list[str]:
+    """The paths of which it is known that they are gone: what a folder that cannot be read holds is not."""
+    if not unreadable:
+        return list(paths)
+    return [path for path in paths if unreadable.isdisjoint(map(str, PurePosixPath(path).parents))]
 
 
 def _own(database: Database, index: Path) -> frozenset[Path]:
