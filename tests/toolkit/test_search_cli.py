@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +197,18 @@ def test_words_find_images_of_the_same_space(photos: Path, edited: Callable[...,
         other = EncoderSpec("somebody/else", None, "clip", "projected", classifier.spec.encoder.dim)
         with pytest.raises(SearchIndexError, match=r"somebody/else.*--text-tower --encoder"):
             index.query_text(Encoder(embeddings, other), "red")
+
+
+def test_a_text_tower_of_another_revision_is_refused_with_the_way_to_the_right_one(
+    photos: Path, edited: Callable[..., Path], tmp_path: Path
+):
+    hub = {"id": "someone/clip", "revision": "a" * 40, "feature": "projected"}
+    classifier = clip_toolkit.load(edited(lambda data: data["encoder"].update(hub)), device="cpu")
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        index.update(photos)
+        other = replace(classifier.spec.encoder, revision="b" * 40)
+        with pytest.raises(SearchIndexError, match=f"--encoder someone/clip --revision {'a' * 40}"):
+            index.query_text(Encoder({}, other), "red")
 
 
 @pytest.mark.usefixtures("photos")
