@@ -137,10 +137,11 @@ class Database:
         )
 
     def copies(self) -> Iterator[Row]:
-        """The rows whose content more than one file has, by content and path."""
+        """The rows with an embedding whose content more than one of them has, by content and path."""
         return self._rows(
-            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE digest IN "
-            "(SELECT digest FROM images WHERE error IS NULL GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
+            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images "
+            "WHERE embedding IS NOT NULL AND digest IN (SELECT digest FROM images WHERE embedding IS NOT NULL "
+            "GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
         )
 
     def file(self, path: str) -> Row | None:
