@@ -263,6 +263,26 @@ def test_damaged_foreign_and_newer_databases_are_refused(index: SearchIndex):
         SearchIndex.open(index.folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("probe", b"\0"),
+        ("probe", b"\0\0\0"),
+        ("probe", "text"),
+        ("encoder", "[]"),
+        ("encoder", '{"id": "x", "revision": null, "feature": "pooled", "dim": "128"}'),
+    ],
+)
+def test_a_damaged_encoder_is_damage(key: str, value: bytes | str, index: SearchIndex, classifier: Classifier):
+    connection = sqlite3.connect(index.folder / "index.sqlite")
+    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    connection.commit()
+    connection.close()
+    for model in (classifier, None):
+        with pytest.raises(SearchIndexError, match=r"damaged.*index again"):
+            SearchIndex.open(index.folder, model)
+
+
 def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
     connection = sqlite3.connect(index.folder / "index.sqlite")
     connection.execute("UPDATE images SET embedding = x'0000' WHERE path = ?", (b"a/01.png",))

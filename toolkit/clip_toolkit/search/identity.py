@@ -56,7 +56,10 @@ class EncoderIdentity:
         Raises:
             ValueError, TypeError: something else did.
         """
-        return cls(**json.loads(text))
+        found = cls(**json.loads(text))
+        if not (isinstance(found.id, str) and isinstance(found.revision, str | None) and isinstance(found.dim, int)):
+            raise TypeError(f"not an encoder's identity: {text}")
+        return found
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -11,6 +11,8 @@ from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.search.database import Database
 from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
 
+_PROBE = np.dtype("<f2")
+
 DATABASE = "index.sqlite"
 """The file in an index's folder from which all others can be made."""
 
@@ -48,7 +50,7 @@ def _make(folder: Path) -> None:
 def _claim(database: Database, classifier: Classifier) -> None:
     with database.writing():
         database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
-        database.set_meta("probe", probe(classifier).tobytes())
+        database.set_meta("probe", probe(classifier).astype(_PROBE).tobytes())
 
 
 def _checked_identity(folder: Path, database: Database, classifier: Classifier | None) -> EncoderIdentity:
@@ -57,9 +59,11 @@ def _checked_identity(folder: Path, database: Database, classifier: Classifier |
         raise SearchIndexError(f"{folder}: nothing is indexed yet. Run: clip-search index DIR")
     try:
         known = EncoderIdentity.from_json(str(identity))
-        vector = np.frombuffer(expected if isinstance(expected, bytes) else b"", np.float16)
     except (ValueError, TypeError) as error:
         raise database.damaged("it does not name its encoder") from error
+    if not isinstance(expected, bytes) or len(expected) != known.dim * _PROBE.itemsize:
+        raise database.damaged("the embedding of its test picture has the wrong length")
+    vector = np.frombuffer(expected, _PROBE)
     if classifier is not None:
         check_same(str(folder), known, vector, classifier)
     return known
