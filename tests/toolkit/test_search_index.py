@@ -424,6 +424,32 @@ def test_a_folder_that_cannot_be_read_keeps_its_images(
     assert list(index.failures()) == []
 
 
+def test_a_folder_on_another_drive(
+    photos: Path, tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(_path: Path, _start: Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        monkeypatch.setattr(os.path, "relpath", refused)
+        index.update(photos)
+        monkeypatch.undo()
+        assert index.root == photos
+        assert index.update().unchanged == 40
+
+
+def test_a_first_run_that_failed_claims_nothing(photos: Path, tmp_path: Path, edited: Callable[..., Path]):
+    other = clip_toolkit.load(edited(lambda data: data["encoder"].update(id="somebody/else")), device="cpu")
+    with (
+        SearchIndex.open(tmp_path / "index", other, create=True) as index,
+        pytest.raises(SearchIndexError, match="no such folder"),
+    ):
+        index.update(tmp_path / "nosuch")
+    with SearchIndex.open(tmp_path / "index", clip_toolkit.load(device="cpu"), create=True) as index:
+        assert index.update(photos).embedded == 40
+        assert index.identity.id != "somebody/else"
+
+
 def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):
     with pytest.raises(SearchIndexError, match=r"no index.*clip-search index"):
         SearchIndex.open(tmp_path / "none", classifier)

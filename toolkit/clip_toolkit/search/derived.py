@@ -65,6 +65,7 @@ class Derived:
 
     def _write_matrix(self) -> str:
         """While no other process can write, so that the files are of one state of the database."""
+        self._matrix = None  # Windows replaces no file that is mapped
         with self._database.writing():
             rows = self._database.embeddings()
             try:
@@ -76,6 +77,7 @@ class Derived:
 
     def _write_graph(self, matrix: Matrix) -> str:
         """Minutes of work: not while the database is locked, and noted only where it still fits."""
+        self._graph = None  # as above
         digest = write_graph(self._folder, matrix)
         with self._database.writing():
             if self._database.meta(_MATRIX) == matrix.digest:

@@ -11,6 +11,9 @@ from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.search.database import Database
 from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
 
+ROOT = "root"
+"""Key of the meta table: the indexed folder, without which an index holds nothing."""
+
 _PROBE = np.dtype("<f2")
 
 DATABASE = "index.sqlite"
@@ -32,7 +35,7 @@ def open_database(
         raise SearchIndexError(f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}")
     database = Database(folder / DATABASE, timeout)
     try:
-        if create and classifier is not None and database.meta("encoder") is None:
+        if create and classifier is not None and database.meta(ROOT) is None:  # a first run may have named no folder
             _claim(database, classifier)
         return database, _checked_identity(folder, database, classifier)
     except BaseException:

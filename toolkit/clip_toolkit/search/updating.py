@@ -13,13 +13,12 @@ from clip_toolkit.search.database import Database, Row, files_of_database
 from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
 from clip_toolkit.search.folder import FoundFile, found_files
 from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
-
-_ROOT = "root"
+from clip_toolkit.search.opening import ROOT
 
 
 def root_of(database: Database, index: Path) -> Path | None:
-    """The indexed folder; None before the first update. It is kept relative to the index: both may move together."""
-    root = database.meta(_ROOT)
+    """The indexed folder; None before the first update."""
+    root = database.meta(ROOT)
     return None if root is None else Path(os.path.normpath(index / os.fsdecode(root)))
 
 
@@ -43,8 +42,16 @@ def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
             f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
         )
     with database.writing():
-        database.set_meta(_ROOT, os.fsencode(os.path.relpath(folder, index)))
+        database.set_meta(ROOT, os.fsencode(_from(folder, index)))
     return folder
+
+
+def _from(folder: Path, index: Path) -> str:
+    """A folder relative to the index, so that both may move together; absolute on another drive of Windows."""
+    try:
+        return os.path.relpath(folder, index)
+    except ValueError:
+        return str(folder)
 
 
 def update(
