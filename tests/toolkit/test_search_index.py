@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from PIL import Image
 
 import clip_toolkit
 from clip_toolkit import Classifier
-from clip_toolkit.errors import MissingDependencyError, SearchIndexError
+from clip_toolkit.errors import MissingDependencyError, ModelError, SearchIndexError
 from clip_toolkit.search import SearchIndex, approximate, indexing, matrix
+from clip_toolkit.search import index as module
 from clip_toolkit.search.checksum import digest_of
 from clip_toolkit.search.folder import Stamp
 from clip_toolkit.search.matrix import FILES
@@ -160,6 +162,21 @@ def test_query_finds_the_image_itself_and_orders_by_cosine(index: SearchIndex, p
     cosines = [float(query @ classifier.predict(hit.path).embedding) for hit in hits]
     np.testing.assert_allclose([hit.score for hit in hits], cosines, atol=1e-3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_vectors_that_are_not_finite_in_float32_are_refused(value: float, index: SearchIndex):
+    with pytest.raises(ValueError, match="128 finite numbers"):
+        index.query_vector(np.full(128, value))
+
+
+def test_an_embedding_of_the_network_that_is_not_finite_is_the_models_fault(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    broken = SimpleNamespace(embedding=np.full(128, np.nan, np.float32))
+    monkeypatch.setattr(module, "embedded", lambda *_: broken)
+    with pytest.raises(ModelError, match=r"not finite.*--selftest"):
+        index.query(photos / "a" / "01.png")
 
 
 def test_equal_images_are_ordered_by_path(index: SearchIndex, photos: Path):
