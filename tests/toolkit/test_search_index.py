@@ -310,6 +310,30 @@ def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
         index.duplicates(1)
 
 
+def test_who_may_not_write_can_search(
+    index: SearchIndex, photos: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    found = index.query(photos / "a" / "01.png", 5)
+    index.close()
+    files = sorted(index.folder.iterdir())
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whatever the user running the tests may do
+    with SearchIndex.open(index.folder, classifier) as reader:
+        assert reader.query(photos / "a" / "01.png", 5) == found
+        assert reader.duplicates(1) == []
+        assert sorted(index.folder.iterdir()) == files
+        with pytest.raises(SearchIndexError, match=r"you may not write.*owner"):
+            reader.update()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that hold")
+def test_a_folder_without_permission_to_write(index: SearchIndex, photos: Path, classifier: Classifier):
+    index.close()
+    index.folder.chmod(0o555)
+    (index.folder / "index.sqlite").chmod(0o444)
+    with SearchIndex.open(index.folder, classifier) as reader:
+        assert len(reader.query(photos / "a" / "01.png", 5)) == 5
+
+
 def test_a_locked_database_is_said_to_be_locked(index: SearchIndex, photos: Path, classifier: Classifier):
     writer = sqlite3.connect(index.folder / "index.sqlite", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")

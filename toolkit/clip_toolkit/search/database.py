@@ -68,7 +68,7 @@ class Database:
     """An open SQLite file. For one thread."""
 
     def __init__(self, path: Path, timeout: float) -> None:
-        """Open or create the file.
+        """Open or create the file; where this user may not write, for reading.
 
         Args:
             path: the file.
@@ -80,7 +80,7 @@ class Database:
         self.path = path
         self._timeout = timeout
         with self._explained():
-            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            self._connection = _connected(path, timeout)
             try:
                 self._prepare()
             except BaseException:
@@ -201,6 +201,8 @@ class Database:
             raise SearchIndexError(
                 f"{self.path}: has format {version}, this version of clip-toolkit reads {_VERSION}. {remedy}"
             )
+        if not is_writable(self.path):
+            return
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not tables:
@@ -225,6 +227,11 @@ class Database:
                     f"{self.path}: another process is writing it, and was not done within {self._timeout:g} seconds. "
                     "Wait for it and try again."
                 ) from error
+            if code == sqlite3.SQLITE_READONLY:
+                raise SearchIndexError(
+                    f"{self.path}: has to be brought up to date, and you may not write it. Ask its owner to run: "
+                    "clip-search index"
+                ) from error
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise self.damaged(str(error)) from error
             raise SearchIndexError(f"{self.path}: cannot be used ({error})") from error
@@ -235,6 +242,24 @@ class Database:
             f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder "
             f"{self.path.parent} and index again."
         )
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user may write a database: the file, if there is one, and in its folder."""
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+def _connected(path: Path, timeout: float) -> sqlite3.Connection:
+    """Connect to a database, created if it is not there.
+
+    In a folder where this user may not write, SQLite reads a WAL database only where another process keeps the files
+    beside it, or where it is told that nobody changes it (https://www.sqlite.org/wal.html#read_only_databases).
+    """
+    if is_writable(path):
+        return sqlite3.connect(path, timeout=timeout, isolation_level=None)
+    is_in_use = path.with_name(f"{path.name}-wal").exists()
+    address = f"{path.as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"  # https://www.sqlite.org/uri.html
+    return sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
 
 
 def _printable(text: str | None) -> str | None:
