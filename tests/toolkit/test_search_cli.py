@@ -122,6 +122,36 @@ def test_the_contact_sheet_needs_no_other_file(capsys: Captured):
         assert picture.size == (100, 80)
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_file_names_do_not_move_the_cursor(photos: Path, capsys: Captured):
+    (photos / "red.png").rename(photos / "\x1b[2J\n\u202egnp.png")
+    (photos / "\x1b]0;bad\x07.png").write_bytes(b"junk")
+    assert main(["index", "photos"]) == 1
+    assert main(["query", "photos/blue.png"]) == 0
+    captured = capsys.readouterr()
+    assert r"\x1b[2J\n\u202egnp.png" in captured.out
+    assert r"\x1b]0;bad\x07.png: is not an image" in captured.err
+    assert len(captured.out.splitlines()) == 5
+    assert not set("\x1b\x07\u202e") & set(captured.out + captured.err)
+    assert main(["query", "photos/blue.png", "--format", "json"]) == 0
+    assert any("\x1b" in record["image"] for record in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_json_is_json_in_any_encoding(encoding: str, form: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch):
+    assert main(["index", "photos"]) == 0
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    assert main(["query", "photos/blue.png", "--format", form]) == 0
+    sys.stdout.flush()
+    capsys.readouterr()
+    text = out.getvalue().decode("utf-8")
+    records = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
+    assert {record["image"] for record in records} == {f"photos/{name}.png" for name in COLOURS}
+
+
 def test_duplicates(photos: Path, capsys: Captured):
     (photos / "copy.png").write_bytes((photos / "red.png").read_bytes())
     assert main(["index", "photos"]) == 0

@@ -82,7 +82,7 @@ def _query(args: argparse.Namespace) -> int:
     from clip_toolkit.search.listing import HIT_KEYS, hit_records, listing
 
     hits = _hits_by_text(args) if args.text is not None else _hits_by_image(args)
-    for line in listing(hit_records(hits), HIT_KEYS, args.format):
+    for line in listing(hit_records(hits), HIT_KEYS, args.format, ascii_only=not terminal.takes_any_text()):
         print(line)
     if args.html is not None:
         _show_hits(args, hits)
@@ -125,7 +125,8 @@ def _duplicates(args: argparse.Namespace) -> int:
 
     with SearchIndex.open(args.index) as index:
         groups = index.duplicates(args.threshold)
-    for line in listing(duplicate_records(groups), DUPLICATE_KEYS, args.format):
+    records = duplicate_records(groups)
+    for line in listing(records, DUPLICATE_KEYS, args.format, ascii_only=not terminal.takes_any_text()):
         print(line)
     summary = f"{len(groups)} groups, {sum(map(len, groups))} images"
     if args.html is not None:
