@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,7 +91,17 @@ def test_bad_files_are_named_and_do_not_stop_the_others(photos: Path, capsys: Ca
     err = capsys.readouterr().err
     assert "bad.png: is not an image" in err
     assert "4 images can be found, 1 files cannot" in err
+    for command in (["index"], ["index", "--retry"]):
+        assert main(command) == 1
+        assert capsys.readouterr().err.count("bad.png: is not an image") == 1
+    for number in range(7):
+        (photos / f"bad{number}.png").write_bytes(b"junk")
     assert main(["index"]) == 1
+    capsys.readouterr()
+    assert main(["index"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("is not an image") == 5
+    assert "and 3 more" in err
 
 
 def test_missing_images_are_said_to_be_missing(photos: Path, capsys: Captured):
@@ -152,6 +163,17 @@ def test_json_is_json_in_any_encoding(encoding: str, form: str, capsys: Captured
     assert {record["image"] for record in records} == {f"photos/{name}.png" for name in COLOURS}
 
 
+@pytest.mark.usefixtures("photos")
+def test_how_long_to_wait_for_another_process(capsys: Captured):
+    assert main(["index", "photos"]) == 0
+    writer = sqlite3.connect(DEFAULT_INDEX / "index.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert main(["index", "--timeout", "0.05"]) == 1
+    assert re.search("another process.*within 0.05 seconds", capsys.readouterr().err)
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
 def test_duplicates(photos: Path, capsys: Captured):
     (photos / "copy.png").write_bytes((photos / "red.png").read_bytes())
     assert main(["index", "photos"]) == 0
@@ -180,6 +202,8 @@ def test_duplicates(photos: Path, capsys: Captured):
         ["query", "a.png", "--format", "xml"],
         ["duplicates", "--threshold", "1.5"],
         ["duplicates", "--threshold", "much"],
+        ["duplicates", "--timeout", "-1"],
+        ["index", "--timeout", "nan"],
     ],
     ids=" ".join,
 )

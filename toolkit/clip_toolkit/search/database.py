@@ -22,6 +22,9 @@ _APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragm
 _VERSION = 2
 """1, which was never released, knows no ``ctime_ns``."""
 
+TIMEOUT = 30.0
+"""Seconds to wait for another process that writes."""
+
 _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",

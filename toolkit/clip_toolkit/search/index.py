@@ -15,7 +15,7 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.search.approximate import nearest_in_graph
-from clip_toolkit.search.database import Database
+from clip_toolkit.search.database import TIMEOUT, Database
 from clip_toolkit.search.derived import Derived
 from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
 from clip_toolkit.search.embedding import embedded, finite
@@ -26,10 +26,6 @@ from clip_toolkit.search.opening import open_database
 from clip_toolkit.search.scan import nearest
 from clip_toolkit.search.text import TextEncoder, check_shared_space
 from clip_toolkit.search.updating import claim_root, root_of, update
-
-TIMEOUT = 30.0
-"""Seconds to wait for another process that writes."""
-
 
 class SearchIndex:
     """The index of one folder of images. For one thread; several processes may use the same index.
