@@ -54,7 +54,9 @@ def test_a_threshold_of_one_is_for_equal_files(index: SearchIndex):
 def test_a_copy_that_could_not_be_decoded_is_none(index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch):
     """As of a content that Pillow read before it was upgraded."""
     monkeypatch.setattr(Database, "embedding_of", lambda *_: None)
-    monkeypatch.setattr(indexing, "embedded_many", lambda _, images, *_more: (ImageError("damaged") for _path in images))
+    monkeypatch.setattr(
+        indexing, "embedded_many", lambda _, images, *_more: (ImageError("damaged") for _path in images)
+    )
     shutil.copy(photos / "original.png", photos / "failed.png")
     assert index.update().failed == 1
     [group] = index.duplicates(1)

@@ -11,35 +11,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.connecting import connected
 from clip_toolkit.search.folder import Stamp
-
-_APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragma_application_id
-_VERSION = 2
-"""1, which was never released, knows no ``ctime_ns``."""
 
 TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""
 
-_SCHEMA = (
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {_VERSION}",
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE images (
-        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
-        digest BLOB, embedding BLOB, error TEXT
-    )""",
-    "CREATE INDEX images_by_digest ON images (digest)",
-)
+_FILES = "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images"
+"""Rows without their embeddings."""
 
-
-def files_of_database(path: Path) -> list[Path]:
-    """The file and those that SQLite may keep beside it (https://www.sqlite.org/tempfiles.html)."""
-    return [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+_COPIED = "SELECT digest FROM images WHERE embedding IS NOT NULL GROUP BY digest HAVING count(*) > 1"
 
 
 class Row(NamedTuple):
@@ -78,17 +64,12 @@ class Database:
             timeout: seconds to wait for another process that writes.
 
         Raises:
-            SearchIndexError: locked for longer, damaged, of another program, or of a newer version.
+            SearchIndexError: locked for longer, damaged, of another program, or of another format.
         """
         self.path = path
         self._timeout = timeout
         with self._explained():
-            self._connection = _connected(path, timeout)
-            try:
-                self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = connected(path, timeout)
 
     def close(self) -> None:
         """Close the file."""
@@ -131,27 +112,19 @@ class Database:
 
     def files(self) -> Iterator[Row]:
         """All rows, by path, without their embeddings."""
-        return self._rows("SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images ORDER BY path")
+        return self._rows(f"{_FILES} ORDER BY path")
 
     def failures(self) -> Iterator[Row]:
         """The rows that have an error, by path."""
-        return self._rows(
-            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE error IS NOT NULL ORDER BY path"
-        )
+        return self._rows(f"{_FILES} WHERE error IS NOT NULL ORDER BY path")
 
     def copies(self) -> Iterator[Row]:
         """The rows with an embedding whose content more than one of them has, by content and path."""
-        return self._rows(
-            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images "
-            "WHERE embedding IS NOT NULL AND digest IN (SELECT digest FROM images WHERE embedding IS NOT NULL "
-            "GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
-        )
+        return self._rows(f"{_FILES} WHERE embedding IS NOT NULL AND digest IN ({_COPIED}) ORDER BY digest, path")
 
     def file(self, path: str) -> Row | None:
         """The row of a path, without its embedding."""
-        found = self._rows(
-            "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images WHERE path = ?", os.fsencode(path)
-        )
+        found = self._rows(f"{_FILES} WHERE path = ?", os.fsencode(path))
         return next(found, None)
 
     def embedding_of(self, digest: bytes) -> bytes | None:
@@ -192,33 +165,6 @@ class Database:
             for path, *cells in self._connection.execute(statement, values):
                 yield Row(os.fsdecode(path), *cells)
 
-    def _prepare(self) -> None:
-        application, version, tables = (
-            self._connection.execute(statement).fetchone()[0]
-            for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if tables and application != _APPLICATION_ID:
-            raise SearchIndexError(f"{self.path}: is a database of another program. Name another --index.")
-        if tables and version != _VERSION:
-            remedy = "Upgrade it." if version > _VERSION else f"Remove the folder {self.path.parent} and index again."
-            raise SearchIndexError(
-                f"{self.path}: has format {version}, this version of clip-toolkit reads {_VERSION}. {remedy}"
-            )
-        if not is_writable(self.path):
-            return
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        if not tables:
-            self._create()
-
-    def _create(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        with closing(self._connection.execute("SELECT count(*) FROM sqlite_master")) as rows:
-            is_ours_to_make = rows.fetchone() == (0,)  # or another process was faster
-        for statement in _SCHEMA if is_ours_to_make else ():
-            self._connection.execute(statement)
-        self._connection.execute("COMMIT")
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -245,24 +191,6 @@ class Database:
             f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder "
             f"{self.path.parent} and index again."
         )
-
-
-def is_writable(path: Path) -> bool:
-    """Whether this user may write a database: the file, if there is one, and in its folder."""
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-
-
-def _connected(path: Path, timeout: float) -> sqlite3.Connection:
-    """Connect to a database, created if it is not there.
-
-    In a folder where this user may not write, SQLite reads a WAL database only where another process keeps the files
-    beside it, or where it is told that nobody changes it (https://www.sqlite.org/wal.html#read_only_databases).
-    """
-    if is_writable(path):
-        return sqlite3.connect(path, timeout=timeout, isolation_level=None)
-    is_in_use = path.with_name(f"{path.name}-wal").exists()
-    address = f"{path.as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"  # https://www.sqlite.org/uri.html
-    return sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
 
 
 def _printable(text: str | None) -> str | None:

@@ -64,7 +64,7 @@ def duplicates(root: Path, matrix: Matrix, copies: Iterable[Row], threshold: flo
 
 
 def _join_copies(groups: Groups, matrix: Matrix, copies: Iterable[Row]) -> list[int]:
-    """Join the rows of equal content, and return them. What another process added since the matrix was read has none."""
+    """Join the rows of equal content, and return them; what was added since the matrix was read has none."""
     digests = {row.path: row.digest for row in copies}
     if not digests:
         return []

@@ -29,7 +29,7 @@ class EncoderIdentity:
 
     Attributes:
         id: hub id or name of the local folder.
-        revision: commit of the checkpoint on the hub, 40 digits; of a local folder the SHA-256 of its content, 64 digits.
+        revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
         feature: ``pooled`` or ``projected``.
         dim: length of an embedding.
     """

@@ -27,6 +27,7 @@ from clip_toolkit.search.scan import nearest
 from clip_toolkit.search.text import TextEncoder, check_shared_space
 from clip_toolkit.search.updating import claim_root, root_of, update
 
+
 class SearchIndex:
     """The index of one folder of images. For one thread; several processes may use the same index.
 
@@ -184,7 +185,9 @@ class SearchIndex:
         with np.errstate(over="ignore"):
             query = embedding.astype(np.float32)
         if query.shape != (self.identity.dim,) or not np.isfinite(query).all():
-            raise ValueError(f"embedding: expected {self.identity.dim} finite numbers of float32, got {embedding.shape}")
+            raise ValueError(
+                f"embedding: expected {self.identity.dim} finite numbers of float32, got {embedding.shape}"
+            )
         if k < 1:
             raise ValueError(f"k: expected at least 1, got {k}")
         root = self.root

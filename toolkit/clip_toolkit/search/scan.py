@@ -82,8 +82,10 @@ def _candidates(
 
 def _of_middling_length(query: NDArray[np.float32]) -> NDArray[np.float64]:
     """A query times a power of two, which changes no order: its limits neither overflow nor vanish in float32."""
-    _, exponent = np.frexp(np.abs(query.astype(np.float64)).max(initial=0))
-    return np.ldexp(query.astype(np.float64), -exponent)
+    exact = query.astype(np.float64)
+    _, exponent = np.frexp(np.abs(exact).max(initial=0))
+    scaled: NDArray[np.float64] = np.ldexp(exact, -exponent)
+    return scaled
 
 
 def _survivors(

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.database import Database, Row, files_of_database
+from clip_toolkit.search.connecting import files_of_database
+from clip_toolkit.search.database import Database, Row
 from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
 from clip_toolkit.search.folder import FoundFile, found_files
 from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
