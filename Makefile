@@ -33,7 +33,7 @@ test-wheel:
 	build/wheel/bin/python -m pytest -q tests/toolkit
 
 test-transformers5: .venv5/ready
-	.venv5/bin/pytest -q -m "not slow" tests/export
+	.venv5/bin/pytest -q -m "transformers and not slow" tests/export
 
 # The OpenVINO build of ONNX Runtime, which cannot share an environment with the plain one.
 test-openvino: .venv-openvino/ready $(VENV)/ready
@@ -79,6 +79,8 @@ examples: $(EXAMPLES:%=%/node_modules)
 
 bench: bench/.venv/ready
 	bench/.venv/bin/python bench/run.py
+	bench/.venv/bin/python bench/zero_shot.py
+	bench/.venv/bin/python bench/few_shot.py
 	bench/.venv/bin/python bench/search.py
 
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import torch
@@ -72,11 +73,12 @@ def table() -> Iterator[str]:
     encoder, tower = Encoder.from_pretrained(str(ENCODER)), TextTower.from_pretrained(str(ENCODER))
     with tempfile.TemporaryDirectory() as folder:
         drawings = [drawn(seed, Path(folder, str(seed)), encoder, tower) for seed in SEEDS]
-    yield (
+    yield from wrap(
         "Drawn pictures, each with a question about it (`models/questions.py`), behind tiny-clip: yes or no? "
         f"Accuracy on {TEST} others, mean of {len(SEEDS)} drawings; the same head (256 hidden units, Adam 1e-3, early "
         "stopping) on the image's feature, the text's, and both side by side. The answer is in neither, and in no "
-        "weighted sum of both, so that logistic regression does not find it either."
+        "weighted sum of both, so that logistic regression does not find it either.",
+        width=118,
     )
     yield ""
     yield "| questions | image alone | text alone | **both** | both, logistic regression |"

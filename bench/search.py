@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,10 @@ def main() -> None:
     rows = measure(entries, 1, usable_cores(), args.rounds, worker)
     title = TITLE.format(count=args.count, dim=args.dim)
     page = args.out.read_text(encoding="utf-8")
-    args.out.write_text(replaced_section(page, title, list(table(rows, folder, args))), encoding="utf-8")
+    args.out.write_text(
+        replaced_section(page, title, [*table(rows, folder, args), "", f"Measured {datetime.now(UTC):%Y-%m-%d}."]),
+        encoding="utf-8",
+    )
 
 
 def parse_args() -> argparse.Namespace:

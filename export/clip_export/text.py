@@ -177,9 +177,10 @@ def _check_has_text(checkpoint: Checkpoint) -> None:
 def _tokenizer(checkpoint: Checkpoint) -> Any:
     folder = _tokenizer_folder(checkpoint)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):  # transformers 5 would make up an empty one
+        where = "has" if Path(checkpoint.id).is_dir() else "the hub, if it was reached, and the cache have"
         raise EncoderError(
-            f"{checkpoint.id}: has no tokenizer, which is one of {', '.join(_TOKENIZER_FILES)}. Put the files that its "
-            "authors published beside config.json, or save them there with AutoTokenizer's save_pretrained."
+            f"{checkpoint.id}: {where} no tokenizer, which is one of {', '.join(_TOKENIZER_FILES)}. Put the files that "
+            "its authors published beside config.json, or save them there with AutoTokenizer's save_pretrained."
         )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_fused_model
 from PIL import Image, ImageDraw
 
 import clip_toolkit
@@ -93,6 +94,7 @@ def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.Temp
         "cut.onnx": onnx[: len(onnx) // 2],
         "foreign.onnx": onnx.replace(b"clip_toolkit", b"clip_foreign"),
         "newer.onnx": onnx.replace(b'"version":"1.', b'"version":"9.'),
+        "fused.onnx": tiny_fused_model.model(),
         # Of the same length, and in files from before there were tasks too.
         "task.onnx": onnx.replace(b'"ops":"ort"', b'"task":"xx"').replace(
             b'"task":"single-label"', b'"task":"multi-label" '

@@ -122,6 +122,7 @@ def test_bad_files_are_named_and_leave_the_page_working(
         "foreign.onnx": "only files of clip-export",
         "newer.onnx": "format version 9.",
         "task.onnx": "does not say the most probable label",
+        "fused.onnx": "reads a text with each picture",
     }
     steps = [{"model" if name.endswith("onnx") else "picture": str(broken[name])} for name in reasons]
     _, *states, last = drive(url, *steps, {"picture": str(pictures["odd"])})

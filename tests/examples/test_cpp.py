@@ -116,7 +116,9 @@ def test_comments_in_the_header(classify: Run, model: Path, tmp_path: Path):
     assert classify(model, path).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["missing.png", "text.onnx", "cut.onnx", "foreign.onnx", "newer.onnx", "task.onnx"])
+@pytest.mark.parametrize(
+    "name", ["missing.png", "text.onnx", "cut.onnx", "foreign.onnx", "newer.onnx", "task.onnx", "fused.onnx"]
+)
 def test_bad_model(name: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path], ppm):
     ran = classify(broken[name], ppm(pictures["odd"]))
     assert (ran.returncode, ran.stdout) == (1, "")

@@ -16,6 +16,8 @@ from clip_export.heads import VLMtoMLP
 from clip_toolkit.model_file import read_spec
 from hub_server import COMMIT, serve
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 
 TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"

@@ -15,6 +15,8 @@ from clip_export.text import TextTower
 from clip_toolkit.errors import EncoderError
 from tiny_models import CHECKPOINTS
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 
 

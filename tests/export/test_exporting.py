@@ -24,6 +24,8 @@ from clip_toolkit.cli import main as infer
 from clip_toolkit.errors import HeadError, OutputError, ParityError
 from tiny_models import SIZE
 
+pytestmark = pytest.mark.transformers
+
 Exported = Callable[..., Path]
 EncoderOf = Callable[..., Encoder]
 HeadFor = Callable[[Encoder], TrainedHead]

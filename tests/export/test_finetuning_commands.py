@@ -25,6 +25,8 @@ from clip_toolkit.model_file import read_spec
 from test_commands import TINY_CLIP
 from test_training_commands import classified, failed, run, train
 
+pytestmark = pytest.mark.transformers
+
 UNFREEZE = ("--unfreeze", 2, "--encoder-lr", "1e-3", "--encoder-epochs", 3, "--epochs", 15, "--batch-size", 16)
 
 

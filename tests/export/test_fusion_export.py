@@ -30,6 +30,8 @@ from test_fusion_training import LONG, TEXT_FAMILIES
 from test_training_commands import run as command
 from test_training_commands import train
 
+pytestmark = pytest.mark.transformers
+
 LABELS = ("ant", "bee", "cow")
 TEXTS = ("the red circle", "", "круг 東京", LONG)
 

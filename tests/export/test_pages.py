@@ -49,7 +49,7 @@ def test_words_and_few_pictures(tmp_path: Path):
     draw = [sys.executable, str(ROOT / "models/draw.py"), str(tmp_path / "photos"), "--per-class", "6"]
     subprocess.run([*draw, "--classes", "circle", "heart"], check=True, capture_output=True)
     shown = run_page("language.md", tmp_path)
-    assert "validation loss by start: zero-shot, pull" in shown
+    assert re.search(r"validation loss by start: .*zero-shot, pull \d+ \d", shown)  # in whatever order
     assert "torch.Size([2, 64])" in shown
     assert "True tiny-clip" in shown
     assert read_spec(tmp_path / "zero.onnx").training["templates"][1] == "a photo of a {}"

@@ -15,6 +15,8 @@ from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
 from clip_export.processors import load_processor, preprocessing_of
 from clip_toolkit.preprocess import normalise, preprocess
 
+pytestmark = pytest.mark.transformers
+
 SIZE = 224
 TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 

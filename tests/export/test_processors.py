@@ -8,6 +8,8 @@ from transformers import CLIPImageProcessor, SiglipImageProcessor
 from clip_export.processors import preprocessing_of
 from clip_toolkit.errors import EncoderError
 
+pytestmark = pytest.mark.transformers
+
 
 def crop(**changes: Any) -> CLIPImageProcessor:
     options = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}

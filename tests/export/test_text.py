@@ -14,6 +14,8 @@ from clip_export.text import TextTower, text_features, token_counts, tokenised, 
 from clip_toolkit.errors import EncoderError
 from tiny_tokenizers import CONTEXT
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 
 FAMILIES = ("clip", "siglip", "siglip2", "blip-retrieval")

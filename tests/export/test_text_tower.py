@@ -30,6 +30,8 @@ from clip_toolkit.cli import main as infer
 from clip_toolkit.errors import EncoderError, ParityError, QuantizationError
 from tiny_models import SIZE
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 Captured = pytest.CaptureFixture[str]
 TowerOf = Callable[[str], TextTower]

@@ -13,6 +13,8 @@ from clip_toolkit.errors import EncoderError
 from clip_toolkit.preprocess import normalise
 from tiny_models import CHECKPOINTS, SIZE
 
+pytestmark = pytest.mark.transformers
+
 EncoderOf = Callable[..., Encoder]
 FEATURES = [(name, "pooled") for name in CHECKPOINTS]
 FEATURES += [(name, "projected") for name in CHECKPOINTS if name != "blip"]

@@ -30,6 +30,8 @@ from clip_toolkit.cli import main as infer
 from clip_toolkit.model_file import read_spec
 from tiny_tokenizers import CONTEXT
 
+pytestmark = pytest.mark.transformers
+
 Checkpoint = Callable[[str], Path]
 
 MODELS = Path(__file__).parents[2] / "models"

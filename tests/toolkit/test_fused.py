@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,14 +150,17 @@ def test_one_text_for_all_images(path: Path, pictures: list[str], capsys: Captur
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_table_of_texts(path: Path, table: Callable[..., Path], tmp_path: Path, form: str, capsys: Captured):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
     file = table(("red.png", "Red, circle"), ("blue.png", LONG), ("missing.png", "blue"), ("red.png", ""))
     output = tmp_path / f"out.{form}"
     assert main(["--texts", str(file), "--model", str(path), "--format", form, "--output", str(output)]) == 1
     said = capsys.readouterr().err
     assert f"blue.png: its text has more than {CONTEXT} tokens" in said
     if form == "parquet":
-        parquet = pytest.importorskip("pyarrow.parquet")
-        records = parquet.read_table(output).to_pylist()
+        import pyarrow.parquet
+
+        records = pyarrow.parquet.read_table(output).to_pylist()
     else:
         records = list(csv.DictReader(output.read_text(encoding="utf-8").splitlines()))
     assert [str(item["text"]) for item in records] == ["Red, circle", LONG, "blue", ""]
@@ -262,3 +266,10 @@ def test_images_are_searched_without_a_text(fused: Classifier, pictures: list[st
         index.update(folder)
         (hit, *_) = index.query(tiny.png(BLUE))
     assert hit.path.name == "blue.png"
+
+
+def test_without_tokenizers_the_extra_is_named(path: Path, pictures: list[str], capsys: Captured):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tokenizers", None)
+        assert main([*pictures, "--model", str(path), "--text", "red"]) == 1
+    assert "clip-toolkit[text]" in capsys.readouterr().err

@@ -66,11 +66,12 @@ def train_from_words(
         training = train_head(*sides, outputs, options, report, task=task, start=start, pull=pull)
         trained.append(replace(training, start=f"zero-shot, pull {pull:g}"))
     plain = [replace(training, head=_plain(training.head, words.scale)) for training in trained]
-    attempts = [Attempt(training, _calibrated_loss(training.head, validation, task)) for training in plain]
+    attempts = [Attempt(training, calibrated_loss(training.head, validation, task)) for training in plain]
     return sorted(attempts, key=lambda attempt: attempt.loss)
 
 
-def _calibrated_loss(head: VLMtoMLP, validation: Examples, task: str) -> float:
+def calibrated_loss(head: VLMtoMLP, validation: Examples, task: str) -> float:
+    """Validation loss at the temperature that suits the head best."""
     logits = head(validation.features).detach()
     temperature = fit_temperature(logits, validation.targets, task)
     objective = Objective.fitted(task, validation.targets, logits.shape[1], TrainingOptions())

@@ -2,8 +2,9 @@
 
 A first pass over int8 codes, half the bytes of float16, gives limits between which each product lies
 (`clip_toolkit.search.codes`). A vector whose upper limit is below the k-th largest lower limit cannot be among the
-first k; the others, a few hundred of a million, are multiplied again in float64 with the float16 vectors themselves.
-So the result is that of a full scan in float64, to the bit, whatever the blocks, the threads and the kernels.
+first k; the others, a few dozen or hundred of a million, are multiplied again in float64 with the float16 vectors
+themselves. So the result is that of a full scan in float64, to the bit, whatever the blocks, the threads and the
+kernels.
 """
 
 from __future__ import annotations
