@@ -491,6 +491,20 @@ def test_a_first_run_that_failed_claims_nothing(photos: Path, tmp_path: Path, ed
         assert index.identity.id != "somebody/else"
 
 
+def test_of_two_first_runs_with_different_encoders_one_is_refused(
+    photos: Path, tmp_path: Path, classifier: Classifier, edited: Callable[..., Path]
+):
+    other = clip_toolkit.load(edited(lambda data: data["encoder"].update(id="somebody/else")), device="cpu")
+    with (
+        SearchIndex.open(tmp_path / "index", classifier, create=True) as faster,
+        SearchIndex.open(tmp_path / "index", other, create=True) as slower,
+    ):
+        assert faster.update(photos).embedded == 40
+        with pytest.raises(SearchIndexError, match=r"tiny-clip.*somebody/else"):
+            slower.update(photos)
+        assert faster.update().unchanged == 40
+
+
 def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):
     with pytest.raises(SearchIndexError, match=r"no index.*clip-search index"):
         SearchIndex.open(tmp_path / "none", classifier)

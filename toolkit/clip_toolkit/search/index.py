@@ -124,7 +124,7 @@ class SearchIndex:
             ValueError: the index was opened without a classifier.
         """
         classifier = self._needed_classifier()
-        folder = claim_root(self._database, self.folder, None if root is None else Path(root))
+        folder = claim_root(self._database, classifier, self.folder, None if root is None else Path(root))
         self._database.check()
         report = update(
             self._database,

@@ -35,8 +35,8 @@ def open_database(
         raise SearchIndexError(f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}")
     database = Database(folder / DATABASE, timeout)
     try:
-        if create and classifier is not None and database.meta(ROOT) is None:  # a first run may have named no folder
-            _claim(database, classifier)
+        if create and classifier is not None and database.meta(ROOT) is None:
+            return database, EncoderIdentity.of(classifier.spec.encoder)
         return database, _checked_identity(folder, database, classifier)
     except BaseException:
         database.close()
@@ -50,10 +50,19 @@ def _make(folder: Path) -> None:
         raise SearchIndexError(f"{folder}: cannot be made ({error.strerror}). Name another --index.") from error
 
 
-def _claim(database: Database, classifier: Classifier) -> None:
+def claim(folder: Path, database: Database, classifier: Classifier, root: bytes) -> None:
+    """Note which folder an index is of, and with the first one whose embeddings it holds.
+
+    Raises:
+        SearchIndexError: another process was faster, with another encoder.
+    """
     with database.writing():
-        database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
-        database.set_meta("probe", probe(classifier).astype(_PROBE).tobytes())
+        if database.meta(ROOT) is None:
+            database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
+            database.set_meta("probe", probe(classifier).astype(_PROBE).tobytes())
+        else:
+            _checked_identity(folder, database, classifier)
+        database.set_meta(ROOT, root)
 
 
 def _checked_identity(folder: Path, database: Database, classifier: Classifier | None) -> EncoderIdentity:

@@ -14,7 +14,7 @@ from clip_toolkit.search.database import Database, Row
 from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
 from clip_toolkit.search.folder import FoundFile, found_files
 from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
-from clip_toolkit.search.opening import ROOT
+from clip_toolkit.search.opening import ROOT, claim
 
 
 def root_of(database: Database, index: Path) -> Path | None:
@@ -23,12 +23,12 @@ def root_of(database: Database, index: Path) -> Path | None:
     return None if root is None else Path(os.path.normpath(index / os.fsdecode(root)))
 
 
-def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
+def claim_root(database: Database, classifier: Classifier, index: Path, asked: Path | None) -> Path:
     """The folder to index, absolute, and noted in the database.
 
     Raises:
-        SearchIndexError: none is known; the index is of another one, which is still there; there is no such folder; or
-            it is empty where the index is not, as if it were not mounted.
+        SearchIndexError: none is known; the index is of another folder, which is still there, or of another encoder;
+            there is no such folder; or it is empty where the index is not, as if it were not mounted.
     """
     known = root_of(database, index)
     folder = known if asked is None else asked.resolve()
@@ -42,8 +42,7 @@ def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
         raise SearchIndexError(
             f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
         )
-    with database.writing():
-        database.set_meta(ROOT, os.fsencode(_from(folder, index)))
+    claim(index, database, classifier, os.fsencode(_from(folder, index)))
     return folder
 
 
