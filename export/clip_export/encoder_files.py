@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from clip_export.checkpoint import digest_of_files
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead, save_head
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
@@ -92,8 +92,7 @@ def referenced_encoder(
     if known is not None and known.folder is not None:
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
-        loaded = Encoder.from_pretrained(str(folder), feature=feature or known.feature)
-        return replace(loaded, revision=known.sha256)
+        return Encoder.from_pretrained(str(folder), feature=feature or known.feature)
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
     return Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
@@ -105,11 +104,7 @@ def digest_of(folder: Path) -> str:
     Raises:
         OSError: a file is missing.
     """
-    digest = hashlib.sha256()
-    for name in _DECISIVE:
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return digest_of_files(folder, _DECISIVE)
 
 
 def _check(folder: Path, head: Path, known: EncoderReference) -> None:

@@ -17,6 +17,7 @@ from clip_export import train_cli
 from clip_export.encoder import Encoder
 from clip_export.encoder_files import referenced_encoder, save_with_encoder
 from clip_export.head_files import TrainedHead, load_head, save_head
+from clip_export.text import TextTower
 from clip_export.training.finetuning import LowerHalf, UpperHalf
 from clip_export.training.run import Run
 from clip_toolkit.errors import HeadError, OutputError
@@ -68,6 +69,7 @@ def test_from_folder_to_runtime(crosses: Path, tuned: Path):
     assert np.mean(right) == pytest.approx(head.training["train accuracy"], abs=0.2)
     spec = read_spec(tuned / "model.onnx")
     assert (spec.encoder.id, spec.encoder.revision) == ("head.encoder", head.encoder.sha256)
+    assert TextTower.from_pretrained(str(tuned / "head.encoder")).revision == spec.encoder.revision
     assert (spec.training["unfrozen blocks"], spec.training["encoder before fine-tuning"]) == (2, "tiny-clip")
 
 
