@@ -1,4 +1,8 @@
-"""The fine-tuned encoder of a head: a folder beside the head file, in transformers format, and known by its hash."""
+"""The fine-tuned encoder of a head: a folder beside the head file, in transformers format, and named by its hash.
+
+A folder is therefore never replaced, and its head is there or not: the new folder is whole before the head file that
+refers to it takes the place of an earlier one, whose encoder stays for the copies of it that may be about.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from torch import nn
 
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead, save_head
+from clip_toolkit.atomic import flush
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
 
 _WEIGHTS = "model.safetensors"
@@ -28,22 +33,16 @@ _DECISIVE = (_WEIGHTS, "config.json", "preprocessor_config.json")
 _KEPT = (".json", ".txt", ".model")  # suffixes of what a checkpoint has beside weights, as for its tokenizer
 
 
-def encoder_folder(head: Path) -> Path:
-    """Where the fine-tuned encoder of a head file lies: ``head.encoder`` beside ``head.pt``."""
-    return head.with_name(f"{head.stem}.encoder")
+def encoder_folder(head: Path, sha256: str) -> Path:
+    """Where the fine-tuned encoder of a head file lies: ``head.pt.encoder-<hash>`` beside ``head.pt``."""
+    return head.with_name(f"{head.name}.encoder-{sha256[:12]}")
 
 
-def check_encoder_folder(head: Path, encoder: str) -> None:
-    """Find out before hours of work whether a fine-tuned encoder may be written beside a head file.
-
-    Raises:
-        OutputError: its place is taken by something else, or by the encoder that is to be read.
-    """
-    folder = encoder_folder(head)
-    if folder.exists() and Path(encoder).exists() and folder.samefile(encoder):
-        raise OutputError(f"{folder}: is the encoder that is to be read. Name another head with --out.")
-    if folder.exists() and not (folder / _WEIGHTS).is_file():
-        raise OutputError(f"{folder}: would be replaced by the fine-tuned encoder, and is none. Name another --out.")
+def earlier_encoders(head: Path, now: EncoderReference | None) -> list[Path]:
+    """Folders of encoders that were written with a head file of this name, and are not of the one that it is ``now``."""
+    prefix, current = encoder_folder(head, "").name, now.folder if now is not None else None
+    folders = (path for path in head.absolute().parent.iterdir() if path.name.startswith(prefix) and path.is_dir())
+    return sorted(head.with_name(folder.name) for folder in folders if folder.name != current)
 
 
 def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> TrainedHead:
@@ -58,12 +57,18 @@ def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> Traine
         OutputError: they cannot be written; what was there before is untouched.
     """
     assert head.encoder is not None
-    folder = encoder_folder(path)
-    with _written_folder(folder) as temporary:
+    with _temporary_folder(path) as temporary:
         _save(encoder, temporary)
-        reference = replace(head.encoder, folder=folder.name, sha256=digest_of(temporary))
-        head = replace(head, encoder=reference)
-        save_head(head, path)
+        sha256 = digest_of(temporary)
+        folder = encoder_folder(path, sha256)
+        head = replace(head, encoder=replace(head.encoder, folder=folder.name, sha256=sha256))
+        new = _placed(temporary, folder, sha256)
+        try:
+            save_head(head, path)
+        except Exception:
+            if new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     return head
 
 
@@ -162,27 +167,35 @@ def _whole_model(encoder: Encoder, source: Path) -> nn.Module:
 
 
 @contextmanager
-def _written_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends, and is removed when it raises."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _temporary_folder(head: Path) -> Iterator[Path]:
+    """A folder beside a head file that is gone when the block ends, unless it has another name by then."""
+    temporary = head.with_name(f".{head.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir()
         yield temporary
-        _replace(path, temporary)
     except (OSError, SafetensorError) as error:
         if isinstance(error, ClipToolkitError):
             raise
-        raise OutputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{head}: its encoder cannot be written ({reason})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(path: Path, by: Path) -> None:
-    """Put a folder in the place of another one; the file system cannot do it in one step."""
-    if not path.exists():
-        by.rename(path)
-        return
-    old = by.with_suffix(".old")
-    path.rename(old)
-    by.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+def _placed(temporary: Path, folder: Path, sha256: str) -> bool:
+    """Give a whole folder its name; False if the same one is there already, as after the same training."""
+    if folder.exists():
+        if not _holds(folder, sha256):
+            raise OutputError(f"{folder}: does not hold the encoder that its name says. Delete it.")
+        return False
+    for path in temporary.iterdir():
+        flush(path)
+    temporary.rename(folder)
+    return True
+
+
+def _holds(folder: Path, sha256: str) -> bool:
+    try:
+        return digest_of(folder) == sha256
+    except OSError:
+        return False

@@ -99,10 +99,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
     check_suffix(args.out)
     check_writable(args.out)
-    if args.unfreeze is not None:
-        from clip_export.encoder_files import check_encoder_folder
-
-        check_encoder_folder(args.out, args.encoder)
     if args.report is not None:
         require("report", "matplotlib", "sklearn")
     if args.tensorboard is not None:
