@@ -189,9 +189,11 @@ def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
 
 
 def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path):
+    (tmp_path / "head.pt.encoder-0123456789ab").mkdir()
     done = train(crosses, "--unfreeze", 1, "--encoder-epochs", 1, "--encoder-lr", 30, "--epochs", 10, cwd=tmp_path)
     assert "the frozen encoder and its head are kept" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["head.pt"]
+    assert "head.pt.encoder-0123456789ab: belongs to an earlier head.pt. Delete it unless" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.pt", "head.pt.encoder-0123456789ab"]
     assert load_head(tmp_path / "head.pt").encoder.folder is None
 
 
