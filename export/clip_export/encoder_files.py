@@ -90,11 +90,13 @@ def referenced_encoder(
 
     Raises:
         EncoderError: the encoder cannot be loaded.
-        HeadError: the head names no encoder, or its fine-tuned encoder is missing or changed.
+        HeadError: the head names no encoder, or its fine-tuned encoder is missing or changed, or asked for by revision.
     """
     if encoder is None and known is None:
         raise HeadError(f"{head}: does not name its encoder. Give the one it was trained on with --encoder.")
     if known is not None and known.folder is not None:
+        if revision is not None:
+            raise HeadError(f"{head}: has an encoder of its own, {known.folder}, of one revision. Leave out --revision.")
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
         loaded = Encoder.from_pretrained(str(folder), feature=feature or known.feature)

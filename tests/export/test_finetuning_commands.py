@@ -313,6 +313,21 @@ def test_a_folder_that_holds_something_else_is_left_alone(pair: Pair, damage: st
     assert pair.contents() == before
 
 
+def test_a_fine_tuned_encoder_has_no_other_revision(pair: Pair):
+    pair.save()
+    with pytest.raises(HeadError, match="Leave out --revision"):
+        referenced_encoder(pair.folder / "head.pt", load_head(pair.folder / "head.pt").encoder, revision="main")
+
+
+def test_a_linked_folder_is_an_encoder_like_another(pair: Pair):
+    folder = pair.save()
+    folder.rename(pair.folder / "elsewhere")
+    folder.symlink_to(pair.folder / "elsewhere")
+    assert pair.save() == folder
+    assert folder.is_symlink()
+    pair.read()
+
+
 def test_heads_of_the_first_format_are_still_read(
     checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
 ):
