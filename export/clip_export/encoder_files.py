@@ -39,7 +39,7 @@ def encoder_folder(head: Path, sha256: str) -> Path:
 
 
 def earlier_encoders(head: Path, now: EncoderReference | None) -> list[Path]:
-    """Folders of encoders that were written with a head file of this name, and are not of the one that it is ``now``."""
+    """Folders of encoders that were written with a head file of this name, other than the one that it reads ``now``."""
     prefix, current = encoder_folder(head, "").name, now.folder if now is not None else None
     folders = (path for path in head.absolute().parent.iterdir() if path.name.startswith(prefix) and path.is_dir())
     return sorted(head.with_name(folder.name) for folder in folders if folder.name != current)
@@ -90,13 +90,13 @@ def referenced_encoder(
 
     Raises:
         EncoderError: the encoder cannot be loaded.
-        HeadError: the head names no encoder, or its fine-tuned encoder is missing or changed, or asked for by revision.
+        HeadError: the head names no encoder, or its fine-tuned encoder is missing, changed, or asked for by revision.
     """
     if encoder is None and known is None:
         raise HeadError(f"{head}: does not name its encoder. Give the one it was trained on with --encoder.")
     if known is not None and known.folder is not None:
         if revision is not None:
-            raise HeadError(f"{head}: has an encoder of its own, {known.folder}, of one revision. Leave out --revision.")
+            raise HeadError(f"{head}: has its own encoder, {known.folder}, of one revision. Leave out --revision.")
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
         loaded = Encoder.from_pretrained(str(folder), feature=feature or known.feature)

@@ -1,5 +1,6 @@
 """Features of image files, and their cache on disk."""
 
+import json
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 
 from clip_export.encoder import Encoder
+from clip_export.text import TextTower
 from clip_export.training import backends
 from clip_export.training.augment import augmented
-from clip_export.training.feature_cache import FeatureCache
+from clip_export.training.feature_cache import FeatureCache, encoder_identity
 from clip_export.training.features import Features, image_features
+from clip_export.training.finetuning import LowerHalf, hidden_cache
+from clip_export.training.texts import tower_identity
 from clip_toolkit.errors import DeviceError
 
+CheckpointOf = Callable[[str], Path]
 EncoderOf = Callable[..., Encoder]
 
 
@@ -119,6 +124,21 @@ def test_another_encoder_or_feature_has_a_cache_of_its_own(encoder: EncoderOf, f
     used = [encoder("clip"), encoder("clip-gelu"), encoder("clip", "projected"), encoder("clip-crop")]
     assert [cached(item, files, tmp_path / "cache")[0].computed for item in used] == [8, 8, 8, 8]
     assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_an_encoder_of_other_configuration_has_a_cache_of_its_own(checkpoint: CheckpointOf, tmp_path: Path):
+    owners, folder = [], tmp_path / "clip"
+    shutil.copytree(checkpoint("clip"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for change in ({}, {"hidden_act": "relu"}, {"num_attention_heads": 1}, {"layer_norm_eps": 1e-3}, {}):
+        changed = {part: {**config[part], **change} for part in ("vision_config", "text_config")}
+        (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
+        encoder = Encoder.from_pretrained(str(folder))
+        identities = (encoder_identity(encoder), tower_identity(TextTower.from_pretrained(str(folder))))
+        hidden = hidden_cache(tmp_path, LowerHalf(encoder, 1)).folder.name
+        owners.append((*(json.dumps(identity, sort_keys=True) for identity in identities), hidden))
+    assert [len(set(kind)) for kind in zip(*owners, strict=True)] == [4, 4, 4]
+    assert owners[0] == owners[-1]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from clip_export.text import TextTower, text_features, truncated
-from clip_export.training.feature_cache import weights_digest
+from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import Features
 from clip_export.training.row_cache import RowCache
 from clip_toolkit.errors import DeviceError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def tower_identity(tower: TextTower) -> dict[str, object]:
         "text tower": Path(tower.id).name,
         "revision": tower.revision,
         "weights": weights_digest(modules),
+        "configuration": configuration(tower.model.config),
         "tokenizer": hashlib.sha256(_tokenizer_text(tower.tokenizer).encode()).hexdigest(),
         "context": tower.context,
     }

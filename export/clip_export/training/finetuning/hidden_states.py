@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clip_export.training.backends import Runner, on_device
-from clip_export.training.feature_cache import weights_digest
+from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import read_images
 from clip_export.training.finetuning.halves import LowerHalf
 from clip_export.training.row_cache import RowCache
 from clip_toolkit import ImageError
 from clip_toolkit.errors import DatasetError, OutputError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class HiddenStates:
@@ -52,11 +52,12 @@ class HiddenStates:
 
 
 def hidden_cache(base: Path, lower: LowerHalf) -> RowCache:
-    """The cache of the hidden states that a lower half makes: below ``base``, by its weights and preprocessing."""
+    """The cache of the hidden states that a lower half makes: below ``base``, by what it is."""
     identity = {
         "format": _FORMAT,
         "blocks": len(lower.blocks),
         "weights": weights_digest([lower]),
+        "configuration": configuration(lower.config),
         "preprocessing": asdict(lower.preprocessing),
     }
     return RowCache(base, identity, lower.shape)
