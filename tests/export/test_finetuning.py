@@ -18,7 +18,7 @@ from clip_export.encoder import Encoder
 from clip_export.heads import VLMtoMLP
 from clip_export.training import TrainingOptions, train_head
 from clip_export.training.checkpoints import Checkpoints
-from clip_export.training.epochs import Epoch, Examples, improvement
+from clip_export.training.epochs import Epoch, Examples, improvement, latest
 from clip_export.training.finetuning import (
     FinetuningOptions,
     LowerHalf,
@@ -30,6 +30,7 @@ from clip_export.training.finetuning import (
     hidden_states,
 )
 from clip_export.training.objective import Objective
+from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState
 from clip_export.training.updates import PRECISIONS, Updates
 from clip_toolkit.errors import DatasetError, DeviceError, EncoderError, OutputError
@@ -249,6 +250,27 @@ def test_accumulated_batches_are_as_good_as_one_large(fresh: EncoderOf, files: l
         found.append(weights(used.encoder))
     for name, tensor in found[0].items():
         torch.testing.assert_close(tensor, found[1][name], atol=3e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("task", TASKS)
+def test_accumulated_batches_of_weighted_classes_change_weights_as_one_large_does(task: str, smoothing: float):
+    generator = torch.Generator().manual_seed(4)
+    numbers = torch.arange(32)
+    targets = (numbers < 27).long() if task == SINGLE_LABEL else (numbers[:, None] % 7 < torch.tensor([1, 5])).float()
+    examples = Examples(torch.randn(32, 6, generator=generator), targets)
+    options = TrainingOptions(class_weights="balanced", label_smoothing=smoothing)
+    objective = Objective.fitted(task, targets, 2, options)
+    found, losses = [], []
+    for size, batches in ((16, 1), (4, 4)):
+        torch.manual_seed(1)
+        model = nn.Linear(6, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        updates = Updates(optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 10), batches=batches)
+        losses.append(Run(model, objective, updates, Pace(1, size, size, None, latest)).epoch(examples, examples).loss)
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_patience_ends_it_early(fresh: EncoderOf, files: list[Path], tmp_path: Path):
