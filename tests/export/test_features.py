@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_export.encoder import Encoder
 from clip_export.text import TextTower
-from clip_export.training import backends
+from clip_export.training import backends, row_cache
 from clip_export.training.augment import augmented
 from clip_export.training.feature_cache import FeatureCache, encoder_identity
 from clip_export.training.features import Features, image_features
@@ -161,6 +161,21 @@ def test_a_damaged_or_foreign_cache_is_rebuilt_and_said(
     assert "computed again" in note
     assert ("another encoder" if damage == "foreign" else "damaged") in note
     assert cached(encoder("clip"), files, tmp_path / "cache")[0].computed == 0
+
+
+def test_a_shard_is_not_read_before_a_row_of_it_is_wanted(
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cached(encoder("clip"), files[:2], tmp_path / "cache")
+    cached(encoder("clip"), files[3:6], tmp_path / "cache")
+    summed: list[int] = []
+    digest = row_cache._digest
+    monkeypatch.setattr(row_cache, "_digest", lambda keys, rows: summed.append(len(rows)) or digest(keys, rows))
+    cache = FeatureCache(tmp_path / "cache", encoder("clip"))
+    assert summed == []
+    for _ in range(2):
+        assert image_features(encoder("clip"), files[3:6], cache=cache).computed == 0
+    assert summed == [3]
 
 
 def test_an_interrupted_run_keeps_what_it_had(encoder: EncoderOf, files: list[Path], tmp_path: Path):
