@@ -20,8 +20,10 @@ from clip_export.training.checkpoints import Checkpoints, checkpoint_path, finge
 from clip_export.training.decisions import plain_score
 from clip_export.training.epochs import Examples
 from clip_export.training.feature_cache import default_folder
+from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
+    HiddenCache,
     HiddenStates,
     LowerHalf,
     UpperHalf,
@@ -34,7 +36,6 @@ from clip_export.training.finetuning import (
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
-from clip_export.training.row_cache import RowCache
 from clip_export.training.state import TrainingState
 
 PART = "encoder"
@@ -108,7 +109,10 @@ def _hidden_sides(
     lower = LowerHalf(encoder, options.blocks)
     cache = hidden_cache(folder, lower)
     split = prepared.split
-    check_room(cache, len(split.train) * (1 + args.augment) + len(split.validation) + len(split.test))
+    views = [(split.train, view) for view in range(args.augment + 1)]
+    views += [(split.validation, 0), (split.test, 0)]
+    contents = [bytes.fromhex(content) for content in prepared.features.contents]
+    check_room(cache, (row_key(contents[index], view) for indices, view in views for index in indices))
 
     def states(indices: list[int], view: int = 0) -> HiddenStates:
         files = [prepared.dataset.files[index] for index in indices]
@@ -129,7 +133,7 @@ def _hidden_sides(
     return sides
 
 
-def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: RowCache) -> None:
+def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: HiddenCache) -> None:
     images, computed = sum(map(len, sides)), sum(side.computed for side in sides)
     print(
         f"hidden states below the last {options.blocks} of {_depth(encoder)} blocks: {computed} "

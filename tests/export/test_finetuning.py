@@ -1,6 +1,7 @@
 """Fine-tuning the last blocks of an encoder: exact halves, what learns, what stays, and breaks that change nothing."""
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -19,6 +20,7 @@ from clip_export.heads import VLMtoMLP
 from clip_export.training import TrainingOptions, train_head
 from clip_export.training.checkpoints import Checkpoints
 from clip_export.training.epochs import Epoch, Examples, improvement, latest
+from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
     LowerHalf,
@@ -153,13 +155,39 @@ def test_a_file_that_has_gone_meanwhile_is_named(encoder: EncoderOf, files: list
 
 
 def test_a_disk_without_room_is_said_before_anything_runs(
-    encoder: EncoderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    cache = hidden_cache(tmp_path, LowerHalf(encoder("clip"), 2))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * cache.row_bytes))
-    check_room(cache, 100)
+    lower = LowerHalf(encoder("clip"), 2)
+    cache = hidden_cache(tmp_path, lower)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * cache.row_bytes))
+
+    def keys(wanted: list[Path]) -> list[bytes]:
+        return [row_key(hashlib.sha256(file.read_bytes()).digest()) for file in wanted]
+
+    check_room(cache, keys(files[:10] * 2))
     with pytest.raises(OutputError, match="Name another disk with --cache"):
-        check_room(cache, 101)
+        check_room(cache, keys(files[:11]))
+    hidden_states(lower, files[:15], cache)  # of which only some are asked for below
+    check_room(cache, keys(files[10:25]))
+    with pytest.raises(OutputError, match="Name another disk with --cache"):
+        check_room(cache, keys(files[10:26]))
+
+
+def test_hidden_states_do_not_pile_up_in_memory_where_the_disk_fails(
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    lower = LowerHalf(encoder("clip"), 2)
+    cache = hidden_cache(tmp_path, lower)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match=r"No space left on device\)\. Name another disk with --cache"):
+            hidden_states(lower, files[:3], cache)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be used .* Name another disk with --cache"):
+        hidden_cache(tmp_path / "file", lower)
 
 
 @pytest.mark.parametrize("task", TASKS)

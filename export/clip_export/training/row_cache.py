@@ -67,11 +67,11 @@ class RowCache:
             for path in sorted(self.folder.glob("*.safetensors")):
                 self._open(path)
         except OSError as error:
-            self._unusable(OutputError(f"cache {self.folder}: cannot be used ({error.strerror or error})"))
+            self._unusable(OutputError(f"cache {self.folder}: cannot be used ({error.strerror or error})."))
 
-    def __len__(self) -> int:
-        """Rows at hand."""
-        return len(self._where.keys() | self._fresh.keys())
+    def __contains__(self, key: bytes) -> bool:
+        """Whether there is a row of a key, as far as can be told without reading it."""
+        return key in self._where or key in self._fresh
 
     def get(self, key: bytes) -> Row | None:
         """The row of a key, float32 of `shape`, or None."""
@@ -103,7 +103,7 @@ class RowCache:
         self._fresh = {}
 
     def _unusable(self, error: OutputError) -> None:
-        """Go on without the disk."""
+        """Go on without the disk, or raise."""
         if not any("not kept" in note for note in self.notes):
             self.notes.append(f"features are not kept for the next run: {error}")
 

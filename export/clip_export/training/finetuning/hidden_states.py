@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class HiddenStates:
         computed: how many were not there before.
     """
 
-    def __init__(self, cache: RowCache, keys: Sequence[bytes], computed: int = 0) -> None:
+    def __init__(self, cache: HiddenCache, keys: Sequence[bytes], computed: int = 0) -> None:
         """Name rows of a cache."""
         self.cache, self.keys, self.computed = cache, list(keys), computed
 
@@ -51,8 +51,19 @@ class HiddenStates:
         return HiddenStates(self.cache, self.keys + other.keys, self.computed + other.computed)
 
 
-def hidden_cache(base: Path, lower: LowerHalf) -> RowCache:
-    """The cache of the hidden states that a lower half makes: below ``base``, by what it is."""
+class HiddenCache(RowCache):
+    """Hidden states on disk. They may be larger than memory, so that without the disk there is no going on."""
+
+    def _unusable(self, error: OutputError) -> None:
+        raise OutputError(f"{error} Name another disk with --cache, or train on fewer images.") from error
+
+
+def hidden_cache(base: Path, lower: LowerHalf) -> HiddenCache:
+    """The cache of the hidden states that a lower half makes: below ``base``, by what it is.
+
+    Raises:
+        OutputError: it cannot be used; so do its methods that write.
+    """
     identity = {
         "format": _FORMAT,
         "blocks": len(lower.blocks),
@@ -60,18 +71,20 @@ def hidden_cache(base: Path, lower: LowerHalf) -> RowCache:
         "configuration": configuration(lower.config),
         "preprocessing": asdict(lower.preprocessing),
     }
-    return RowCache(base, identity, lower.shape)
+    return HiddenCache(base, identity, lower.shape)
 
 
-def check_room(cache: RowCache, images: int) -> None:
+def check_room(cache: HiddenCache, keys: Iterable[bytes]) -> None:
     """Find out before the encoder runs whether the disk has room for what is not in the cache yet.
+
+    Args:
+        cache: the cache.
+        keys: of all images and views, as `clip_export.training.features.row_key` makes them.
 
     Raises:
         OutputError: it has not.
     """
-    if not cache.folder.is_dir():  # noted already; rows stay in memory
-        return
-    missing = max(0, images - len(cache)) * cache.row_bytes
+    missing = sum(key not in cache for key in set(keys)) * cache.row_bytes
     free = shutil.disk_usage(cache.folder).free
     if missing > free:
         raise OutputError(
@@ -83,7 +96,7 @@ def check_room(cache: RowCache, images: int) -> None:
 def hidden_states(
     lower: LowerHalf,
     files: Sequence[Path],
-    cache: RowCache,
+    cache: HiddenCache,
     *,
     batch_size: int = 32,
     device: str = "cpu",
@@ -104,6 +117,7 @@ def hidden_states(
     Raises:
         DatasetError: a file cannot be read.
         DeviceError: the device has too little memory for ``batch_size`` images.
+        OutputError: the disk is full.
     """
     run = on_device(lower.to(device), lower.preprocessing, device)
     keys: list[bytes] = []
@@ -125,7 +139,7 @@ def hidden_states(
     return HiddenStates(cache, keys, computed)
 
 
-def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: RowCache) -> int:
+def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: HiddenCache) -> int:
     """Put the hidden states of pending images into the cache; say how many there were."""
     count = len(pending)
     if pending:
