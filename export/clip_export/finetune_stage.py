@@ -109,10 +109,7 @@ def _hidden_sides(
     lower = LowerHalf(encoder, options.blocks)
     cache = hidden_cache(folder, lower)
     split = prepared.split
-    views = [(split.train, view) for view in range(args.augment + 1)]
-    views += [(split.validation, 0), (split.test, 0)]
-    contents = [bytes.fromhex(content) for content in prepared.features.contents]
-    check_room(cache, (row_key(contents[index], view) for indices, view in views for index in indices))
+    check_room(cache, _row_keys(prepared, args.augment))
 
     def states(indices: list[int], view: int = 0) -> HiddenStates:
         files = [prepared.dataset.files[index] for index in indices]
@@ -127,10 +124,21 @@ def _hidden_sides(
             train += states(split.train, view)
         sides = [train, *(states(indices) for indices in (split.validation, split.test) if indices)]
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; what was computed is kept, go on with --resume") from None
+        kept = "of the hidden states nothing is kept with --no-cache" if args.no_cache else "what was computed is kept"
+        raise KeyboardInterrupt(f"interrupted; {kept}, go on with --resume") from None
     say(*cache.notes)
     _tell_hidden(sides, encoder, options, cache)
     return sides
+
+
+def _row_keys(prepared: Prepared, views: int) -> Iterator[bytes]:
+    """Of all images and views that hidden states are needed of."""
+    contents = [bytes.fromhex(content) for content in prepared.features.contents]
+    train, validation, test = prepared.split
+    for index in (*train, *validation, *test):
+        yield row_key(contents[index])
+    for view in range(1, views + 1):
+        yield from (row_key(contents[index], view) for index in train)
 
 
 def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: HiddenCache) -> None:

@@ -13,7 +13,7 @@ import transformers
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from clip_export import train_cli
+from clip_export import finetune_stage, train_cli
 from clip_export.encoder import Encoder
 from clip_export.encoder_files import earlier_encoders, referenced_encoder, save_with_encoder
 from clip_export.head_files import TrainedHead, load_head, save_head
@@ -180,6 +180,26 @@ def test_a_break_leaves_a_checkpoint_and_changes_nothing(
     assert load_head(tmp_path / "head.pt").encoder == load_head(tuned / "head.pt").encoder
     for ours, theirs in zip(*(load_head(f / "head.pt").module.parameters() for f in (tmp_path, tuned)), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "interrupted; what was computed is kept, go on with --resume"),
+        (("--no-cache",), "interrupted; of the hidden states nothing is kept with --no-cache, go on with --resume"),
+    ],
+)
+def test_a_break_before_the_first_epoch_says_what_is_kept(
+    crosses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+):
+    def broken(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune_stage, "hidden_states", broken)
+    done = run("clip-train", crosses, "--epochs", 1, "--unfreeze", 1, "--encoder", TINY_CLIP, *options, cwd=tmp_path)
+    assert done.returncode == 130
+    assert said in done.stderr
+    assert (tmp_path / "head.pt.checkpoint").exists()
 
 
 def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
