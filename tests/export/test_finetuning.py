@@ -369,6 +369,8 @@ def test_too_little_memory_names_a_batch_that_may_fit(
         used.finetune()
     with pytest.raises(DeviceError, match="Try fewer blocks"):
         used.finetune(head=replace(HEAD, batch_size=1))
+    with pytest.raises(DeviceError, match=r"out of memory with 6 images at a time. Try --batch-size 3\."):
+        features_of(UpperHalf(used.encoder, 2), used.sides[0].features, 6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

@@ -15,8 +15,8 @@ from torch import Tensor
 from clip_export.text import TextTower, text_features, truncated
 from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import Features
+from clip_export.training.memory import memory_named
 from clip_export.training.row_cache import RowCache
-from clip_toolkit.errors import DeviceError
 
 _FORMAT = 2
 
@@ -151,13 +151,8 @@ def _computed(
 
 
 def _run(tower: TextTower, texts: Sequence[str], device: str) -> Tensor:
-    try:
+    with memory_named(device, len(texts), "texts"):
         return text_features(tower.to(device), texts, len(texts))
-    except torch.OutOfMemoryError as error:
-        fewer = max(1, len(texts) // 2)
-        raise DeviceError(
-            f"device {device}: out of memory with {len(texts)} texts at a time. Try --batch-size {fewer}."
-        ) from error
 
 
 def _key(text: str) -> bytes:

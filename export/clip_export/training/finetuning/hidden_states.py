@@ -16,6 +16,7 @@ from clip_export.training.backends import Runner, on_device
 from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import read_images
 from clip_export.training.finetuning.halves import LowerHalf
+from clip_export.training.memory import memory_named
 from clip_export.training.row_cache import RowCache
 from clip_toolkit import ImageError
 from clip_toolkit.errors import DatasetError, OutputError
@@ -152,9 +153,14 @@ def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: Hid
 
 @torch.no_grad()
 def features_of(upper: nn.Module, states: HiddenStates, batch_size: int = 32, device: str = "cpu") -> Tensor:
-    """What an upper half, which is moved to a device, makes of hidden states: float32 ``[images, dim]`` on the CPU."""
-    upper.to(device).eval()
-    return torch.cat([upper(part.to(device)).cpu() for part in _batches(states, batch_size)])
+    """What an upper half, which is moved to a device, makes of hidden states: float32 ``[images, dim]`` on the CPU.
+
+    Raises:
+        DeviceError: the device has too little memory for ``batch_size`` images.
+    """
+    with memory_named(device, batch_size):
+        upper.to(device).eval()
+        return torch.cat([upper(part.to(device)).cpu() for part in _batches(states, batch_size)])
 
 
 def _batches(states: HiddenStates, size: int) -> Iterator[Tensor]:
