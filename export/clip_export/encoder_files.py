@@ -12,25 +12,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import huggingface_hub
-import torch
-import transformers
 from safetensors import SafetensorError
-from torch import nn
 
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead, save_head
+from clip_export.whole_checkpoint import WEIGHTS, save_checkpoint
 from clip_toolkit.atomic import flush
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
 
-_WEIGHTS = "model.safetensors"
-_DECISIVE = (_WEIGHTS, "config.json", "preprocessor_config.json")
+_DECISIVE = (WEIGHTS, "config.json", "preprocessor_config.json")
 """The files that decide the features."""
-
-_KEPT = (".json", ".txt", ".model")  # suffixes of what a checkpoint has beside weights, as for its tokenizer
 
 
 def encoder_folder(head: Path, sha256: str) -> Path:
@@ -58,7 +51,7 @@ def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> Traine
     """
     assert head.encoder is not None
     with _temporary_folder(path) as temporary:
-        _save(encoder, temporary)
+        save_checkpoint(encoder, temporary)
         sha256 = digest_of(temporary)
         folder = encoder_folder(path, sha256)
         head = replace(head, encoder=replace(head.encoder, folder=folder.name, sha256=sha256))
@@ -133,39 +126,6 @@ def _check(folder: Path, head: Path, known: EncoderReference) -> None:
             f"{head}: {folder} is not the encoder that was fine-tuned with this head: SHA-256 {found[:12]}, expected "
             f"{str(known.sha256)[:12]}. Restore the folder, or train again."
         )
-
-
-def _save(encoder: Encoder, folder: Path) -> None:
-    source = _source(encoder)
-    model = _whole_model(encoder, source)
-    model.save_pretrained(folder, max_shard_size="1TB")
-    shutil.copymode(folder / "config.json", folder / _WEIGHTS)  # safetensors lets nobody else read what it writes
-    for path in source.iterdir():
-        if path.suffix in _KEPT and not (folder / path.name).exists() and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
-
-
-def _source(encoder: Encoder) -> Path:
-    """The folder of the checkpoint: of one from the hub that in its cache, completed by what training did not need."""
-    if Path(encoder.id).is_dir():
-        return Path(encoder.id)
-    fetch = partial(huggingface_hub.snapshot_download, encoder.id, revision=encoder.revision)
-    try:
-        return Path(fetch(allow_patterns=[f"*{suffix}" for suffix in _KEPT]))
-    except Exception:  # no network any more: what was loaded is at hand
-        return Path(fetch(local_files_only=True))
-
-
-def _whole_model(encoder: Encoder, source: Path) -> nn.Module:
-    """The checkpoint's transformers model, with the fine-tuned image tower and projection."""
-    config = transformers.AutoConfig.from_pretrained(source)
-    kind = getattr(transformers, (config.architectures or encoder.family.architectures)[0])
-    model = kind.from_pretrained(source, dtype=torch.float32)
-    getattr(model, "vision_model", model).load_state_dict(encoder.tower.state_dict())
-    if encoder.projection is not None:
-        name = "vision_proj" if hasattr(model, "vision_proj") else "visual_projection"
-        getattr(model, name).load_state_dict(encoder.projection.state_dict())
-    return model
 
 
 @contextmanager
