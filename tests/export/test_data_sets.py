@@ -149,6 +149,11 @@ def test_bad_manifests_name_the_line(manifest: Manifest, text: str, task: str, s
         read_manifest(manifest(text), task)
 
 
+def test_a_missing_manifest_is_no_missing_folder(tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"data\.csv: there is no such file"):
+        read_image_folder(tmp_path / "data.csv")
+
+
 def test_manifest_in_another_encoding(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes("path,label\na,gr\xfcn\n".encode("latin-1"))
     with pytest.raises(DatasetError, match="UTF-8"):
