@@ -20,7 +20,7 @@ from clip_export.training.dataset import Dataset
 from clip_export.training.decisions import decisions_for, held_out_score
 from clip_export.training.epochs import Epoch
 from clip_export.training.feature_cache import FeatureCache, default_folder
-from clip_export.training.fusion import Parts
+from clip_export.training.fusion import Parts, parts
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import DataOptions, Prepared, prepare
@@ -85,9 +85,21 @@ def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Tra
         )
 
     training = watched(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
-    if args.unfreeze is not None:
-        checkpoints.write()  # so that a fine-tuning that is resumed has its head at once
+    if args.unfreeze is not None or prepared.texts is not None:
+        checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
+
+
+def scored_alone(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+) -> Parts | None:
+    """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
+    try:
+        return parts(prepared, training.head, options, bar)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the checkpoint is {checkpoint_path(args.out)}; go on with --resume"
+        ) from None
 
 
 def watched(
