@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -240,8 +241,12 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
         image, text, both = (shown_score(value, head.task) for value in alone)
         print(f"image alone {image}, text alone {text}, both {both}")
     try:
-        plain = shown_score(baseline_score(prepared.train, examples, head.task), head.task)
-        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {plain}")
+        plain = baseline_score(prepared.train, examples, head.task)
+        if math.isnan(plain):
+            say("no baseline: a label is on every training image, or on none")
+        else:
+            kind = "ridge" if head.task == REGRESSION else "logistic"
+            print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
     except MissingDependencyError as error:
         say(f"no baseline: {error}")
     if head.temperature != 1:
