@@ -133,6 +133,8 @@ BAD_MANIFESTS = {
     "no label column": ("path,class\na,b\n", SINGLE_LABEL, "expected a column 'label', found path, class"),
     "label missing": ("path,label\na,x\nb,\n", SINGLE_LABEL, "line 3: the label is missing"),
     "path missing": ("path,label\n,x\n", SINGLE_LABEL, "line 2: the path is missing"),
+    "line ends": ('path,note,label\na,"two\nlines",x\nb,,\n', SINGLE_LABEL, "line 4: the label is missing"),
+    "number": ('path,"a\nge"\na,"1"\nb,old\n', REGRESSION, "line 4: expected a number"),
     "no rows": ("path,label\n", SINGLE_LABEL, "no images"),
     "one label": ("path,label\na,x\nb,x\n", SINGLE_LABEL, "at least 2 labels"),
     "text": ("path,age\na,1\nb,old\n", REGRESSION, "line 3: expected a number in column 'age', got 'old'"),

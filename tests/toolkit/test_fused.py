@@ -194,6 +194,7 @@ def test_other_columns_will_do(path: Path, table: Callable[..., Path], capsys: C
     [
         (b"path,text\n,red\n", "line 2: the path is missing"),
         (b"\xff\xfe", "cannot be read as a CSV"),
+        (b'path,text\nred.png,"two\nlines"\n,red\n', "line 4: the path is missing"),
         (None, "cannot be read"),
     ],
 )
@@ -203,6 +204,14 @@ def test_tables_that_are_none(path: Path, tmp_path: Path, content: bytes | None,
         file.write_bytes(content)
     assert main(["--texts", str(file), "--model", str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_table_is_found_before_the_model_is_loaded(
+    path: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clip_toolkit.classify.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main(["--texts", str(tmp_path / "none.csv"), "--model", str(path)]) == 1
+    assert "none.csv: cannot be read" in capsys.readouterr().err
 
 
 def test_a_broken_off_run_goes_on_with_the_same_texts_only(
