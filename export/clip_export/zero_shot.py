@@ -51,8 +51,8 @@ def zero_shot(tower: TextTower, labels: Sequence[str], templates: Sequence[str] 
         templates: prompts with ``{}`` where the label goes; several are averaged.
 
     Raises:
-        HeadError: no or empty labels, labels that are the same to the tokenizer or nothing to it, a template without ``{}``, or a prompt
-            of more tokens than the tower reads.
+        HeadError: no or empty labels, labels that are the same to the tokenizer or nothing to it, a template without
+            ``{}``, or a prompt of more tokens than the tower reads.
     """
     check_words(labels, templates)
     prompts = [[template.replace(_SLOT, label) for label in labels] for template in templates]

@@ -100,7 +100,8 @@ def gather(
     """Collect images.
 
     With both folders, each serves its purpose. With ``calibration`` alone, every third image of it is held out for the
-    evaluation, with all of its texts. With none, the data that the head was trained on, if they still exist: their held-out files judge.
+    evaluation, with all of its texts. With none, the data that the head was trained on, if they still exist: their
+    held-out files judge.
 
     Args:
         wanted: what they are for.

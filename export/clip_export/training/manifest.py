@@ -75,9 +75,8 @@ def _texts(rows: list[Row], column: str, path: Path) -> tuple[str, ...]:
 def _single(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
     names = [row.cells["label"].strip() for row in rows]
     if "" in names:
-        raise DatasetError(
-            f"{path}, line {rows[names.index('')].line}: the label is missing. Add it or remove the line."
-        )
+        line = rows[names.index("")].line
+        raise DatasetError(f"{path}, line {line}: the label is missing. Add it or remove the line.")
     labels = sorted(set(names))
     return tuple(labels), np.array([labels.index(name) for name in names])
 
@@ -99,14 +98,13 @@ def _values(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]
 
 
 def _number(row: Row, column: str, path: Path) -> float:
+    text = row.cells[column]
     try:
-        value = float(row.cells[column])
+        value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DatasetError(
-            f"{path}, line {row.line}: expected a number in column '{column}', got {row.cells[column]!r}."
-        )
+        raise DatasetError(f"{path}, line {row.line}: expected a number in column '{column}', got {text!r}.")
     return value
 
 
