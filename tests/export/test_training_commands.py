@@ -440,6 +440,10 @@ def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
         ("photos", "--val-fraction", "0.5", "--test-fraction", "0.5"),
         ("photos", "--task", "ranking"),
         ("photos", "--shots", "0"),
+        ("--explain-preprocessing", "a.png", "--text-column", "text"),
+        ("photos", "--init", "zero-shot", "--hidden-dim", "256"),
+        ("photos", "--init", "zero-shot", "--activation", "relu"),
+        ("photos", "--init", "zero-shot", "--dropout", "0.1"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):
