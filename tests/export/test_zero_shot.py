@@ -223,6 +223,10 @@ def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Pa
         ["--zero-shot", "--labels", "a", "b"],
         ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--feature", "pooled"],
         ["--head", "head.pt", "--templates", "a {}"],
+        ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--activation", "relu"],
+        ["--head", "head.pt", "--min-agreement", "0.9"],
+        ["--head", "head.pt", "--search-minutes", "5"],
+        ["--head", "head.pt", "--quantize", "fp16", "--search-minutes", "5"],
     ],
 )
 def test_options_that_do_not_go_together(words: list[str]):
