@@ -23,11 +23,9 @@ __all__ = ["PROGRAM", "main", "parse_args", "run"]
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.finetune_stage import finetuned
-    from clip_export.progress import bar
     from clip_export.text import TextTower
-    from clip_export.train_stages import finished_head, prepared_data, tell, trained
+    from clip_export.train_stages import finished_head, prepared_data, scored_alone, tell, trained
     from clip_export.train_start import start_words, trained_from_words
-    from clip_export.training.fusion import parts
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
 
@@ -46,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
     prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
-    alone = parts(prepared, training.head, chosen, bar)
+    alone = scored_alone(args, prepared, training, chosen)
     tuned = None
     if tuning is not None:
         tuned = finetuned(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
