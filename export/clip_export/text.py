@@ -155,6 +155,11 @@ def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:
     return {name: tokens[name] for name in (["input_ids"] if is_siglip else ["input_ids", "attention_mask"])}
 
 
+def token_ids(tower: TextTower, text: str) -> tuple[int, ...]:
+    """The tokens of one text, as `tokenised` gives them."""
+    return tuple(tokenised(tower, [text])["input_ids"][0].tolist())
+
+
 def token_counts(tower: TextTower, texts: Sequence[str]) -> list[int]:
     """How many tokens each text has, with the marks around it, before anything is cut off."""
     if not texts:
