@@ -53,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
-        "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
+        "--activation", choices=ACTIVATIONS, help="of a bare state_dict's hidden layers (default: relu)"
     )
     parser.add_argument(
         "--input",
@@ -85,6 +85,8 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
     for name in ("encoder", "labels"):
         if getattr(args, name) is None:
             parser.error(f"--zero-shot needs --{name}")
+    if args.activation is not None:
+        parser.error("--activation is of a head's hidden layers, and --zero-shot has none")
     if args.feature == "pooled":
         parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
@@ -121,7 +123,7 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
     if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
         raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
-    return load_head(args.head, args.activation)
+    return load_head(args.head, args.activation or "relu")
 
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:

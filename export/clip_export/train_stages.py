@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,7 @@ from clip_export.training.dataset import Dataset
 from clip_export.training.decisions import decisions_for, held_out_score
 from clip_export.training.epochs import Epoch
 from clip_export.training.feature_cache import FeatureCache, default_folder
-from clip_export.training.fusion import Parts
+from clip_export.training.fusion import Parts, parts
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import DataOptions, Prepared, prepare
@@ -85,9 +86,21 @@ def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Tra
         )
 
     training = watched(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
-    if args.unfreeze is not None:
-        checkpoints.write()  # so that a fine-tuning that is resumed has its head at once
+    if args.unfreeze is not None or prepared.texts is not None:
+        checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
+
+
+def scored_alone(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+) -> Parts | None:
+    """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
+    try:
+        return parts(prepared, training.head, options, bar)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the checkpoint is {checkpoint_path(args.out)}; go on with --resume"
+        ) from None
 
 
 def watched(
@@ -228,8 +241,12 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
         image, text, both = (shown_score(value, head.task) for value in alone)
         print(f"image alone {image}, text alone {text}, both {both}")
     try:
-        plain = shown_score(baseline_score(prepared.train, examples, head.task), head.task)
-        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {plain}")
+        plain = baseline_score(prepared.train, examples, head.task)
+        if math.isnan(plain):
+            say("no baseline: a label is on every training image, or on none")
+        else:
+            kind = "ridge" if head.task == REGRESSION else "logistic"
+            print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
     except MissingDependencyError as error:
         say(f"no baseline: {error}")
     if head.temperature != 1:

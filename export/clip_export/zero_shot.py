@@ -51,14 +51,14 @@ def zero_shot(tower: TextTower, labels: Sequence[str], templates: Sequence[str] 
         templates: prompts with ``{}`` where the label goes; several are averaged.
 
     Raises:
-        HeadError: no or empty labels, labels that are the same to the tokenizer, a template without ``{}``, or a prompt
-            of more tokens than the tower reads.
+        HeadError: no or empty labels, labels that are the same to the tokenizer or nothing to it, a template without
+            ``{}``, or a prompt of more tokens than the tower reads.
     """
     check_words(labels, templates)
     prompts = [[template.replace(_SLOT, label) for label in labels] for template in templates]
     for filled in prompts:
         _check_length(tower, filled)
-    _check_distinct(tower, prompts[0], labels)
+    _check_read(tower, templates[0], labels)
     features = torch.stack([functional.normalize(text_features(tower, filled), dim=-1) for filled in prompts])
     return ZeroShot(
         directions=functional.normalize(features.mean(0), dim=-1),
@@ -125,10 +125,16 @@ def _check_length(tower: TextTower, prompts: Sequence[str]) -> None:
             )
 
 
-def _check_distinct(tower: TextTower, prompts: Sequence[str], labels: Sequence[str]) -> None:
-    """Tokenizers lower-case, and have one token for whatever they do not know."""
+def _check_read(tower: TextTower, template: str, labels: Sequence[str]) -> None:
+    """Tokenizers lower-case, leave out punctuation (SigLIP), and have one token for whatever they do not know."""
     seen: dict[tuple[int, ...], str] = {}
-    for row, label in zip(tokenised(tower, prompts)["input_ids"].tolist(), labels, strict=True):
+    prompts = [template.replace(_SLOT, label) for label in ("", *labels)]
+    nothing, *rows = tokenised(tower, prompts)["input_ids"].tolist()
+    for row, label in zip(rows, labels, strict=True):
+        if row == nothing:
+            raise HeadError(
+                f"zero-shot: nothing is left of the label {label!r} in the tokenizer of {tower.id}. Use a word for it."
+            )
         other = seen.setdefault(tuple(row), label)
         if other is not label:
             raise HeadError(

@@ -379,6 +379,15 @@ def test_without_an_extra_the_option_says_what_to_install(pictures: Path, tmp_pa
     assert "no baseline" in done.stderr
 
 
+def test_a_label_on_every_image_has_no_baseline_and_no_nan(pictures: Path, tmp_path: Path):
+    rows = (pictures / "several.csv").read_text(encoding="utf-8").splitlines()
+    manifest = pictures / "everywhere.csv"
+    manifest.write_text("\n".join([rows[0], *(f"{row};thing" for row in rows[1:])]), encoding="utf-8")
+    done = train(manifest, "--task", "multi-label", "--epochs", "1", cwd=tmp_path)
+    assert "nan" not in done.stdout
+    assert "no baseline: a label is on every training image, or on none" in done.stderr
+
+
 def test_bad_data_is_one_line(pictures: Path, tmp_path: Path):
     work = tmp_path / "work"
     work.mkdir()
@@ -431,6 +440,10 @@ def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
         ("photos", "--val-fraction", "0.5", "--test-fraction", "0.5"),
         ("photos", "--task", "ranking"),
         ("photos", "--shots", "0"),
+        ("--explain-preprocessing", "a.png", "--text-column", "text"),
+        ("photos", "--init", "zero-shot", "--hidden-dim", "256"),
+        ("photos", "--init", "zero-shot", "--activation", "relu"),
+        ("photos", "--init", "zero-shot", "--dropout", "0.1"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):

@@ -27,6 +27,7 @@ from clip_export.text import TextTower, text_features
 from clip_export.zero_shot import zero_shot, zero_shot_head
 from clip_toolkit import load
 from clip_toolkit.cli import main as infer
+from clip_toolkit.errors import HeadError
 from clip_toolkit.model_file import read_spec
 from tiny_tokenizers import CONTEXT
 
@@ -197,6 +198,16 @@ def test_words_that_make_no_classifier(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("name", ["siglip", "clip"])
+def test_a_label_that_the_tokenizer_leaves_out_is_refused(checkpoint: Checkpoint, name: str):
+    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    if name == "siglip":  # which reads no punctuation
+        with pytest.raises(HeadError, match="nothing is left of the label '!'"):
+            zero_shot(tower, ["red", "!"])
+    else:
+        assert zero_shot(tower, ["red", "!"]).directions.shape == (2, tower.dim)
+
+
 def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["--zero-shot", "--labels", "a", "b", "--encoder", str(checkpoint("blip"))]
     assert export([*words, "-o", str(tmp_path / "model.onnx")]) == 1
@@ -212,6 +223,10 @@ def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Pa
         ["--zero-shot", "--labels", "a", "b"],
         ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--feature", "pooled"],
         ["--head", "head.pt", "--templates", "a {}"],
+        ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--activation", "relu"],
+        ["--head", "head.pt", "--min-agreement", "0.9"],
+        ["--head", "head.pt", "--search-minutes", "5"],
+        ["--head", "head.pt", "--quantize", "fp16", "--search-minutes", "5"],
     ],
 )
 def test_options_that_do_not_go_together(words: list[str]):
