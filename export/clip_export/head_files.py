@@ -43,7 +43,7 @@ class EncoderReference:
 
     Attributes:
         id: hub id or path of a local folder.
-        revision: commit on the hub.
+        revision: commit on the hub; of a local folder the SHA-256 of its content.
         feature: what the head reads, of `clip_export.encoder.FEATURES`.
         text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
             checkpoint.

@@ -33,7 +33,7 @@ class TextTower:
 
     Attributes:
         id: hub id or path of a local folder, as it was asked for.
-        revision: commit of the checkpoint, if it came from a hub.
+        revision: commit of the checkpoint on the hub; of a local folder the SHA-256 of its content.
         family: the encoder's family.
         model: the transformers text module, float32, frozen, in evaluation mode.
         projection: from its output to the space shared with images, or None where the module does so itself (SigLIP).

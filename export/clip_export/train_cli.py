@@ -73,10 +73,11 @@ def _encoder(args: argparse.Namespace) -> Encoder:
 
 
 def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
-    """Write the head, with its encoder if that was fine-tuned, and then remove the checkpoints."""
-    from clip_export.encoder_files import save_with_encoder
+    """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
+    from clip_export.encoder_files import earlier_encoders, save_with_encoder
     from clip_export.finetune_stage import PART
     from clip_export.head_files import save_head
+    from clip_export.train_stages import say
     from clip_export.training.checkpoints import checkpoint_path
 
     if tuned is None:
@@ -85,6 +86,8 @@ def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned:
         head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, args.out)
     for part in ("", PART):
         checkpoint_path(args.out, part).unlink(missing_ok=True)
+    for folder in earlier_encoders(args.out, head.encoder):
+        say(f"{folder}: belongs to an earlier {args.out.name}. Delete it unless a copy of that is in use.")
     return head
 
 
@@ -97,10 +100,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
     check_suffix(args.out)
     check_writable(args.out)
-    if args.unfreeze is not None:
-        from clip_export.encoder_files import check_encoder_folder
-
-        check_encoder_folder(args.out, args.encoder)
     if args.report is not None:
         require("report", "matplotlib", "sklearn")
     if args.tensorboard is not None:

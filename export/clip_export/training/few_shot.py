@@ -40,7 +40,7 @@ def train_from_words(
 ) -> list[Attempt]:
     """Train a linear head from the zero-shot weights with every pull, and one from random weights.
 
-    Words that the text tower does not know are a bad start: validation images decide, so that the start cannot hurt.
+    Words that the text tower does not know may be a bad start: validation images decide.
 
     Args:
         words: the labels' directions.
