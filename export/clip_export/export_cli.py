@@ -127,11 +127,12 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.checkpoint import Checkpoint
     from clip_export.text import TextTower
     from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
 
     templates = args.templates or TEMPLATES
-    check_words(args.labels, templates)
+    check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
     head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
     print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head

@@ -383,8 +383,11 @@ def test_a_label_on_every_image_has_no_baseline_and_no_nan(pictures: Path, tmp_p
     rows = (pictures / "several.csv").read_text(encoding="utf-8").splitlines()
     manifest = pictures / "everywhere.csv"
     manifest.write_text("\n".join([rows[0], *(f"{row};thing" for row in rows[1:])]), encoding="utf-8")
-    done = train(manifest, "--task", "multi-label", "--epochs", "1", cwd=tmp_path)
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    done = train(manifest, "--task", "multi-label", "--epochs", "1", "--report", "report", cwd=tmp_path)
     assert "nan" not in done.stdout
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "no logistic regression beside it: a label is on every training image" in page
     assert "no baseline: a label is on every training image, or on none" in done.stderr
 
 

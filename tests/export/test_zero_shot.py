@@ -184,7 +184,7 @@ def test_tiny_clip_knows_a_hundred_words_and_decides_as_transformers(monkeypatch
         (["--labels", "red", " "], "a label is empty"),
         (["--labels", "red", "blue " * 20], r"has \d+ tokens, but the text tower .* reads at most 24"),
         (["--labels", "red", "\udcff"], "not valid Unicode"),
-        (["--labels", "red"], "always say 100 %"),
+        (["--labels", "red"], r"'red' is the only label.*Add another, such as 'no red'"),
     ],
 )
 def test_words_that_make_no_classifier(
@@ -196,6 +196,14 @@ def test_words_that_make_no_classifier(
     assert error.count("\n") == 1
     assert re.search(message, error)
     assert not output.exists()
+
+
+def test_one_label_is_enough_for_siglip_alone(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    assert zero_shot_head(TextTower.from_pretrained(str(checkpoint("siglip"))), ["red"]).labels == ("red",)
+    with pytest.raises(HeadError, match="only label"):
+        zero_shot_head(TextTower.from_pretrained(str(checkpoint("clip"))), ["red"])
+    monkeypatch.setattr(TextTower, "from_pretrained", lambda *_: pytest.fail("the text tower was loaded"))
+    assert export(["--zero-shot", "--labels", "red", "--encoder", str(checkpoint("clip"))]) == 1
 
 
 @pytest.mark.parametrize("name", ["siglip", "clip"])
