@@ -345,7 +345,7 @@ def test_tensorboard_gets_every_epoch(pictures: Path, tmp_path: Path):
     train(pictures / "photos", "--epochs", 3, "--tensorboard", "runs", cwd=tmp_path)
     code = (
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "e = E('runs'); e.Reload(); print([(s, len(e.Scalars(s))) for s in sorted(e.Tags()['scalars'])])"
+        "e = E('runs/training'); e.Reload(); print([(s, len(e.Scalars(s))) for s in sorted(e.Tags()['scalars'])])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str([(name, 3) for name in ("loss", "train_score", "val_loss", "val_score")])
