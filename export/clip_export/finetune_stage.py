@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from clip_export.encoder import Encoder
+from clip_export.finished_head import SCORES
 from clip_export.progress import bar
-from clip_export.train_stages import SCORES, Report, say, shown_score, watched
+from clip_export.train_stages import Report, say, shown_score, watched
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.decisions import plain_score
 from clip_export.training.epochs import Examples

@@ -23,8 +23,9 @@ __all__ = ["PROGRAM", "main", "parse_args", "run"]
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.finetune_stage import finetuned
+    from clip_export.finished_head import finished_head
     from clip_export.text import TextTower
-    from clip_export.train_stages import finished_head, prepared_data, scored_alone, tell, trained
+    from clip_export.train_stages import prepared_data, scored_alone, tell, trained
     from clip_export.train_start import start_words, trained_from_words
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
