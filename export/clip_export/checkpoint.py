@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from clip_export.families import Family, family_of
 from clip_toolkit.errors import EncoderError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_CONFIGURATION = ("config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Checkpoint:
             EncoderError: it cannot be found, or its kind is not supported.
         """
         cached = _cached(encoder, revision, needed)
-        source, wanted = (encoder, revision) if cached is None else (cached, None)
+        source, wanted = (encoder, None if Path(encoder).is_dir() else revision) if cached is None else (cached, None)
         with reading(encoder, revision):
             config = transformers.AutoConfig.from_pretrained(source, revision=wanted, trust_remote_code=False)
         try:
@@ -69,7 +71,10 @@ class Checkpoint:
 
     @property
     def commit(self) -> str | None:
-        """The commit of a checkpoint that was loaded: the name of its folder in the hub's cache."""
+        """The commit of a checkpoint that was loaded: the name of its folder in the hub's cache.
+
+        Of a local folder what stands for one: a hash of its content, the same for all its parts.
+        """
         try:
             path = (
                 self.source
@@ -81,7 +86,9 @@ class Checkpoint:
         except Exception:  # a cache of another layout
             return None
         commit = re.search(r"/snapshots/([0-9a-f]{40})(/|$)", Path(path).as_posix())
-        return commit[1] if commit else None
+        if commit:
+            return commit[1]
+        return content_digest(Path(self.source)) if Path(self.source).is_dir() else None
 
     def model(self, part: str, is_part: Callable[[str], bool]) -> nn.Module:
         """The whole transformers model, float32, frozen, in evaluation mode.
@@ -110,6 +117,30 @@ class Checkpoint:
                 f"{self.id}: the checkpoint lacks {len(missing)} of the {part} tower's weights, such as {missing[0]}."
             )
         return model.eval().requires_grad_(False)
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 of all that decides the features of a local checkpoint: weights, configuration and preprocessing.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    configuration = [name for name in _CONFIGURATION if (folder / name).is_file()]
+    return digest_of_files(folder, [*(path.name for path in weights), *configuration])
+
+
+def digest_of_files(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 of the names and contents of files.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        with (folder / name).open("rb") as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def encoder_name(encoder: str) -> str:

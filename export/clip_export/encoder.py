@@ -23,7 +23,7 @@ class Encoder:
 
     Attributes:
         id: hub id or path of a local folder, as it was asked for.
-        revision: commit of the checkpoint, if it came from a hub.
+        revision: commit of the checkpoint on the hub; of a local folder the SHA-256 of its content.
         family: the encoder's family.
         feature: one of `FEATURES`.
         tower: the transformers vision module, float32, frozen, in evaluation mode.

@@ -1,49 +1,41 @@
-"""The fine-tuned encoder of a head: a folder beside the head file, in transformers format, and known by its hash."""
+"""The fine-tuned encoder of a head: a folder beside the head file, in transformers format, and named by its hash.
+
+A folder is therefore never replaced, and its head is there or not: the new folder is whole before the head file that
+refers to it takes the place of an earlier one, whose encoder stays for the copies of it that may be about.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-import huggingface_hub
-import torch
-import transformers
 from safetensors import SafetensorError
-from torch import nn
 
+from clip_export.checkpoint import digest_of_files
 from clip_export.encoder import Encoder
 from clip_export.head_files import EncoderReference, TrainedHead, save_head
+from clip_export.whole_checkpoint import WEIGHTS, save_checkpoint
+from clip_toolkit.atomic import flush
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
 
-_WEIGHTS = "model.safetensors"
-_DECISIVE = (_WEIGHTS, "config.json", "preprocessor_config.json")
+_DECISIVE = (WEIGHTS, "config.json", "preprocessor_config.json")
 """The files that decide the features."""
 
-_KEPT = (".json", ".txt", ".model")  # suffixes of what a checkpoint has beside weights, as for its tokenizer
+
+def encoder_folder(head: Path, sha256: str) -> Path:
+    """Where the fine-tuned encoder of a head file lies: ``head.pt.encoder-<hash>`` beside ``head.pt``."""
+    return head.with_name(f"{head.name}.encoder-{sha256[:12]}")
 
 
-def encoder_folder(head: Path) -> Path:
-    """Where the fine-tuned encoder of a head file lies: ``head.encoder`` beside ``head.pt``."""
-    return head.with_name(f"{head.stem}.encoder")
-
-
-def check_encoder_folder(head: Path, encoder: str) -> None:
-    """Find out before hours of work whether a fine-tuned encoder may be written beside a head file.
-
-    Raises:
-        OutputError: its place is taken by something else, or by the encoder that is to be read.
-    """
-    folder = encoder_folder(head)
-    if folder.exists() and Path(encoder).exists() and folder.samefile(encoder):
-        raise OutputError(f"{folder}: is the encoder that is to be read. Name another head with --out.")
-    if folder.exists() and not (folder / _WEIGHTS).is_file():
-        raise OutputError(f"{folder}: would be replaced by the fine-tuned encoder, and is none. Name another --out.")
+def earlier_encoders(head: Path, now: EncoderReference | None) -> list[Path]:
+    """Folders of encoders that were written with a head file of this name, other than the one that it reads ``now``."""
+    prefix, current = encoder_folder(head, "").name, now.folder if now is not None else None
+    folders = (path for path in head.absolute().parent.iterdir() if path.name.startswith(prefix) and path.is_dir())
+    return sorted(head.with_name(folder.name) for folder in folders if folder.name != current)
 
 
 def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> TrainedHead:
@@ -58,12 +50,18 @@ def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> Traine
         OutputError: they cannot be written; what was there before is untouched.
     """
     assert head.encoder is not None
-    folder = encoder_folder(path)
-    with _written_folder(folder) as temporary:
-        _save(encoder, temporary)
-        reference = replace(head.encoder, folder=folder.name, sha256=digest_of(temporary))
-        head = replace(head, encoder=reference)
-        save_head(head, path)
+    with _temporary_folder(path) as temporary:
+        save_checkpoint(encoder, temporary)
+        sha256 = digest_of(temporary)
+        folder = encoder_folder(path, sha256)
+        head = replace(head, encoder=replace(head.encoder, folder=folder.name, sha256=sha256))
+        new = _placed(temporary, folder, sha256)
+        try:
+            save_head(head, path)
+        except Exception:
+            if new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     return head
 
 
@@ -85,15 +83,16 @@ def referenced_encoder(
 
     Raises:
         EncoderError: the encoder cannot be loaded.
-        HeadError: the head names no encoder, or its fine-tuned encoder is missing or changed.
+        HeadError: the head names no encoder, or its fine-tuned encoder is missing, changed, or asked for by revision.
     """
     if encoder is None and known is None:
         raise HeadError(f"{head}: does not name its encoder. Give the one it was trained on with --encoder.")
     if known is not None and known.folder is not None:
+        if revision is not None:
+            raise HeadError(f"{head}: has its own encoder, {known.folder}, of one revision. Leave out --revision.")
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
-        loaded = Encoder.from_pretrained(str(folder), feature=feature or known.feature)
-        return replace(loaded, revision=known.sha256)
+        return Encoder.from_pretrained(str(folder), feature=feature or known.feature)
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
     return Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
@@ -105,11 +104,7 @@ def digest_of(folder: Path) -> str:
     Raises:
         OSError: a file is missing.
     """
-    digest = hashlib.sha256()
-    for name in _DECISIVE:
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return digest_of_files(folder, _DECISIVE)
 
 
 def _check(folder: Path, head: Path, known: EncoderReference) -> None:
@@ -128,61 +123,36 @@ def _check(folder: Path, head: Path, known: EncoderReference) -> None:
         )
 
 
-def _save(encoder: Encoder, folder: Path) -> None:
-    source = _source(encoder)
-    model = _whole_model(encoder, source)
-    model.save_pretrained(folder, max_shard_size="1TB")
-    shutil.copymode(folder / "config.json", folder / _WEIGHTS)  # safetensors lets nobody else read what it writes
-    for path in source.iterdir():
-        if path.suffix in _KEPT and not (folder / path.name).exists() and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
-
-
-def _source(encoder: Encoder) -> Path:
-    """The folder of the checkpoint: of one from the hub that in its cache, completed by what training did not need."""
-    if Path(encoder.id).is_dir():
-        return Path(encoder.id)
-    fetch = partial(huggingface_hub.snapshot_download, encoder.id, revision=encoder.revision)
-    try:
-        return Path(fetch(allow_patterns=[f"*{suffix}" for suffix in _KEPT]))
-    except Exception:  # no network any more: what was loaded is at hand
-        return Path(fetch(local_files_only=True))
-
-
-def _whole_model(encoder: Encoder, source: Path) -> nn.Module:
-    """The checkpoint's transformers model, with the fine-tuned image tower and projection."""
-    config = transformers.AutoConfig.from_pretrained(source)
-    kind = getattr(transformers, (config.architectures or encoder.family.architectures)[0])
-    model = kind.from_pretrained(source, dtype=torch.float32)
-    getattr(model, "vision_model", model).load_state_dict(encoder.tower.state_dict())
-    if encoder.projection is not None:
-        name = "vision_proj" if hasattr(model, "vision_proj") else "visual_projection"
-        getattr(model, name).load_state_dict(encoder.projection.state_dict())
-    return model
-
-
 @contextmanager
-def _written_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends, and is removed when it raises."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _temporary_folder(head: Path) -> Iterator[Path]:
+    """A folder beside a head file that is gone when the block ends, unless it has another name by then."""
+    temporary = head.with_name(f".{head.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir()
         yield temporary
-        _replace(path, temporary)
     except (OSError, SafetensorError) as error:
         if isinstance(error, ClipToolkitError):
             raise
-        raise OutputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{head}: its encoder cannot be written ({reason})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(path: Path, by: Path) -> None:
-    """Put a folder in the place of another one; the file system cannot do it in one step."""
-    if not path.exists():
-        by.rename(path)
-        return
-    old = by.with_suffix(".old")
-    path.rename(old)
-    by.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+def _placed(temporary: Path, folder: Path, sha256: str) -> bool:
+    """Give a whole folder its name; False if the same one is there already, as after the same training."""
+    if folder.exists():
+        if not _holds(folder, sha256):
+            raise OutputError(f"{folder}: does not hold the encoder that its name says. Delete it.")
+        return False
+    for path in temporary.iterdir():
+        flush(path)
+    temporary.rename(folder)
+    return True
+
+
+def _holds(folder: Path, sha256: str) -> bool:
+    try:
+        return digest_of(folder) == sha256
+    except OSError:
+        return False

@@ -53,7 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
-        "--activation", choices=ACTIVATIONS, default="relu", help="of a bare state_dict's hidden layers (%(default)s)"
+        "--activation", choices=ACTIVATIONS, help="of a bare state_dict's hidden layers (default: relu)"
     )
     parser.add_argument(
         "--input",
@@ -85,6 +85,8 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
     for name in ("encoder", "labels"):
         if getattr(args, name) is None:
             parser.error(f"--zero-shot needs --{name}")
+    if args.activation is not None:
+        parser.error("--activation is of a head's hidden layers, and --zero-shot has none")
     if args.feature == "pooled":
         parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
@@ -121,15 +123,16 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
     if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
         raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
-    return load_head(args.head, args.activation)
+    return load_head(args.head, args.activation or "relu")
 
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
+    from clip_export.checkpoint import Checkpoint
     from clip_export.text import TextTower
     from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
 
     templates = args.templates or TEMPLATES
-    check_words(args.labels, templates)
+    check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
     head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
     print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head

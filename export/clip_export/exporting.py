@@ -20,13 +20,14 @@ from clip_export.pictures import proof_files
 from clip_export.prompts import PROOF_TEXTS
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.reference import Reference, reference
+from clip_export.replay import check_replay
 from clip_export.saving import save_model
 from clip_export.text import TextTower, text_features
 from clip_export.text_tokenizer import tokenizer_spec
 from clip_export.versions import tool_versions
 from clip_toolkit import load, selftest
 from clip_toolkit.atomic import check_writable, written_atomically
-from clip_toolkit.errors import HeadError, ParityError
+from clip_toolkit.errors import HeadError
 from clip_toolkit.spec import ModelSpec, TextSpec
 from clip_toolkit.tasks import SINGLE_LABEL
 
@@ -101,7 +102,7 @@ def export_classifier(
         save_model(model, spec, temporary)
         spec = _proved(spec, head.module, encoder, tower, temporary, cross_checks=options.cross_checks)
         save_model(model, spec, temporary)
-        _check_selftest(temporary)
+        check_replay(selftest(load(temporary, device="cpu")))
         if options.quantization is None:
             return Exported(spec)
         del model  # as large as the file, and no longer needed
@@ -123,7 +124,7 @@ def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: Quantizatio
         save_model(quantized.model, spec, scratch)
         spec = replace(spec, golden=own_golden_vectors(load(scratch, device="cpu"), spec.golden))
         save_model(quantized.model, spec, scratch)
-        _check_selftest(scratch)
+        check_replay(selftest(load(scratch, device="cpu")))
     return Exported(spec, quantized)
 
 
@@ -202,12 +203,3 @@ def _proved(
     check_seconds(checks, receipt.logit_scale)
     golden = golden_vectors(encoder, tower, head, spec)
     return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)
-
-
-def _check_selftest(path: Path) -> None:
-    for drift in selftest(load(path, device="cpu")):
-        if not drift.passed:
-            raise ParityError(
-                f"selftest with the {drift.path} resize: {drift.output} drift by {drift.drift:.3g}, more than "
-                f"{drift.tolerance:.3g}. No file was written."
-            )

@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from clip_export.encoder import Encoder
+from clip_export.finished_head import SCORES
 from clip_export.progress import bar
-from clip_export.train_stages import SCORES, Report, say, shown_score, watched
+from clip_export.train_stages import Report, say, shown_score, watched
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.decisions import plain_score
 from clip_export.training.epochs import Examples
 from clip_export.training.feature_cache import default_folder
+from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
+    HiddenCache,
     HiddenStates,
     LowerHalf,
     UpperHalf,
@@ -34,7 +37,6 @@ from clip_export.training.finetuning import (
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
-from clip_export.training.row_cache import RowCache
 from clip_export.training.state import TrainingState
 
 PART = "encoder"
@@ -108,7 +110,7 @@ def _hidden_sides(
     lower = LowerHalf(encoder, options.blocks)
     cache = hidden_cache(folder, lower)
     split = prepared.split
-    check_room(cache, len(split.train) * (1 + args.augment) + len(split.validation) + len(split.test))
+    check_room(cache, _row_keys(prepared, args.augment))
 
     def states(indices: list[int], view: int = 0) -> HiddenStates:
         files = [prepared.dataset.files[index] for index in indices]
@@ -123,13 +125,24 @@ def _hidden_sides(
             train += states(split.train, view)
         sides = [train, *(states(indices) for indices in (split.validation, split.test) if indices)]
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; what was computed is kept, go on with --resume") from None
+        kept = "of the hidden states nothing is kept with --no-cache" if args.no_cache else "what was computed is kept"
+        raise KeyboardInterrupt(f"interrupted; {kept}, go on with --resume") from None
     say(*cache.notes)
     _tell_hidden(sides, encoder, options, cache)
     return sides
 
 
-def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: RowCache) -> None:
+def _row_keys(prepared: Prepared, views: int) -> Iterator[bytes]:
+    """Of all images and views that hidden states are needed of."""
+    contents = [bytes.fromhex(content) for content in prepared.features.contents]
+    train, validation, test = prepared.split
+    for index in (*train, *validation, *test):
+        yield row_key(contents[index])
+    for view in range(1, views + 1):
+        yield from (row_key(contents[index], view) for index in train)
+
+
+def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: HiddenCache) -> None:
     images, computed = sum(map(len, sides)), sum(side.computed for side in sides)
     print(
         f"hidden states below the last {options.blocks} of {_depth(encoder)} blocks: {computed} "

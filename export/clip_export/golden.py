@@ -11,7 +11,7 @@ from clip_export.encoder import Encoder
 from clip_export.pictures import golden_files
 from clip_export.prompts import GOLDEN_TEXTS
 from clip_export.reference import reference
-from clip_export.text import TextTower, text_features, tokenised
+from clip_export.text import TextTower, text_features, token_ids
 from clip_toolkit import Classifier, Outputs
 from clip_toolkit.spec import GoldenVector, ModelSpec
 
@@ -34,7 +34,7 @@ def _texts(tower: TextTower | None, count: int) -> Sequence[tuple[()] | tuple[st
     """Each golden text with its tokens; nothing without a text tower."""
     if tower is None:
         return [()] * count
-    return [(text, tuple(tokenised(tower, [text])["input_ids"][0].tolist())) for text in GOLDEN_TEXTS]
+    return [(text, token_ids(tower, text)) for text in GOLDEN_TEXTS]
 
 
 def own_golden_vectors(classifier: Classifier, golden: Sequence[GoldenVector]) -> tuple[GoldenVector, ...]:

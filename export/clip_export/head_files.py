@@ -6,10 +6,9 @@ Nothing in a file is ever executed: ``.pt`` is read with ``weights_only=True``.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from clip_export.bare_heads import head_from_state_dict
 from clip_export.heads import VLMtoMLP
 from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import HeadError, SpecError
@@ -30,12 +30,6 @@ _FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
-# Under these keys people save the head's state_dict beside the optimizer's and an epoch number.
-_WRAPPERS = ("state_dict", "model_state_dict", "mlp_head", "head", "model")
-
-# More layers than this and trying every order of unordered layers would take too long; nobody has such heads.
-_MOST_LAYERS = 7
-
 
 @dataclass(frozen=True)
 class EncoderReference:
@@ -43,7 +37,7 @@ class EncoderReference:
 
     Attributes:
         id: hub id or path of a local folder.
-        revision: commit on the hub.
+        revision: commit on the hub; of a local folder the SHA-256 of its content.
         feature: what the head reads, of `clip_export.encoder.FEATURES`.
         text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
             checkpoint.
@@ -184,7 +178,7 @@ def load_head(path: Path, activation: str = "relu") -> TrainedHead:
         raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
     content, text = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if text is None:
-        return TrainedHead(_from_state_dict(_unwrapped(content, path), activation, path))
+        return TrainedHead(head_from_state_dict(content, activation, path))
     return _described(content, text, path)
 
 
@@ -233,69 +227,3 @@ def _read_pickle(path: Path) -> tuple[Any, str | None]:
     if isinstance(content, Mapping) and _FORMAT in content:
         return content.get("state_dict", {}), content[_FORMAT]
     return content, None
-
-
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state_dict in a notebook's file, which may be a checkpoint with more around it."""
-    if isinstance(content, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(content.get(key), Mapping) and content[key] is not content:
-                return _unwrapped(content[key], path)
-    if not isinstance(content, Mapping) or not all(_is_weight(name, value) for name, value in content.items()):
-        raise HeadError(
-            f"{path}: expected a state_dict (names to floating-point tensors), got {type(content).__name__}. "
-            "Save it with torch.save(mlp_head.state_dict(), 'head.pt')"
-        )
-    return dict(content)
-
-
-def _is_weight(name: object, value: object) -> bool:
-    if not (isinstance(name, str) and isinstance(value, Tensor)):
-        return False
-    return value.is_floating_point() and not value.is_sparse and not value.is_meta
-
-
-def _from_state_dict(state: dict[str, Tensor], activation: str, path: Path) -> VLMtoMLP:
-    weights = {name.removesuffix("weight"): tensor for name, tensor in state.items() if name.endswith("weight")}
-    odd = [name for name, tensor in state.items() if tensor.ndim > 2 or not name.endswith(("weight", "bias"))]
-    odd += [f"{name}weight" for name, tensor in weights.items() if tensor.ndim != 2]
-    odd += [name for name, tensor in state.items() if name.endswith("bias") and not _fits_bias(name, tensor, weights)]
-    if odd or not weights:
-        raise HeadError(
-            f"{path}: expected the weights and biases of Linear layers, found {odd[0] if odd else 'none'}. "
-            "Only Linear layers, activations and dropout can be read; save the head alone, without its encoder."
-        )
-    names = _chain({name: (tensor.shape[1], tensor.shape[0]) for name, tensor in weights.items()}, path)
-    sizes = [weights[names[0]].shape[1], *(weights[name].shape[0] for name in names)]
-    head = VLMtoMLP(sizes[0], sizes[1:-1], sizes[-1], activation, dropout=0.0)
-    linears = [layer for layer in head.layers if isinstance(layer, torch.nn.Linear)]
-    for name, linear in zip(names, linears, strict=True):
-        linear.weight.data = weights[name].float()
-        linear.bias.data = state.get(f"{name}bias", torch.zeros(linear.out_features)).float()
-    return head.eval()
-
-
-def _fits_bias(name: str, bias: Tensor, weights: Mapping[str, Tensor]) -> bool:
-    weight = weights.get(name.removesuffix("bias"))
-    return weight is not None and bias.shape == weight.shape[:1]
-
-
-def _chain(shapes: Mapping[str, tuple[int, int]], path: Path) -> Sequence[str]:
-    """Names of the layers in the order in which outputs fit inputs: as saved, else the only order that fits."""
-    by_number = sorted(shapes, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")])
-    for names in (list(shapes), by_number):
-        if _fits(names, shapes):
-            return names
-    names = list(shapes)
-    orders = (
-        [order for order in itertools.permutations(names) if _fits(order, shapes)] if len(names) <= _MOST_LAYERS else []
-    )
-    if len(orders) != 1:
-        listed = ", ".join(f"{name.rstrip('.')} {inputs}->{outputs}" for name, (inputs, outputs) in shapes.items())
-        how = "fit together in several orders; save the head as .pt, which keeps theirs" if orders else "form no chain"
-        raise HeadError(f"{path}: the Linear layers {how}: {listed}")
-    return orders[0]
-
-
-def _fits(order: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> bool:
-    return all(shapes[first][1] == shapes[second][0] for first, second in itertools.pairwise(order))

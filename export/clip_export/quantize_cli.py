@@ -22,6 +22,7 @@ TARGETS = ("x86-vnni", "x86", "arm64", "web")
 
 _TRAINING_DATA = "the training data"  # of --refit without a folder
 _SHOWN_FLIPS = 20
+_MIN_AGREEMENT, _MINUTES = 0.99, 10.0
 
 
 def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +51,9 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--min-agreement",
         type=share,
-        default=0.99,
         metavar="SHARE",
         help="of the evaluation images that must keep their class; of --text-tower, the least cosine similarity that "
-        "embeddings must keep (default: %(default)s)",
+        f"embeddings must keep (default: {_MIN_AGREEMENT})",
     )
     group.add_argument(
         "--refit",
@@ -65,18 +65,19 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--search-minutes",
         type=number(0),
-        default=10.0,
         metavar="N",
-        help="time to search for the best int8 (default: %(default)s)",
+        help=f"time to search for the best int8 (default: {_MINUTES})",
     )
 
 
 def check_quantization_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with a usage error where arguments do not go together."""
     if args.quantize is None:
-        for name in ("calibration", "evaluation", "refit"):
+        for name in ("calibration", "evaluation", "refit", "min_agreement", "search_minutes"):
             if getattr(args, name) is not None:
-                parser.error(f"--{name} needs --quantize")
+                parser.error(f"--{name.replace('_', '-')} needs --quantize")
+    if args.quantize != "int8" and args.search_minutes is not None:
+        parser.error("--search-minutes goes with int8 alone, which has something to search for")
     if args.quantize != "int8" and args.target != "auto":
         parser.error("--target needs --quantize int8")
     if args.quantize == "fp16" and args.refit is not None:
@@ -113,10 +114,15 @@ def quantization_options(
         target=target,
         evidence=evidence,
         refit=refit_images(data, evidence, wanted) if args.refit is not None else (),
-        min_agreement=args.min_agreement,
-        minutes=args.search_minutes,
+        min_agreement=least_agreement(args),
+        minutes=_MINUTES if args.search_minutes is None else args.search_minutes,
         report=_say,
     )
+
+
+def least_agreement(args: argparse.Namespace) -> float:
+    """``--min-agreement``, or its default."""
+    return _MIN_AGREEMENT if args.min_agreement is None else float(args.min_agreement)
 
 
 def _say(text: str) -> None:

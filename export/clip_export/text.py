@@ -33,7 +33,7 @@ class TextTower:
 
     Attributes:
         id: hub id or path of a local folder, as it was asked for.
-        revision: commit of the checkpoint, if it came from a hub.
+        revision: commit of the checkpoint on the hub; of a local folder the SHA-256 of its content.
         family: the encoder's family.
         model: the transformers text module, float32, frozen, in evaluation mode.
         projection: from its output to the space shared with images, or None where the module does so itself (SigLIP).
@@ -65,7 +65,8 @@ class TextTower:
             revision: branch, tag or commit on the hub.
 
         Raises:
-            EncoderError: it cannot be found or loaded, weights or the tokenizer are missing, or it has no text tower.
+            EncoderError: it cannot be found or loaded, weights, the tokenizer or its padding token are missing, or it
+                has no text tower.
         """
         checkpoint = Checkpoint.find(encoder, revision, "tokenizer_config.json")
         _check_has_text(checkpoint)
@@ -154,6 +155,11 @@ def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:
     return {name: tokens[name] for name in (["input_ids"] if is_siglip else ["input_ids", "attention_mask"])}
 
 
+def token_ids(tower: TextTower, text: str) -> tuple[int, ...]:
+    """The tokens of one text, as `tokenised` gives them."""
+    return tuple(tokenised(tower, [text])["input_ids"][0].tolist())
+
+
 def token_counts(tower: TextTower, texts: Sequence[str]) -> list[int]:
     """How many tokens each text has, with the marks around it, before anything is cut off."""
     if not texts:
@@ -187,6 +193,11 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
     except Exception as error:  # a damaged file raises whatever the tokenizer's library does
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(f"{checkpoint.id}: its tokenizer cannot be loaded ({reason}).") from error
+    if tokenizer.pad_token_id is None:
+        raise EncoderError(
+            f"{checkpoint.id}: its tokenizer has no padding token, so that texts of different lengths cannot be read "
+            'together. Name the one that it was trained with as "pad_token" in its tokenizer_config.json.'
+        )
     if checkpoint.family == SIGLIP and tokenizer.is_fast:  # SigLIP's own lower-cases, but SigLIP 2's is Gemma's
         backend = tokenizer.backend_tokenizer
         lower = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]

@@ -6,11 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_export.quantize_cli import least_agreement
+
 if TYPE_CHECKING:
     from clip_toolkit.text_spec import TextTowerSpec
 
 _OUTPUT = Path("text.onnx")
-_ABOUT_HEADS = ("labels", "feature", "cross_check", "calibration", "evaluation", "refit")
+_ABOUT_HEADS = (
+    *("labels", "feature", "activation", "cross_check"),
+    *("calibration", "evaluation", "refit", "search_minutes"),
+)
 
 
 def add_text_arguments(group: argparse._MutuallyExclusiveGroup) -> None:
@@ -33,6 +38,8 @@ def check_text_arguments(parser: argparse.ArgumentParser, args: argparse.Namespa
             parser.error(f"--{name.replace('_', '-')} does not go with --text-tower")
     if args.quantize not in (None, "int8") or args.target != "auto":
         parser.error("text towers can be quantized to int8 alone, and for no --target")
+    if args.quantize and args.ops != "ort":
+        parser.error("text towers in int8 need ONNX Runtime's own operators: leave out --ops standard, or --quantize")
     if args.input != "image":
         parser.error("--input does not go with --text-tower")
 
@@ -46,7 +53,7 @@ def export_text(args: argparse.Namespace) -> int:
     output = args.output or _OUTPUT
     check_writable(output)
     tower = TextTower.from_pretrained(args.encoder, args.revision)
-    spec = export_text_tower(tower, output, args.ops, args.min_agreement if args.quantize else None)
+    spec = export_text_tower(tower, output, args.ops, least_agreement(args) if args.quantize else None)
     print("\n".join(text_receipt(spec)))
     print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), the text tower of {spec.encoder.id}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from clip_export.quantization.text_quantizing import quantize_text
+from clip_export.replay import check_replay
 from clip_export.saving import save_model
 from clip_export.text import TextTower
 from clip_export.text_network import text_graph
@@ -16,7 +17,7 @@ from clip_export.text_tokenizer import tokenizer_spec
 from clip_export.versions import tool_versions
 from clip_toolkit import load_text, selftest_text
 from clip_toolkit.atomic import check_writable, written_atomically
-from clip_toolkit.errors import ParityError, QuantizationError
+from clip_toolkit.errors import QuantizationError
 from clip_toolkit.text_spec import TextTowerSpec
 
 
@@ -54,7 +55,7 @@ def export_text_tower(
         save_model(model, spec, temporary)
         if min_cosine is not None:
             spec = _quantized(model, spec, temporary, min_cosine)
-        _check_selftest(temporary)
+        check_replay(selftest_text(load_text(temporary, device="cpu")))
     return spec
 
 
@@ -76,12 +77,3 @@ def _spec(tower: TextTower, ops: str) -> TextTowerSpec:
         ops=ops,
         tools=tool_versions(),
     )
-
-
-def _check_selftest(path: Path) -> None:
-    for drift in selftest_text(load_text(path, device="cpu")):
-        if not drift.passed:
-            raise ParityError(
-                f"selftest: {drift.output} drift by {drift.drift:.3g}, more than {drift.tolerance:.3g}. "
-                "No file was written."
-            )

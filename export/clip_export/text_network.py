@@ -11,7 +11,8 @@ from clip_export.operators import OPERATORS
 from clip_export.text import TextTower
 from clip_export.text_transformer import TextTransformer
 from clip_export.text_weights import canonical_text
-from clip_toolkit.text_encoder import INPUTS, TextOutputs
+from clip_toolkit.text_encoder import TextOutputs
+from clip_toolkit.tokenization import INPUTS
 
 _EXAMPLE_TOKENS = 5  # any number that no other dimension has
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clip_export.parity import BATCHES, TOLERANCE
 from clip_export.prompts import GOLDEN_TEXTS, PROOF_TEXTS
-from clip_export.text import TextTower, text_features, tokenised, truncated
+from clip_export.text import TextTower, text_features, token_ids, truncated
 from clip_toolkit import load_text
 from clip_toolkit.errors import ParityError
 from clip_toolkit.text_encoder import TextEncoder
@@ -69,7 +69,7 @@ def golden_texts(tower: TextTower) -> tuple[GoldenText, ...]:
     """Texts to keep in the model file, each with its tokens and PyTorch's features of it alone."""
     features = text_features(tower, GOLDEN_TEXTS, batch_size=1)
     return tuple(
-        GoldenText(text, tuple(tokenised(tower, [text])["input_ids"][0].tolist()), tuple(row.tolist()))
+        GoldenText(text, token_ids(tower, text), tuple(row.tolist()))
         for text, row in zip(GOLDEN_TEXTS, features, strict=True)
     )
 

@@ -54,6 +54,7 @@ class TextTransformer(nn.Module):
     def __init__(self, config: TextConfig, operators: Operators = STANDARD) -> None:
         """Build the module with uninitialised weights, to be filled by ``load_state_dict``."""
         super().__init__()
+        assert config.pooling in POOLINGS, config.pooling
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Parameter(torch.empty(config.context, config.width))
@@ -70,9 +71,8 @@ class TextTransformer(nn.Module):
             attention_mask: int64 ``[batch, tokens]``: 1 where there is text, 0 where padding follows it. Only towers
                 that are ``masked`` look at it.
         """
-        words = self.tokens.weight[
-            input_ids
-        ]  # not the module, whose node would take the name of the output "embedding"
+        # Not by the module, whose node would take the name of the output "embedding".
+        words = self.tokens.weight[input_ids]
         x = self.embedding_norm(words + self.positions[: input_ids.shape[1]])
         place = self._place(input_ids)
         seen, seen_by_read = self._biases(input_ids, attention_mask, place)

@@ -23,7 +23,7 @@ OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("step", "cosine", "none")
 BACKENDS = ("auto", "torch", "onnxruntime")
 
-_HIDDEN = [256]
+_HIDDEN, _ACTIVATION, _DROPOUT = (256,), "relu", 0.1
 _RATE = 1e-4  # the course's
 _START_RATE = 1e-2  # a pull holds the head; with a few images 1e-4 would get nowhere in 100 epochs, least at random
 
@@ -104,7 +104,6 @@ def _head_arguments(group: argparse._ArgumentGroup) -> None:
         "--hidden-dim",
         type=positive,
         nargs="+",
-        default=_HIDDEN,
         metavar="N",
         help="of each hidden layer (default: 256)",
     )
@@ -126,8 +125,8 @@ def _head_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="strength that holds the head to its zero-shot start (default: the best of 100, 10 and 1)",
     )
-    group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help=DEFAULT)
-    group.add_argument("--dropout", type=number(0, 1, or_equal=True), default=0.1, help=DEFAULT)
+    group.add_argument("--activation", choices=ACTIVATIONS, help=f"(default: {_ACTIVATION})")
+    group.add_argument("--dropout", type=number(0, 1, or_equal=True), help=f"(default: {_DROPOUT})")
 
 
 def _loop_arguments(group: argparse._ArgumentGroup) -> None:
@@ -182,6 +181,8 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("DATA is missing")
     if args.data is not None and args.explain_preprocessing is not None:
         parser.error("--explain-preprocessing takes an image and no DATA")
+    if args.text_column is not None and args.explain_preprocessing is not None:
+        parser.error("--explain-preprocessing draws an image, and reads no --text-column")
     if args.text_column is not None and args.data is not None and args.data.is_dir():
         parser.error("--text-column names a column of a CSV file, and DATA is a folder")
     if args.val_fraction + args.test_fraction >= 1:
@@ -195,7 +196,9 @@ def _check_start(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
                 parser.error(f"--{name} needs --init zero-shot")
         return
     refused = {
-        "--hidden-dim: words make a linear head": args.hidden_dim != _HIDDEN,
+        "--hidden-dim: words make a linear head": args.hidden_dim is not None,
+        "--activation, which stands behind hidden layers": args.activation is not None,
+        "--dropout, which stands behind hidden layers": args.dropout is not None,
         "--feature pooled: only the projected feature shares a space with text": args.feature == "pooled",
         "--task regression: its values have no words": args.task == REGRESSION,
         "--standardise": args.standardise,
@@ -243,9 +246,9 @@ def training_options(args: argparse.Namespace) -> TrainingOptions:
         step_size=args.step_size,
         gamma=args.gamma,
         standardise=args.standardise,
-        hidden_dim=() if args.linear else tuple(args.hidden_dim),
-        activation=args.activation,
-        dropout=args.dropout,
+        hidden_dim=() if args.linear else tuple(args.hidden_dim or _HIDDEN),
+        activation=args.activation or _ACTIVATION,
+        dropout=_DROPOUT if args.dropout is None else args.dropout,
         patience=args.patience,
         class_weights="balanced" if args.balanced else "none",
         label_smoothing=args.label_smoothing,

@@ -23,11 +23,10 @@ __all__ = ["PROGRAM", "main", "parse_args", "run"]
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.finetune_stage import finetuned
-    from clip_export.progress import bar
+    from clip_export.finished_head import finished_head
     from clip_export.text import TextTower
-    from clip_export.train_stages import finished_head, prepared_data, tell, trained
+    from clip_export.train_stages import prepared_data, scored_alone, tell, trained
     from clip_export.train_start import start_words, trained_from_words
-    from clip_export.training.fusion import parts
     from clip_export.training.preparation import read_dataset
     from clip_export.training.thresholds import check_rule, operating_rule
 
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
     prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
-    alone = parts(prepared, training.head, chosen, bar)
+    alone = scored_alone(args, prepared, training, chosen)
     tuned = None
     if tuning is not None:
         tuned = finetuned(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
@@ -75,10 +74,11 @@ def _encoder(args: argparse.Namespace) -> Encoder:
 
 
 def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
-    """Write the head, with its encoder if that was fine-tuned, and then remove the checkpoints."""
-    from clip_export.encoder_files import save_with_encoder
+    """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
+    from clip_export.encoder_files import earlier_encoders, save_with_encoder
     from clip_export.finetune_stage import PART
     from clip_export.head_files import save_head
+    from clip_export.train_stages import say
     from clip_export.training.checkpoints import checkpoint_path
 
     if tuned is None:
@@ -87,6 +87,8 @@ def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned:
         head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, args.out)
     for part in ("", PART):
         checkpoint_path(args.out, part).unlink(missing_ok=True)
+    for folder in earlier_encoders(args.out, head.encoder):
+        say(f"{folder}: belongs to an earlier {args.out.name}. Delete it unless a copy of that is in use.")
     return head
 
 
@@ -99,10 +101,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
     check_suffix(args.out)
     check_writable(args.out)
-    if args.unfreeze is not None:
-        from clip_export.encoder_files import check_encoder_folder
-
-        check_encoder_folder(args.out, args.encoder)
     if args.report is not None:
         require("report", "matplotlib", "sklearn")
     if args.tensorboard is not None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from clip_export.encoder import Encoder
-from clip_export.head_files import EncoderReference, TrainedHead
+from clip_export.finished_head import SCORES
+from clip_export.head_files import TrainedHead
 from clip_export.progress import bar
 from clip_export.text import TextTower
 from clip_export.train_arguments import PROGRAM, training_options
 from clip_export.training.baseline import baseline_score
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.dataset import Dataset
-from clip_export.training.decisions import decisions_for, held_out_score
+from clip_export.training.decisions import held_out_score
 from clip_export.training.epochs import Epoch
 from clip_export.training.feature_cache import FeatureCache, default_folder
-from clip_export.training.fusion import Parts
+from clip_export.training.fusion import Parts, parts
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import DataOptions, Prepared, prepare
@@ -28,14 +29,10 @@ from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_export.training.tensorboard import scalars
 from clip_export.training.texts import TextCache, TextSide
-from clip_export.training.thresholds import operating_rule
-from clip_export.zero_shot import TEMPLATES
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.tasks import REGRESSION
 
 Report = Callable[[Epoch], None]
-
-SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
 
 
 def prepared_data(
@@ -85,9 +82,21 @@ def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Tra
         )
 
     training = watched(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
-    if args.unfreeze is not None:
-        checkpoints.write()  # so that a fine-tuning that is resumed has its head at once
+    if args.unfreeze is not None or prepared.texts is not None:
+        checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
+
+
+def scored_alone(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+) -> Parts | None:
+    """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
+    try:
+        return parts(prepared, training.head, options, bar)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the checkpoint is {checkpoint_path(args.out)}; go on with --resume"
+        ) from None
 
 
 def watched(
@@ -146,77 +155,6 @@ def _scalars(folder: Path | None, title: str) -> AbstractContextManager[Report]:
     return nullcontext(lambda _: None) if folder is None else scalars(folder / title)
 
 
-def finished_head(
-    args: argparse.Namespace,
-    prepared: Prepared,
-    training: Training,
-    options: TrainingOptions,
-    encoder: Encoder,
-    *,
-    alone: Parts | None = None,
-) -> TrainedHead:
-    """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
-    temperature, thresholds = decisions_for(
-        training.head,
-        prepared.validation,
-        prepared.dataset.task,
-        prepared.dataset.labels,
-        operating_rule(args.operating_point),
-        positive=args.positive,
-        calibrate=not args.no_calibration,
-    )
-    return TrainedHead(
-        training.head,
-        EncoderReference(
-            _portable_id(args.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
-        ),
-        prepared.dataset.labels,
-        _summary(args, prepared, training, options) | _text_summary(prepared, alone),
-        prepared.reference(),
-        prepared.dataset.task,
-        temperature,
-        thresholds,
-    )
-
-
-def _summary(
-    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
-) -> dict[str, Any]:
-    score = SCORES[prepared.dataset.task]
-    test = {"test": len(prepared.split.test)} if prepared.split.test else {}
-    start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
-    return {
-        "images": len(prepared.features.kept),
-        "skipped": len(prepared.features.errors),
-        "train": len(prepared.split.train),
-        "validation": len(prepared.split.validation),
-        **test,
-        **start,
-        "views": args.augment,
-        "epochs": training.best.number,
-        "optimizer": options.optimizer,
-        "learning rate": options.learning_rate,
-        "seed": args.seed,
-        f"train {score}": round(training.best.train_score, 4),
-        f"validation {score}": round(training.best.val_score, 4),
-        "operating point": args.operating_point,
-    }
-
-
-def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
-    if prepared.texts is None or alone is None:
-        return {}
-    score = f"{prepared.held_out[0]} {SCORES[prepared.dataset.task]}"
-    figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
-    texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
-    return texts | {name: round(value, 4) for name, value in figures.items()}
-
-
-def _portable_id(encoder: str) -> str:
-    """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
-    return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
-
-
 def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts | None = None) -> None:
     """Say how good the head is, and how good the baseline."""
     name, indices, examples = prepared.held_out
@@ -228,8 +166,12 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
         image, text, both = (shown_score(value, head.task) for value in alone)
         print(f"image alone {image}, text alone {text}, both {both}")
     try:
-        plain = shown_score(baseline_score(prepared.train, examples, head.task), head.task)
-        print(f"{'ridge' if head.task == 'regression' else 'logistic'} regression on the same features: {plain}")
+        plain = baseline_score(prepared.train, examples, head.task)
+        if math.isnan(plain):
+            say("no baseline: a label is on every training image, or on none")
+        else:
+            kind = "ridge" if head.task == REGRESSION else "logistic"
+            print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
     except MissingDependencyError as error:
         say(f"no baseline: {error}")
     if head.temperature != 1:

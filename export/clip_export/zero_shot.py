@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clip_export.families import SIGLIP, Family
 from clip_export.head_files import EncoderReference, TrainedHead
 from clip_export.heads import VLMtoMLP
 from clip_export.text import TextTower, text_features, token_counts, tokenised
@@ -51,14 +52,14 @@ def zero_shot(tower: TextTower, labels: Sequence[str], templates: Sequence[str] 
         templates: prompts with ``{}`` where the label goes; several are averaged.
 
     Raises:
-        HeadError: no or empty labels, labels that are the same to the tokenizer, a template without ``{}``, or a prompt
-            of more tokens than the tower reads.
+        HeadError: no or empty labels, labels that are the same to the tokenizer or nothing to it, a template without
+            ``{}``, or a prompt of more tokens than the tower reads.
     """
     check_words(labels, templates)
     prompts = [[template.replace(_SLOT, label) for label in labels] for template in templates]
     for filled in prompts:
         _check_length(tower, filled)
-    _check_distinct(tower, prompts[0], labels)
+    _check_read(tower, templates[0], labels)
     features = torch.stack([functional.normalize(text_features(tower, filled), dim=-1) for filled in prompts])
     return ZeroShot(
         directions=functional.normalize(features.mean(0), dim=-1),
@@ -74,6 +75,7 @@ def zero_shot_head(tower: TextTower, labels: Sequence[str], templates: Sequence[
     Raises:
         HeadError: as `zero_shot`.
     """
+    check_words(labels, templates, tower.family)
     found = zero_shot(tower, labels, templates)
     return TrainedHead(
         module=linear_head(found.directions * found.scale, torch.full((len(labels),), found.bias)),
@@ -91,8 +93,14 @@ def linear_head(weight: Tensor, bias: Tensor) -> VLMtoMLP:
     return head.eval()
 
 
-def check_words(labels: Sequence[str], templates: Sequence[str]) -> None:
+def check_words(labels: Sequence[str], templates: Sequence[str], family: Family | None = None) -> None:
     """Refuse labels and templates that make no prompts, before a checkpoint is loaded for them.
+
+    Args:
+        labels: class names.
+        templates: prompts with ``{}`` where the label goes.
+        family: of the text tower, where the words alone are to make a classifier: all but SigLIP's compare labels with
+            each other, and need at least two.
 
     Raises:
         HeadError: as `zero_shot`, but for what only the tokenizer can tell.
@@ -105,6 +113,11 @@ def check_words(labels: Sequence[str], templates: Sequence[str]) -> None:
     doubles = [label for label in dict.fromkeys(labels) if list(labels).count(label) > 1]
     if doubles:
         raise HeadError(f"zero-shot: the labels must differ from each other, got {doubles[0]!r} more than once.")
+    if len(labels) == 1 and family not in (None, SIGLIP):
+        raise HeadError(
+            f"zero-shot: {labels[0]!r} is the only label, and {family.name} says which of several is the likeliest: "
+            f"it would always be this one. Add another, such as 'no {labels[0]}', or use a SigLIP encoder."
+        )
     if not templates:
         raise HeadError(f"zero-shot: there is no template. Give at least one, such as {TEMPLATES[0]!r}.")
     for template in templates:
@@ -125,10 +138,16 @@ def _check_length(tower: TextTower, prompts: Sequence[str]) -> None:
             )
 
 
-def _check_distinct(tower: TextTower, prompts: Sequence[str], labels: Sequence[str]) -> None:
-    """Tokenizers lower-case, and have one token for whatever they do not know."""
+def _check_read(tower: TextTower, template: str, labels: Sequence[str]) -> None:
+    """Tokenizers lower-case, leave out punctuation (SigLIP), and have one token for whatever they do not know."""
     seen: dict[tuple[int, ...], str] = {}
-    for row, label in zip(tokenised(tower, prompts)["input_ids"].tolist(), labels, strict=True):
+    prompts = [template.replace(_SLOT, label) for label in ("", *labels)]
+    nothing, *rows = tokenised(tower, prompts)["input_ids"].tolist()
+    for row, label in zip(rows, labels, strict=True):
+        if row == nothing:
+            raise HeadError(
+                f"zero-shot: nothing is left of the label {label!r} in the tokenizer of {tower.id}. Use a word for it."
+            )
         other = seen.setdefault(tuple(row), label)
         if other is not label:
             raise HeadError(

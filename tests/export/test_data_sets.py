@@ -133,6 +133,8 @@ BAD_MANIFESTS = {
     "no label column": ("path,class\na,b\n", SINGLE_LABEL, "expected a column 'label', found path, class"),
     "label missing": ("path,label\na,x\nb,\n", SINGLE_LABEL, "line 3: the label is missing"),
     "path missing": ("path,label\n,x\n", SINGLE_LABEL, "line 2: the path is missing"),
+    "line ends": ('path,note,label\na,"two\nlines",x\nb,,\n', SINGLE_LABEL, "line 4: the label is missing"),
+    "number": ('path,"a\nge"\na,"1"\nb,old\n', REGRESSION, "line 4: expected a number"),
     "no rows": ("path,label\n", SINGLE_LABEL, "no images"),
     "one label": ("path,label\na,x\nb,x\n", SINGLE_LABEL, "at least 2 labels"),
     "text": ("path,age\na,1\nb,old\n", REGRESSION, "line 3: expected a number in column 'age', got 'old'"),
@@ -147,6 +149,11 @@ BAD_MANIFESTS = {
 def test_bad_manifests_name_the_line(manifest: Manifest, text: str, task: str, said: str):
     with pytest.raises(DatasetError, match=said):
         read_manifest(manifest(text), task)
+
+
+def test_a_missing_manifest_is_no_missing_folder(tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"data\.csv: there is no such file"):
+        read_image_folder(tmp_path / "data.csv")
 
 
 def test_manifest_in_another_encoding(tmp_path: Path):

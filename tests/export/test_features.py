@@ -1,5 +1,6 @@
 """Features of image files, and their cache on disk."""
 
+import json
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 
 from clip_export.encoder import Encoder
-from clip_export.training import backends
+from clip_export.text import TextTower
+from clip_export.training import backends, row_cache
 from clip_export.training.augment import augmented
-from clip_export.training.feature_cache import FeatureCache
+from clip_export.training.feature_cache import FeatureCache, encoder_identity
 from clip_export.training.features import Features, image_features
+from clip_export.training.finetuning import LowerHalf, hidden_cache
+from clip_export.training.texts import tower_identity
 from clip_toolkit.errors import DeviceError
 
+CheckpointOf = Callable[[str], Path]
 EncoderOf = Callable[..., Encoder]
 
 
@@ -121,6 +126,21 @@ def test_another_encoder_or_feature_has_a_cache_of_its_own(encoder: EncoderOf, f
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
+def test_an_encoder_of_other_configuration_has_a_cache_of_its_own(checkpoint: CheckpointOf, tmp_path: Path):
+    owners, folder = [], tmp_path / "clip"
+    shutil.copytree(checkpoint("clip"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for change in ({}, {"hidden_act": "relu"}, {"num_attention_heads": 1}, {"layer_norm_eps": 1e-3}, {}):
+        changed = {part: {**config[part], **change} for part in ("vision_config", "text_config")}
+        (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
+        encoder = Encoder.from_pretrained(str(folder))
+        identities = (encoder_identity(encoder), tower_identity(TextTower.from_pretrained(str(folder))))
+        hidden = hidden_cache(tmp_path, LowerHalf(encoder, 1)).folder.name
+        owners.append((*(json.dumps(identity, sort_keys=True) for identity in identities), hidden))
+    assert [len(set(kind)) for kind in zip(*owners, strict=True)] == [4, 4, 4]
+    assert owners[0] == owners[-1]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
 def test_a_damaged_or_foreign_cache_is_rebuilt_and_said(
     encoder: EncoderOf, files: list[Path], tmp_path: Path, damage: str
@@ -141,6 +161,21 @@ def test_a_damaged_or_foreign_cache_is_rebuilt_and_said(
     assert "computed again" in note
     assert ("another encoder" if damage == "foreign" else "damaged") in note
     assert cached(encoder("clip"), files, tmp_path / "cache")[0].computed == 0
+
+
+def test_a_shard_is_not_read_before_a_row_of_it_is_wanted(
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cached(encoder("clip"), files[:2], tmp_path / "cache")
+    cached(encoder("clip"), files[3:6], tmp_path / "cache")
+    summed: list[int] = []
+    digest = row_cache._digest
+    monkeypatch.setattr(row_cache, "_digest", lambda keys, rows: summed.append(len(rows)) or digest(keys, rows))
+    cache = FeatureCache(tmp_path / "cache", encoder("clip"))
+    assert summed == []
+    for _ in range(2):
+        assert image_features(encoder("clip"), files[3:6], cache=cache).computed == 0
+    assert summed == [3]
 
 
 def test_an_interrupted_run_keeps_what_it_had(encoder: EncoderOf, files: list[Path], tmp_path: Path):

@@ -88,6 +88,16 @@ def test_the_heads_take_plain_features_of_any_length(
         assert loss.item() == pytest.approx(training.best.val_loss, abs=1e-4)
 
 
+def test_words_win_a_draw(directions: torch.Tensor):
+    """Both starts get the only validation example right beyond any doubt."""
+    learnt = Examples(directions.repeat(20, 1), torch.arange(CLASSES).repeat(20))
+    sure = Examples(directions[:1], torch.tensor([0]))
+    words = ZeroShot(directions, 100.0, 0.0, SINGLE_LABEL)
+    attempts = train_from_words(words, learnt, sure, OPTIONS)
+    assert {attempt.loss for attempt in attempts} == {0.0}
+    assert [attempt.training.start for attempt in attempts][-1] == "random"
+
+
 def test_a_pull_holds_the_start_and_none_lets_it_go(sides: tuple[Examples, Examples, Examples]):
     learnt, chosen_by, _ = sides
     start = VLMtoMLP(DIM, (), CLASSES)

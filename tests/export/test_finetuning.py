@@ -1,6 +1,7 @@
 """Fine-tuning the last blocks of an encoder: exact halves, what learns, what stays, and breaks that change nothing."""
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -18,7 +19,8 @@ from clip_export.encoder import Encoder
 from clip_export.heads import VLMtoMLP
 from clip_export.training import TrainingOptions, train_head
 from clip_export.training.checkpoints import Checkpoints
-from clip_export.training.epochs import Epoch, Examples, improvement
+from clip_export.training.epochs import Epoch, Examples, improvement, latest
+from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
     LowerHalf,
@@ -30,6 +32,7 @@ from clip_export.training.finetuning import (
     hidden_states,
 )
 from clip_export.training.objective import Objective
+from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState
 from clip_export.training.updates import PRECISIONS, Updates
 from clip_toolkit.errors import DatasetError, DeviceError, EncoderError, OutputError
@@ -152,13 +155,39 @@ def test_a_file_that_has_gone_meanwhile_is_named(encoder: EncoderOf, files: list
 
 
 def test_a_disk_without_room_is_said_before_anything_runs(
-    encoder: EncoderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    cache = hidden_cache(tmp_path, LowerHalf(encoder("clip"), 2))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * cache.row_bytes))
-    check_room(cache, 100)
+    lower = LowerHalf(encoder("clip"), 2)
+    cache = hidden_cache(tmp_path, lower)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * cache.row_bytes))
+
+    def keys(wanted: list[Path]) -> list[bytes]:
+        return [row_key(hashlib.sha256(file.read_bytes()).digest()) for file in wanted]
+
+    check_room(cache, keys(files[:10] * 2))
     with pytest.raises(OutputError, match="Name another disk with --cache"):
-        check_room(cache, 101)
+        check_room(cache, keys(files[:11]))
+    hidden_states(lower, files[:15], cache)  # of which only some are asked for below
+    check_room(cache, keys(files[10:25]))
+    with pytest.raises(OutputError, match="Name another disk with --cache"):
+        check_room(cache, keys(files[10:26]))
+
+
+def test_hidden_states_do_not_pile_up_in_memory_where_the_disk_fails(
+    encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    lower = LowerHalf(encoder("clip"), 2)
+    cache = hidden_cache(tmp_path, lower)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match=r"No space left on device\)\. Name another disk with --cache"):
+            hidden_states(lower, files[:3], cache)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be used .* Name another disk with --cache"):
+        hidden_cache(tmp_path / "file", lower)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -252,6 +281,27 @@ def test_accumulated_batches_are_as_good_as_one_large(fresh: EncoderOf, files: l
         torch.testing.assert_close(tensor, found[1][name], atol=3e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("task", TASKS)
+def test_accumulated_batches_of_weighted_classes_change_weights_as_one_large_does(task: str, smoothing: float):
+    generator = torch.Generator().manual_seed(4)
+    numbers = torch.arange(32)
+    targets = (numbers < 27).long() if task == SINGLE_LABEL else (numbers[:, None] % 7 < torch.tensor([1, 5])).float()
+    examples = Examples(torch.randn(32, 6, generator=generator), targets)
+    options = TrainingOptions(class_weights="balanced", label_smoothing=smoothing)
+    objective = Objective.fitted(task, targets, 2, options)
+    found, losses = [], []
+    for size, batches in ((16, 1), (4, 4)):
+        torch.manual_seed(1)
+        model = nn.Linear(6, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        updates = Updates(optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 10), batches=batches)
+        losses.append(Run(model, objective, updates, Pace(1, size, size, None, latest)).epoch(examples, examples).loss)
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_patience_ends_it_early(fresh: EncoderOf, files: list[Path], tmp_path: Path):
     used = Task(fresh("clip"), files, tmp_path)
     wrong = used.sides[1]._replace(targets=1 - used.sides[1].targets)
@@ -320,6 +370,8 @@ def test_too_little_memory_names_a_batch_that_may_fit(
         used.finetune()
     with pytest.raises(DeviceError, match="Try fewer blocks"):
         used.finetune(head=replace(HEAD, batch_size=1))
+    with pytest.raises(DeviceError, match=r"out of memory with 6 images at a time. Try --batch-size 3\."):
+        features_of(UpperHalf(used.encoder, 2), used.sides[0].features, 6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

@@ -13,10 +13,11 @@ import transformers
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from clip_export import train_cli
+from clip_export import finetune_stage, train_cli
 from clip_export.encoder import Encoder
-from clip_export.encoder_files import referenced_encoder, save_with_encoder
+from clip_export.encoder_files import earlier_encoders, referenced_encoder, save_with_encoder
 from clip_export.head_files import TrainedHead, load_head, save_head
+from clip_export.text import TextTower
 from clip_export.training.finetuning import LowerHalf, UpperHalf
 from clip_export.training.run import Run
 from clip_toolkit.errors import HeadError, OutputError
@@ -56,18 +57,25 @@ def tuned(crosses: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def encoder_of(folder: Path) -> Path:
+    """The folder of the encoder that was fine-tuned with the ``head.pt`` in another folder."""
+    return folder / load_head(folder / "head.pt").encoder.folder
+
+
 def test_from_folder_to_runtime(crosses: Path, tuned: Path):
     said = (tuned / "said").read_text(encoding="utf-8")
     assert "hidden states below the last 2 of 4 blocks: 64 computed, 0 from the cache" in said
     assert "fine-tuned 2 of 4 blocks, epoch " in said
-    assert "and its encoder, head.encoder" in said
-    assert sorted(path.name for path in tuned.iterdir()) == ["head.encoder", "head.pt", "report", "said"]
+    folder = encoder_of(tuned)
+    assert f"and its encoder, {folder.name}" in said
+    assert {path.name for path in tuned.iterdir()} == {folder.name, "head.pt", "report", "said"}
     records = classified(tuned, *sorted(crosses.rglob("*.png")))
     right = [item["label"] == Path(item["image"]).parent.name for item in records]
     head = load_head(tuned / "head.pt")
     assert np.mean(right) == pytest.approx(head.training["train accuracy"], abs=0.2)
     spec = read_spec(tuned / "model.onnx")
-    assert (spec.encoder.id, spec.encoder.revision) == ("head.encoder", head.encoder.sha256)
+    assert (spec.encoder.id, spec.encoder.revision) == (folder.name, head.encoder.sha256)
+    assert TextTower.from_pretrained(str(folder)).revision == spec.encoder.revision
     assert (spec.training["unfrozen blocks"], spec.training["encoder before fine-tuning"]) == (2, "tiny-clip")
 
 
@@ -78,15 +86,15 @@ def test_the_quantized_file_decides_the_same(tuned: Path):
 
 
 def test_the_saved_encoder_is_a_whole_checkpoint(tuned: Path):
-    model = transformers.CLIPModel.from_pretrained(tuned / "head.encoder")
+    model = transformers.CLIPModel.from_pretrained(encoder_of(tuned))
     before = transformers.CLIPModel.from_pretrained(TINY_CLIP)
     for name, tensor in model.state_dict().items():
         upper = name.startswith(("vision_model.encoder.layers.2", "vision_model.encoder.layers.3"))
         upper = upper or name.startswith("vision_model.post_layernorm")
         assert torch.equal(tensor, before.state_dict()[name]) != upper, name
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tuned / "head.encoder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_of(tuned))
     assert tokenizer("a red circle")["input_ids"]
-    assert Encoder.from_pretrained(str(tuned / "head.encoder"), feature="projected").dim == 64
+    assert Encoder.from_pretrained(str(encoder_of(tuned)), feature="projected").dim == 64
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "blip", "blip-retrieval", "clip-projected"])
@@ -119,15 +127,16 @@ def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path
     shutil.copy(tuned / "head.pt", tmp_path)
     code, said = export()
     assert code == 1
-    assert "head.encoder" in said
-    assert "Keep the folder head.encoder beside the head file" in said
+    folder = encoder_of(tmp_path)
+    assert f"{Path(folder.name) / 'model.safetensors'} is missing" in said
+    assert f"Keep the folder {folder.name} beside the head file" in said
 
     code, said = export("--encoder", TINY_CLIP)
     assert code == 1
     assert "is not the encoder that was fine-tuned with this head" in said
 
-    shutil.copytree(tuned / "head.encoder", tmp_path / "head.encoder")
-    path = tmp_path / "head.encoder" / "model.safetensors"
+    shutil.copytree(encoder_of(tuned), folder)
+    path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors["vision_model.post_layernorm.bias"] += 1e-3
     with safetensors.safe_open(path, framework="pt") as file:
@@ -137,14 +146,13 @@ def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path
     assert code == 1
     assert "SHA-256" in said
 
-    shutil.rmtree(tmp_path / "head.encoder")
-    assert export("--encoder", tuned / "head.encoder") == (0, "")
+    shutil.rmtree(folder)
+    assert export("--encoder", encoder_of(tuned)) == (0, "")
 
 
 def test_changed_preprocessing_is_noticed_too(tuned: Path, tmp_path: Path):
-    for name in ("head.pt", "head.encoder"):
-        (shutil.copytree if (tuned / name).is_dir() else shutil.copy)(tuned / name, tmp_path / name)
-    path = tmp_path / "head.encoder" / "preprocessor_config.json"
+    shutil.copytree(tuned, tmp_path, dirs_exist_ok=True)
+    path = encoder_of(tmp_path) / "preprocessor_config.json"
     path.write_text(path.read_text(encoding="utf-8").replace("0.48", "0.49"), encoding="utf-8")
     with pytest.raises(HeadError, match="not the encoder that was fine-tuned"):
         referenced_encoder(tmp_path / "head.pt", load_head(tmp_path / "head.pt").encoder)
@@ -172,10 +180,30 @@ def test_a_break_leaves_a_checkpoint_and_changes_nothing(
     assert "training: resuming after epoch 15" in done.stderr
     assert f"fine-tuning: resuming after epoch {epoch - 1}" in done.stderr
     assert "0 computed, 64 from the cache" in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.encoder", "head.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {encoder_of(tmp_path).name, "head.pt"}
     assert load_head(tmp_path / "head.pt").encoder == load_head(tuned / "head.pt").encoder
     for ours, theirs in zip(*(load_head(f / "head.pt").module.parameters() for f in (tmp_path, tuned)), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "interrupted; what was computed is kept, go on with --resume"),
+        (("--no-cache",), "interrupted; of the hidden states nothing is kept with --no-cache, go on with --resume"),
+    ],
+)
+def test_a_break_before_the_first_epoch_says_what_is_kept(
+    crosses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+):
+    def broken(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune_stage, "hidden_states", broken)
+    done = run("clip-train", crosses, "--epochs", 1, "--unfreeze", 1, "--encoder", TINY_CLIP, *options, cwd=tmp_path)
+    assert done.returncode == 130
+    assert said in done.stderr
+    assert (tmp_path / "head.pt.checkpoint").exists()
 
 
 def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
@@ -185,9 +213,11 @@ def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
 
 
 def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path):
+    (tmp_path / "head.pt.encoder-0123456789ab").mkdir()
     done = train(crosses, "--unfreeze", 1, "--encoder-epochs", 1, "--encoder-lr", 30, "--epochs", 10, cwd=tmp_path)
     assert "the frozen encoder and its head are kept" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["head.pt"]
+    assert "head.pt.encoder-0123456789ab: belongs to an earlier head.pt. Delete it unless" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.pt", "head.pt.encoder-0123456789ab"]
     assert load_head(tmp_path / "head.pt").encoder.folder is None
 
 
@@ -196,21 +226,13 @@ def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path
     [
         (("--unfreeze", 5), "cannot unfreeze 5 blocks, it has 4. Give 1 to 4"),
         (("--unfreeze", 1, "--device", "cpu", "--precision", "bfloat16"), "expected a CUDA device, got cpu"),
-        (("--unfreeze", 1, "--out", "taken.pt"), "would be replaced by the fine-tuned encoder"),
         (("--unfreeze", 1, "--encoder-lr", "1e30"), "Lower the learning rate"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value)).strip("-"),
 )
 def test_bad_input_is_said_in_a_line(crosses: Path, tmp_path: Path, options: tuple[object, ...], said: str):
-    (tmp_path / "taken.encoder").mkdir()
     assert said in failed(crosses, "--epochs", 2, *options, cwd=tmp_path)
     assert not list(tmp_path.glob("*.pt"))
-
-
-def test_an_encoder_is_not_replaced_while_it_is_read(tuned: Path, crosses: Path):
-    done = run("clip-train", crosses, "--unfreeze", 1, "--encoder", "head.encoder", cwd=tuned)
-    assert done.returncode == 1
-    assert "is the encoder that is to be read" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -230,29 +252,104 @@ def test_options_that_do_not_go_together(options: tuple[str, ...], said: str, ca
     assert said in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_the_earlier_pair(
-    checkpoint: Callable[[str], Path],
-    head_for: Callable[[Encoder], TrainedHead],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+class Pair:
+    """A tiny encoder, and the heads that are saved with it into a folder."""
+
+    def __init__(self, encoder: Encoder, head: TrainedHead, folder: Path) -> None:
+        self.encoder, self.head, self.folder = encoder, head, folder
+
+    def save(self, name: str = "head.pt") -> Path:
+        return self.folder / save_with_encoder(self.head, self.encoder, self.folder / name).encoder.folder
+
+    def learn(self) -> None:
+        self.encoder.tower.post_layernorm.bias.data += 1
+
+    def read(self, name: str = "head.pt") -> Encoder:
+        return referenced_encoder(self.folder / name, load_head(self.folder / name).encoder)
+
+    def contents(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def pair(checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path) -> Pair:
     encoder = Encoder.from_pretrained(str(checkpoint("clip")))
-    save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
-    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    encoder.tower.post_layernorm.bias.data += 1
+    return Pair(encoder, head_for(encoder), tmp_path)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    for target, name in ((shutil, "copyfile"), (Path, "write_bytes")):
-        with monkeypatch.context() as patch:
-            patch.setattr(target, name, full)
-            with pytest.raises(OutputError, match="No space left"):
-                save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
-        assert {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    save_with_encoder(head_for(encoder), encoder, tmp_path / "head.pt")
-    assert referenced_encoder(tmp_path / "head.pt", load_head(tmp_path / "head.pt").encoder).tower is not None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.encoder", "head.pt"]
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("fails", [(shutil, "copyfile"), (Path, "write_bytes"), (Path, "rename"), (Path, "replace")])
+def test_a_full_disk_leaves_the_earlier_pair(pair: Pair, monkeypatch: pytest.MonkeyPatch, fails: tuple[object, str]):
+    pair.save()
+    before = pair.contents()
+    pair.learn()
+    with monkeypatch.context() as patch:
+        patch.setattr(*fails, full)
+        with pytest.raises(OutputError, match="No space left"):
+            pair.save()
+    assert pair.contents() == before
+    assert len(list(pair.folder.iterdir())) == 2
+    pair.read()
+    pair.save()
+    assert torch.equal(pair.read().tower.post_layernorm.bias, pair.encoder.tower.post_layernorm.bias)
+
+
+def test_heads_of_one_name_in_two_formats_have_an_encoder_each(pair: Pair):
+    first = pair.save("head.pt")
+    pair.learn()
+    second = pair.save("head.safetensors")
+    biases = [pair.read(name).tower.post_layernorm.bias for name in ("head.pt", "head.safetensors")]
+    assert torch.equal(biases[1], pair.encoder.tower.post_layernorm.bias)
+    assert float((biases[1] - biases[0]).min()) > 0.9
+    assert earlier_encoders(pair.folder / "head.pt", load_head(pair.folder / "head.pt").encoder) == []
+    assert earlier_encoders(pair.folder / "head.pt", None) == [first]
+    assert earlier_encoders(pair.folder / "head.safetensors", None) == [second]
+
+
+def test_an_encoder_is_never_replaced(pair: Pair):
+    folder = pair.save()
+    shutil.copy(pair.folder / "head.pt", pair.folder / "copy.pt")
+    pair.learn()
+    assert pair.save() != folder
+    pair.read("copy.pt")
+    assert pair.save() == pair.save()  # the same encoder needs no second folder
+    assert earlier_encoders(pair.folder / "head.pt", load_head(pair.folder / "head.pt").encoder) == [folder]
+
+
+@pytest.mark.parametrize("damage", ["changed", "incomplete", "somebody's"])
+def test_a_folder_that_holds_something_else_is_left_alone(pair: Pair, damage: str):
+    folder = pair.save()
+    (pair.folder / "head.pt").unlink()
+    if damage == "changed":
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "notes").touch()
+    if damage == "somebody's":
+        (folder / "model.safetensors").touch()
+    before = pair.contents()
+    with pytest.raises(OutputError, match="does not hold the encoder that its name says"):
+        pair.save()
+    assert pair.contents() == before
+
+
+def test_a_fine_tuned_encoder_has_no_other_revision(pair: Pair):
+    pair.save()
+    with pytest.raises(HeadError, match="Leave out --revision"):
+        referenced_encoder(pair.folder / "head.pt", load_head(pair.folder / "head.pt").encoder, revision="main")
+
+
+def test_a_linked_folder_is_an_encoder_like_another(pair: Pair):
+    folder = pair.save()
+    folder.rename(pair.folder / "elsewhere")
+    folder.symlink_to(pair.folder / "elsewhere")
+    assert pair.save() == folder
+    assert folder.is_symlink()
+    pair.read()
 
 
 def test_heads_of_the_first_format_are_still_read(

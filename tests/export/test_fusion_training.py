@@ -139,6 +139,23 @@ def test_the_report_says_what_each_is_worth(asked: Path, tmp_path: Path):
     assert re.search(r"on the image alone 0\.\d+, on the text alone 0\.\d+, on both 0\.\d+", page)
 
 
+def test_an_interrupted_comparison_keeps_the_head(asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = ("--text-column", "question", "--epochs", "2", "--encoder", TINY_CLIP)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clip_export.training.fusion.train_head", interrupted)
+        done = run("clip-train", asked, *options, cwd=tmp_path)
+    assert done.returncode == 130
+    assert "go on with --resume" in done.stderr
+    assert "resuming after epoch 2" in run("clip-train", asked, *options, "--resume", cwd=tmp_path).stderr
+    assert run("clip-train", asked, *options, "-o", "whole.pt", cwd=tmp_path).returncode == 0
+    heads = [load_head(tmp_path / name).module.state_dict() for name in ("head.pt", "whole.pt")]
+    assert all(torch.equal(value, heads[1][name]) for name, value in heads[0].items())
+
+
 def test_bad_input(asked: Path, tmp_path: Path):
     assert "expected a column 'words'" in failed(asked, "--text-column", "words", cwd=tmp_path)
     with pytest.raises(SystemExit, match="2"):

@@ -20,6 +20,7 @@ from clip_export.heads import VLMtoMLP
 from clip_export.network import network_graph
 from clip_export.pictures import picture
 from clip_export.quantization.equalisation import equalised
+from clip_export.quantization.feeds import Feeds
 from clip_export.quantization.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.linears import find_linears, with_plain_linears
 from clip_export.quantization.ranges import RANGES, Activation, observe, run
@@ -36,6 +37,10 @@ EncoderOf = Callable[..., Encoder]
 FAMILIES = ["clip", "siglip", "blip"]
 
 
+def fed(images: np.ndarray) -> Feeds:
+    return Feeds({"image": images})
+
+
 def images(count: int, seed: int = 0) -> np.ndarray:
     return np.stack([np.asarray(picture(SIZE, SIZE, seed + i)) for i in range(count)])
 
@@ -47,7 +52,7 @@ def network(encoder: Encoder, head: VLMtoMLP | None = None, ops: str = "ort") ->
 
 
 def logits(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
-    return np.concatenate([values for (values,) in run(model, inputs, ["logits"])])
+    return np.concatenate([values for (values,) in run(model, fed(inputs), ["logits"])])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -66,10 +71,10 @@ def test_plain_linears_are_the_same_network(encoder: EncoderOf, name: str):
 def test_equalisation_is_exact_and_knows_its_activations(encoder: EncoderOf, name: str, alpha: float):
     model = network(encoder(name))
     sources = [layer.source for layer in find_linears(model).values()]
-    seen = observe(model, images(4), sources)
+    seen = observe(model, fed(images(4)), sources)
     changed, predicted = equalised(model, seen, alpha)
     np.testing.assert_allclose(logits(changed, images(5, 50)), logits(model, images(5, 50)), atol=1e-4)
-    found = observe(changed, images(4), sources)
+    found = observe(changed, fed(images(4)), sources)
     moved = [source for source in sources if not np.allclose(seen[source].channel_high, found[source].channel_high)]
     assert len(moved) >= 2 * 3  # at least one joint in front of attention and MLP of each block
     for source in sources:
@@ -114,7 +119,7 @@ def spread(differences: NDArray[np.float32]) -> float:
 def test_sixteen_bit_activations_leave_the_weights_error_alone(encoder: EncoderOf, name: str, ops: str):
     model, inputs = network(encoder(name), ops=ops), images(4)
     layers = find_linears(model)
-    seen = observe(model, inputs, [layer.source for layer in layers.values()])
+    seen = observe(model, fed(inputs), [layer.source for layer in layers.values()])
     ranges = {source: (activation.low, activation.high) for source, activation in seen.items()}
     target, exact = TARGETS["x86-vnni"], logits(model, inputs)
 
@@ -149,7 +154,7 @@ def differs_by_saturation(model: onnx.ModelProto, inputs: np.ndarray) -> bool:
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
     wider.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in names)
-    (values,) = run(wider, inputs, names)
+    (values,) = run(wider, fed(inputs), names)
     integers = dict(zip(names, values, strict=True))
     return any(
         not np.array_equal(
@@ -165,7 +170,7 @@ def test_x86_without_vnni_does_not_saturate(encoder: EncoderOf):
     saturated = {}
     for name in ("x86", "x86-vnni"):
         search = Int8Search(
-            network(encoder("clip")), inputs, TARGETS[name], "ort", SINGLE_LABEL, np.inf, lambda _: None
+            network(encoder("clip")), fed(inputs), TARGETS[name], "ort", SINGLE_LABEL, np.inf, lambda _: None
         )
         saturated[name] = differs_by_saturation(search.build(search.best()), inputs)
     assert saturated == {"x86": False, "x86-vnni": True}
@@ -201,7 +206,7 @@ def test_outlier_channels_break_plain_static_int8_and_not_ours(checkpoint: Calla
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
     )
-    search = Int8Search(model, tuned, TARGETS["x86-vnni"], "ort", SINGLE_LABEL, np.inf, lambda _: None)
+    search = Int8Search(model, fed(tuned), TARGETS["x86-vnni"], "ort", SINGLE_LABEL, np.inf, lambda _: None)
     best = search.best()
 
     def agreement(quantized: onnx.ModelProto) -> float:

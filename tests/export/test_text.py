@@ -143,6 +143,13 @@ def test_damaged_tokenizer(copy: Path):
         TextTower.from_pretrained(str(copy))
 
 
+def test_a_tokenizer_without_padding_token(copy: Path):
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": None}))
+    with pytest.raises(EncoderError, match=r'no padding token.*"pad_token" in its tokenizer_config\.json'):
+        TextTower.from_pretrained(str(copy))
+
+
 def test_missing_text_weights_are_not_filled_with_random_ones(copy: Path):
     weights = load_file(copy / "model.safetensors")
     del weights["text_projection.weight"]

@@ -318,6 +318,9 @@ def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+INT8 = ("--text-tower", "--encoder", "x", "--quantize", "int8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -328,6 +331,10 @@ def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Pat
         (["--text-tower", "--encoder", "x", "--quantize", "int8", "--refit"], "--refit does not go with --text-tower"),
         (["--text-tower", "--encoder", "x", "--templates", "a {}"], "--templates needs --zero-shot"),
         (["--text-tower", "--encoder", "x", "--input", "pixels"], "--input does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--activation", "relu"], "--activation does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--min-agreement", "0.9"], "--min-agreement needs --quantize"),
+        ([*INT8, "--search-minutes", "5"], "--search-minutes does not go with --text-tower"),
+        ([*INT8, "--ops", "standard"], "leave out --ops standard"),
     ],
 )
 def test_arguments_that_do_not_go_together(arguments: list[str], said: str, capsys: Captured):

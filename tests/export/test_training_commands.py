@@ -345,7 +345,7 @@ def test_tensorboard_gets_every_epoch(pictures: Path, tmp_path: Path):
     train(pictures / "photos", "--epochs", 3, "--tensorboard", "runs", cwd=tmp_path)
     code = (
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
-        "e = E('runs'); e.Reload(); print([(s, len(e.Scalars(s))) for s in sorted(e.Tags()['scalars'])])"
+        "e = E('runs/training'); e.Reload(); print([(s, len(e.Scalars(s))) for s in sorted(e.Tags()['scalars'])])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str([(name, 3) for name in ("loss", "train_score", "val_loss", "val_score")])
@@ -377,6 +377,18 @@ def test_without_an_extra_the_option_says_what_to_install(pictures: Path, tmp_pa
     done = subprocess.run(plain, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, (tmp_path / "head.pt").exists()) == (0, True)
     assert "no baseline" in done.stderr
+
+
+def test_a_label_on_every_image_has_no_baseline_and_no_nan(pictures: Path, tmp_path: Path):
+    rows = (pictures / "several.csv").read_text(encoding="utf-8").splitlines()
+    manifest = pictures / "everywhere.csv"
+    manifest.write_text("\n".join([rows[0], *(f"{row};thing" for row in rows[1:])]), encoding="utf-8")
+    pytest.importorskip("matplotlib", reason="needs the report extra")
+    done = train(manifest, "--task", "multi-label", "--epochs", "1", "--report", "report", cwd=tmp_path)
+    assert "nan" not in done.stdout
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "no logistic regression beside it: a label is on every training image" in page
+    assert "no baseline: a label is on every training image, or on none" in done.stderr
 
 
 def test_bad_data_is_one_line(pictures: Path, tmp_path: Path):
@@ -431,6 +443,10 @@ def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
         ("photos", "--val-fraction", "0.5", "--test-fraction", "0.5"),
         ("photos", "--task", "ranking"),
         ("photos", "--shots", "0"),
+        ("--explain-preprocessing", "a.png", "--text-column", "text"),
+        ("photos", "--init", "zero-shot", "--hidden-dim", "256"),
+        ("photos", "--init", "zero-shot", "--activation", "relu"),
+        ("photos", "--init", "zero-shot", "--dropout", "0.1"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):

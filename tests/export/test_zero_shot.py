@@ -27,6 +27,7 @@ from clip_export.text import TextTower, text_features
 from clip_export.zero_shot import zero_shot, zero_shot_head
 from clip_toolkit import load
 from clip_toolkit.cli import main as infer
+from clip_toolkit.errors import HeadError
 from clip_toolkit.model_file import read_spec
 from tiny_tokenizers import CONTEXT
 
@@ -183,7 +184,7 @@ def test_tiny_clip_knows_a_hundred_words_and_decides_as_transformers(monkeypatch
         (["--labels", "red", " "], "a label is empty"),
         (["--labels", "red", "blue " * 20], r"has \d+ tokens, but the text tower .* reads at most 24"),
         (["--labels", "red", "\udcff"], "not valid Unicode"),
-        (["--labels", "red"], "always say 100 %"),
+        (["--labels", "red"], r"'red' is the only label.*Add another, such as 'no red'"),
     ],
 )
 def test_words_that_make_no_classifier(
@@ -195,6 +196,24 @@ def test_words_that_make_no_classifier(
     assert error.count("\n") == 1
     assert re.search(message, error)
     assert not output.exists()
+
+
+def test_one_label_is_enough_for_siglip_alone(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
+    assert zero_shot_head(TextTower.from_pretrained(str(checkpoint("siglip"))), ["red"]).labels == ("red",)
+    with pytest.raises(HeadError, match="only label"):
+        zero_shot_head(TextTower.from_pretrained(str(checkpoint("clip"))), ["red"])
+    monkeypatch.setattr(TextTower, "from_pretrained", lambda *_: pytest.fail("the text tower was loaded"))
+    assert export(["--zero-shot", "--labels", "red", "--encoder", str(checkpoint("clip"))]) == 1
+
+
+@pytest.mark.parametrize("name", ["siglip", "clip"])
+def test_a_label_that_the_tokenizer_leaves_out_is_refused(checkpoint: Checkpoint, name: str):
+    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    if name == "siglip":  # which reads no punctuation
+        with pytest.raises(HeadError, match="nothing is left of the label '!'"):
+            zero_shot(tower, ["red", "!"])
+    else:
+        assert zero_shot(tower, ["red", "!"]).directions.shape == (2, tower.dim)
 
 
 def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -212,6 +231,10 @@ def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Pa
         ["--zero-shot", "--labels", "a", "b"],
         ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--feature", "pooled"],
         ["--head", "head.pt", "--templates", "a {}"],
+        ["--zero-shot", "--labels", "a", "b", "--encoder", "x", "--activation", "relu"],
+        ["--head", "head.pt", "--min-agreement", "0.9"],
+        ["--head", "head.pt", "--search-minutes", "5"],
+        ["--head", "head.pt", "--quantize", "fp16", "--search-minutes", "5"],
     ],
 )
 def test_options_that_do_not_go_together(words: list[str]):

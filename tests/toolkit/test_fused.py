@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,11 +102,23 @@ def test_text_and_none_are_told_apart(fused: Classifier, classifier: Classifier)
         ([None, "red"], "expected a str"),
         (["red"], "as many as"),
         (["a"] * 3, "as many as"),
+        (5, "expected a list of texts, got int"),
     ],
 )
 def test_texts_that_are_none_are_refused(fused: Classifier, texts: object, message: str):
     with pytest.raises(TextError, match=message):
         list(fused.predict_many([tiny.png(RED), tiny.png(BLUE)], texts=texts))
+
+
+@pytest.mark.parametrize("broken", ["images", "texts"])
+def test_an_error_of_the_callers_own_is_passed_on(fused: Classifier, broken: str):
+    def failing() -> Iterator[str]:
+        yield "red"
+        raise ValueError("a column is missing")
+
+    given = {"images": [tiny.png(RED)] * 2, "texts": ["red"] * 2} | {broken: failing()}
+    with pytest.raises(ValueError, match="a column is missing"):
+        list(fused.predict_many(**given, errors="return"))
 
 
 def test_selftest_replays_texts_and_finds_other_tokens(path: Path, fused: Classifier):
@@ -182,6 +194,7 @@ def test_other_columns_will_do(path: Path, table: Callable[..., Path], capsys: C
     [
         (b"path,text\n,red\n", "line 2: the path is missing"),
         (b"\xff\xfe", "cannot be read as a CSV"),
+        (b'path,text\nred.png,"two\nlines"\n,red\n', "line 4: the path is missing"),
         (None, "cannot be read"),
     ],
 )
@@ -191,6 +204,14 @@ def test_tables_that_are_none(path: Path, tmp_path: Path, content: bytes | None,
         file.write_bytes(content)
     assert main(["--texts", str(file), "--model", str(path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_table_is_found_before_the_model_is_loaded(
+    path: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clip_toolkit.classify.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main(["--texts", str(tmp_path / "none.csv"), "--model", str(path)]) == 1
+    assert "none.csv: cannot be read" in capsys.readouterr().err
 
 
 def test_a_broken_off_run_goes_on_with_the_same_texts_only(

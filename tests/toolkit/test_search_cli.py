@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,7 +91,17 @@ def test_bad_files_are_named_and_do_not_stop_the_others(photos: Path, capsys: Ca
     err = capsys.readouterr().err
     assert "bad.png: is not an image" in err
     assert "4 images can be found, 1 files cannot" in err
+    for command in (["index"], ["index", "--retry"]):
+        assert main(command) == 1
+        assert capsys.readouterr().err.count("bad.png: is not an image") == 1
+    for number in range(7):
+        (photos / f"bad{number}.png").write_bytes(b"junk")
     assert main(["index"]) == 1
+    capsys.readouterr()
+    assert main(["index"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("is not an image") == 5
+    assert "and 3 more" in err
 
 
 def test_missing_images_are_said_to_be_missing(photos: Path, capsys: Captured):
@@ -121,6 +133,47 @@ def test_the_contact_sheet_needs_no_other_file(capsys: Captured):
         assert picture.size == (100, 80)
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_file_names_do_not_move_the_cursor(photos: Path, capsys: Captured):
+    (photos / "red.png").rename(photos / "\x1b[2J\n\u202egnp.png")
+    (photos / "\x1b]0;bad\x07.png").write_bytes(b"junk")
+    assert main(["index", "photos"]) == 1
+    assert main(["query", "photos/blue.png"]) == 0
+    captured = capsys.readouterr()
+    assert r"\x1b[2J\n\u202egnp.png" in captured.out
+    assert r"\x1b]0;bad\x07.png: is not an image" in captured.err
+    assert len(captured.out.splitlines()) == 5
+    assert not set("\x1b\x07\u202e") & set(captured.out + captured.err)
+    assert main(["query", "photos/blue.png", "--format", "json"]) == 0
+    assert any("\x1b" in record["image"] for record in json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_json_is_json_in_any_encoding(encoding: str, form: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch):
+    assert main(["index", "photos"]) == 0
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
+    assert main(["query", "photos/blue.png", "--format", form]) == 0
+    sys.stdout.flush()
+    capsys.readouterr()
+    text = out.getvalue().decode("utf-8")
+    records = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
+    assert {record["image"] for record in records} == {f"photos/{name}.png" for name in COLOURS}
+
+
+@pytest.mark.usefixtures("photos")
+def test_how_long_to_wait_for_another_process(capsys: Captured):
+    assert main(["index", "photos"]) == 0
+    writer = sqlite3.connect(DEFAULT_INDEX / "index.sqlite", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    assert main(["index", "--timeout", "0.05"]) == 1
+    assert re.search("another process.*within 0.05 seconds", capsys.readouterr().err)
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
 def test_duplicates(photos: Path, capsys: Captured):
     (photos / "copy.png").write_bytes((photos / "red.png").read_bytes())
     assert main(["index", "photos"]) == 0
@@ -149,6 +202,8 @@ def test_duplicates(photos: Path, capsys: Captured):
         ["query", "a.png", "--format", "xml"],
         ["duplicates", "--threshold", "1.5"],
         ["duplicates", "--threshold", "much"],
+        ["duplicates", "--timeout", "-1"],
+        ["index", "--timeout", "nan"],
     ],
     ids=" ".join,
 )
@@ -196,6 +251,18 @@ def test_words_find_images_of_the_same_space(photos: Path, edited: Callable[...,
         other = EncoderSpec("somebody/else", None, "clip", "projected", classifier.spec.encoder.dim)
         with pytest.raises(SearchIndexError, match=r"somebody/else.*--text-tower --encoder"):
             index.query_text(Encoder(embeddings, other), "red")
+
+
+def test_a_text_tower_of_another_revision_is_refused_with_the_way_to_the_right_one(
+    photos: Path, edited: Callable[..., Path], tmp_path: Path
+):
+    hub = {"id": "someone/clip", "revision": "a" * 40, "feature": "projected"}
+    classifier = clip_toolkit.load(edited(lambda data: data["encoder"].update(hub)), device="cpu")
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        index.update(photos)
+        other = replace(classifier.spec.encoder, revision="b" * 40)
+        with pytest.raises(SearchIndexError, match=f"--encoder someone/clip --revision {'a' * 40}"):
+            index.query_text(Encoder({}, other), "red")
 
 
 @pytest.mark.usefixtures("photos")

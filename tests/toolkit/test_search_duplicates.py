@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit import Classifier
-from clip_toolkit.search import SearchIndex
+from clip_toolkit.errors import ImageError
+from clip_toolkit.search import SearchIndex, indexing
 from clip_toolkit.search import duplicates as module
+from clip_toolkit.search.database import Database, Row
 from clip_toolkit.search.duplicates import Groups, near_pairs
 
 
@@ -47,6 +49,37 @@ def test_copies_and_near_copies_are_one_group(index: SearchIndex):
 def test_a_threshold_of_one_is_for_equal_files(index: SearchIndex):
     [group] = index.duplicates(1)
     assert [item.path.name for item in group] == ["copy.png", "original.png"]
+
+
+def test_a_copy_that_could_not_be_decoded_is_none(index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch):
+    """As of a content that Pillow read before it was upgraded."""
+    monkeypatch.setattr(Database, "embedding_of", lambda *_: None)
+    monkeypatch.setattr(
+        indexing, "embedded_many", lambda _, images, *_more: (ImageError("damaged") for _path in images)
+    )
+    shutil.copy(photos / "original.png", photos / "failed.png")
+    assert index.update().failed == 1
+    [group] = index.duplicates(1)
+    assert [item.path.name for item in group] == ["copy.png", "original.png"]
+
+
+def test_copies_that_another_process_added_meanwhile(
+    index: SearchIndex, photos: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    copies = Database.copies
+
+    def with_more(database: Database) -> Iterator[Row]:
+        shutil.copy(photos / "original.png", photos / "another.png")
+        shutil.copy(photos / "negative.png", photos / "copied negative.png")
+        monkeypatch.undo()
+        with SearchIndex.open(index.folder, classifier) as other:
+            other.update()
+        return copies(database)
+
+    monkeypatch.setattr(Database, "copies", with_more)
+    [group] = index.duplicates(1)
+    assert [item.path.name for item in group] == ["copy.png", "original.png"]
+    assert len(index.duplicates(1)) == 2
 
 
 def test_a_low_threshold_takes_all_that_are_images(index: SearchIndex):

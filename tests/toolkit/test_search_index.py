@@ -1,12 +1,14 @@
 """An index equals a fresh one, whatever happened to its folder and to itself."""
 
+import errno
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from PIL import Image
 
 import clip_toolkit
 from clip_toolkit import Classifier
-from clip_toolkit.errors import MissingDependencyError, SearchIndexError
-from clip_toolkit.search import SearchIndex, approximate
+from clip_toolkit.errors import MissingDependencyError, ModelError, SearchIndexError
+from clip_toolkit.search import SearchIndex, approximate, indexing, matrix
+from clip_toolkit.search import index as module
+from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.folder import Stamp
 from clip_toolkit.search.matrix import FILES
 
 
@@ -159,6 +164,21 @@ def test_query_finds_the_image_itself_and_orders_by_cosine(index: SearchIndex, p
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_vectors_that_are_not_finite_in_float32_are_refused(value: float, index: SearchIndex):
+    with pytest.raises(ValueError, match="128 finite numbers"):
+        index.query_vector(np.full(128, value))
+
+
+def test_an_embedding_of_the_network_that_is_not_finite_is_the_models_fault(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    broken = SimpleNamespace(embedding=np.full(128, np.nan, np.float32))
+    monkeypatch.setattr(module, "embedded", lambda *_: broken)
+    with pytest.raises(ModelError, match=r"not finite.*--selftest"):
+        index.query(photos / "a" / "01.png")
+
+
 def test_equal_images_are_ordered_by_path(index: SearchIndex, photos: Path):
     for name in ("z", "m", "a/0"):
         shutil.copy(photos / "b" / "20.png", photos / f"{name}.png")
@@ -201,6 +221,41 @@ def test_a_reader_notices_that_another_process_updated(index: SearchIndex, photo
         assert reader.query(photos / "new.png", 1)[0].path == photos / "new.png"
 
 
+@pytest.mark.parametrize("part", ["matrix", "graph"])
+def test_derived_files_that_are_replaced_while_they_are_read(
+    part: str, index: SearchIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As another process does after an update: what is opened is of one state, or nothing is."""
+    module = matrix if part == "matrix" else approximate
+    if part == "graph":
+        pytest.importorskip("usearch")
+        index.build_approximate()
+    before = tmp_path / "before"
+    shutil.copytree(index.folder, before)
+    for name in ("new", "other"):
+        picture(900).save(photos / "a" / f"{name}.png")
+    index.update()
+    vector = np.load(index.folder / "embeddings.npy")[20]  # of a/new.png
+    if part == "graph":
+        index.build_approximate()
+    replaced = []
+
+    def checked(paths: Iterable[Path]) -> str:
+        digest = digest_of(paths)
+        if not replaced:
+            for name in FILES if part == "matrix" else [approximate.FILE]:
+                shutil.move(shutil.copy(index.folder / name, tmp_path / name), before / name)
+                replaced.append(name)
+        return digest
+
+    monkeypatch.setattr(module, "digest_of", checked)
+    with SearchIndex.open(before) as reader:
+        found = reader.query_vector(vector, 40, approximate=part == "graph")
+        assert (len(found), {hit.state for hit in found}) == (40, {"present"})
+        assert reader.query_vector(vector, 40) == found
+    assert replaced
+
+
 def test_damaged_foreign_and_newer_databases_are_refused(index: SearchIndex):
     index.close()
     path = index.folder / "index.sqlite"
@@ -225,6 +280,26 @@ def test_damaged_foreign_and_newer_databases_are_refused(index: SearchIndex):
         SearchIndex.open(index.folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("probe", b"\0"),
+        ("probe", b"\0\0\0"),
+        ("probe", "text"),
+        ("encoder", "[]"),
+        ("encoder", '{"id": "x", "revision": null, "feature": "pooled", "dim": "128"}'),
+    ],
+)
+def test_a_damaged_encoder_is_damage(key: str, value: bytes | str, index: SearchIndex, classifier: Classifier):
+    connection = sqlite3.connect(index.folder / "index.sqlite")
+    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    connection.commit()
+    connection.close()
+    for model in (classifier, None):
+        with pytest.raises(SearchIndexError, match=r"damaged.*index again"):
+            SearchIndex.open(index.folder, model)
+
+
 def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
     connection = sqlite3.connect(index.folder / "index.sqlite")
     connection.execute("UPDATE images SET embedding = x'0000' WHERE path = ?", (b"a/01.png",))
@@ -233,6 +308,30 @@ def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
     connection.close()
     with pytest.raises(SearchIndexError, match="wrong length"):
         index.duplicates(1)
+
+
+def test_who_may_not_write_can_search(
+    index: SearchIndex, photos: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    found = index.query(photos / "a" / "01.png", 5)
+    index.close()
+    files = sorted(index.folder.iterdir())
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whatever the user running the tests may do
+    with SearchIndex.open(index.folder, classifier) as reader:
+        assert reader.query(photos / "a" / "01.png", 5) == found
+        assert reader.duplicates(1) == []
+        assert sorted(index.folder.iterdir()) == files
+        with pytest.raises(SearchIndexError, match=r"you may not write.*owner"):
+            reader.update()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that hold")
+def test_a_folder_without_permission_to_write(index: SearchIndex, photos: Path, classifier: Classifier):
+    index.close()
+    index.folder.chmod(0o555)
+    (index.folder / "index.sqlite").chmod(0o444)
+    with SearchIndex.open(index.folder, classifier) as reader:
+        assert len(reader.query(photos / "a" / "01.png", 5)) == 5
 
 
 def test_a_locked_database_is_said_to_be_locked(index: SearchIndex, photos: Path, classifier: Classifier):
@@ -292,6 +391,118 @@ def test_an_index_inside_its_folder_does_not_index_itself(photos: Path, classifi
     with SearchIndex.open(photos / "index", classifier, create=True) as index:
         assert index.update(photos).embedded == 40
         assert index.update().unchanged == 40
+
+
+@pytest.mark.parametrize("place", ["photos", "."])
+def test_an_index_around_its_folder_finds_the_images(place: str, photos: Path, tmp_path: Path, classifier: Classifier):
+    with SearchIndex.open(tmp_path / place, classifier, create=True) as index:
+        assert index.update(photos).embedded == 40
+        again = index.update()
+    assert (again.unchanged, again.failed, again.removed) == (40, 0, 0)
+
+
+def test_files_of_equal_size_and_time_that_change_places(index: SearchIndex, photos: Path, tmp_path: Path):
+    one, other = photos / "a" / "01.bmp", photos / "a" / "03.bmp"
+    for number, path in enumerate((one, other)):
+        picture(700 + number).save(path)
+        os.utime(path, ns=(0, 10**18))
+    index.update()
+    one.rename(tmp_path / "aside")
+    other.rename(one)
+    (tmp_path / "aside").rename(other)
+    assert {hit.state for hit in index.query(one, 50) if hit.path in (one, other)} == {"changed"}
+    index.update()
+    assert [hit.path for hit in index.query(one, 1)] == [one]
+
+
+def test_new_permissions_are_no_change(index: SearchIndex, photos: Path):
+    (photos / "a" / "01.png").chmod(0o600)
+    assert index.query(photos / "a" / "01.png", 1)[0].state == "present"
+    report = index.update()
+    assert (report.embedded, report.recognised) == (0, 1)
+
+
+def test_a_file_that_is_changed_between_its_two_readings(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The embedding must not be noted under the hash of another content."""
+    path = photos / "new.png"
+    picture(800).save(path)
+    hashed = indexing.read_digest
+
+    def hashed_and_changed(place: Path) -> tuple[Stamp, bytes]:
+        found = hashed(place)
+        picture(801).resize((20, 20)).save(path)
+        return found
+
+    monkeypatch.setattr(indexing, "read_digest", hashed_and_changed)
+    assert index.update().failed == 1
+    assert [text for _, text in index.failures()] == ["was changed while it was read"]
+    monkeypatch.undo()
+    assert index.update().embedded == 1
+    picture(800).save(photos / "again.png")
+    assert index.update().embedded == 1
+
+
+def test_a_folder_that_cannot_be_read_keeps_its_images(
+    index: SearchIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (photos / "b" / "00.png").unlink()
+    scandir = os.scandir
+
+    def refused(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report = index.update()
+    assert (report.removed, report.failed, report.unchanged) == (1, 1, 19)
+    assert [path for path, _ in index.failures()] == [photos / "a"]
+    assert len(index) == 39
+    monkeypatch.undo()
+    assert index.update().unchanged == 39
+    assert list(index.failures()) == []
+
+
+def test_a_folder_on_another_drive(
+    photos: Path, tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(_path: Path, _start: Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        monkeypatch.setattr(os.path, "relpath", refused)
+        index.update(photos)
+        monkeypatch.undo()
+        assert index.root == photos
+        assert index.update().unchanged == 40
+
+
+def test_a_first_run_that_failed_claims_nothing(photos: Path, tmp_path: Path, edited: Callable[..., Path]):
+    other = clip_toolkit.load(edited(lambda data: data["encoder"].update(id="somebody/else")), device="cpu")
+    with (
+        SearchIndex.open(tmp_path / "index", other, create=True) as index,
+        pytest.raises(SearchIndexError, match="no such folder"),
+    ):
+        index.update(tmp_path / "nosuch")
+    with SearchIndex.open(tmp_path / "index", clip_toolkit.load(device="cpu"), create=True) as index:
+        assert index.update(photos).embedded == 40
+        assert index.identity.id != "somebody/else"
+
+
+def test_of_two_first_runs_with_different_encoders_one_is_refused(
+    photos: Path, tmp_path: Path, classifier: Classifier, edited: Callable[..., Path]
+):
+    other = clip_toolkit.load(edited(lambda data: data["encoder"].update(id="somebody/else")), device="cpu")
+    with (
+        SearchIndex.open(tmp_path / "index", classifier, create=True) as faster,
+        SearchIndex.open(tmp_path / "index", other, create=True) as slower,
+    ):
+        assert faster.update(photos).embedded == 40
+        with pytest.raises(SearchIndexError, match=r"tiny-clip.*somebody/else"):
+            slower.update(photos)
+        assert faster.update().unchanged == 40
 
 
 def test_there_must_be_an_index_and_something_in_it(tmp_path: Path, classifier: Classifier):

@@ -50,6 +50,16 @@ def test_equals_a_full_scan(kind, engine, k, threads, block, monkeypatch: pytest
         np.testing.assert_array_equal(scores, expected_scores)
 
 
+@pytest.mark.parametrize("length", [1e-45, 1e-42, 1e-30, 1e30, 3e38])
+def test_queries_of_any_length(length: float):
+    matrix = vectors("random")
+    query = (matrix[5] / np.abs(matrix[5]).max() * np.float64(length)).astype(np.float32)
+    rows, scores = nearest(matrix, Codes.of(matrix), query, 5, threads=1)
+    expected_rows, expected_scores = full_scan(matrix, query, 5)
+    assert rows.tolist() == expected_rows
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
 def test_nothing_is_found_in_nothing():
     rows, scores = nearest(np.empty((0, 4), np.float16), Codes.of(np.empty((0, 4))), np.ones(4, np.float32), 3)
     assert (len(rows), len(scores)) == (0, 0)

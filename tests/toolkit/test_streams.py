@@ -61,6 +61,20 @@ def test_a_file_with_a_star_in_its_name_is_that_file(tmp_path: Path):
     assert list(expand([str(tmp_path / "a[1].png")])) == [str(tmp_path / "a[1].png")]
 
 
+def test_a_folder_that_cannot_be_read_is_not_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "0":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found = list(expand([str(folder)]))
+    assert found[:2] == [str(folder / "zero.png"), str(folder / "0")]
+    assert len(found) == 2 + COUNT // 2 + 1
+
+
 def test_links_that_lead_round_in_circles(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").touch()

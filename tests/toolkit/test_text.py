@@ -27,7 +27,7 @@ from clip_toolkit import (
     selftest_text,
 )
 from clip_toolkit.cli import main
-from clip_toolkit.tokenizer_spec import TokenizerSpec
+from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
 
 pytest.importorskip("tokenizers", reason="needs the text extra")
 
@@ -161,6 +161,11 @@ def test_each_wrong_field_is_named(path: str, value: object):
     place[last] = value
     with pytest.raises(SpecError, match=rf"spec\.{path}\b"):
         TextTowerSpec.from_json(json.dumps(data))
+
+
+def test_a_tokenizer_without_padding_token_is_named():
+    with pytest.raises(SpecError, match=r"tokenizer\.pad_id: expected at least 0, got None"):
+        check_tokenizer(TokenizerSpec("{}", CONTEXT, pad_id=None), "tokenizer")
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", "not json", '{"model": {"type": "Oracle"}}'])

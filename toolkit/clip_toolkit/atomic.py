@@ -21,7 +21,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
     except OSError as error:
         raise _explained(error, path) from error
@@ -52,7 +52,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Make sure that the bytes have reached the disk before the name does."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

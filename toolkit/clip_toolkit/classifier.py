@@ -23,7 +23,7 @@ from clip_toolkit.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.tasks import OUTPUTS, REGRESSION
-from clip_toolkit.text_encoder import INPUTS as TEXT_INPUTS
+from clip_toolkit.tokenization import INPUTS as TEXT_INPUTS
 from clip_toolkit.tokenization import Tokenizer, Tokens
 
 

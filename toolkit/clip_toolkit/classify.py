@@ -22,7 +22,7 @@ from clip_toolkit.stream.part_file import PartFile
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.progress import Progress
 from clip_toolkit.stream.stopping import Stop
-from clip_toolkit.stream.text_table import TEXT_COLUMN, read_texts
+from clip_toolkit.stream.text_table import TEXT_COLUMN, check_table, read_texts
 from clip_toolkit.stream.writers import import_pyarrow, write
 from clip_toolkit.terminal import say
 from clip_toolkit.version import __version__
@@ -38,6 +38,8 @@ def classify(located: Located, args: argparse.Namespace) -> int:
     """
     if args.format == "parquet":
         import_pyarrow()  # before the work, not after it
+    if args.texts is not None:
+        check_table(args.texts, args.text_column or TEXT_COLUMN)
     classifier = _opened(located, args)
     with Stop(lambda: say("stopping after the images in flight; once more stops at once")) as stop:
         to_file = args.output is not None

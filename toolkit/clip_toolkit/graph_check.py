@@ -7,7 +7,7 @@ from clip_toolkit.devices import CPU, RESIZES, OpenSession
 from clip_toolkit.errors import ModelError
 from clip_toolkit.spec import ModelSpec
 from clip_toolkit.tasks import OUTPUTS
-from clip_toolkit.text_encoder import INPUTS as TEXT_INPUTS
+from clip_toolkit.tokenization import INPUTS as TEXT_INPUTS
 
 
 def check_graph(spec: ModelSpec, opened: OpenSession) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import repeat
-from typing import NamedTuple
+from itertools import repeat, zip_longest
+from typing import Any, NamedTuple
 
 from clip_toolkit.errors import TextError
 from clip_toolkit.images import ImageSource
@@ -35,18 +35,19 @@ def paired(images: Iterable[ImageSource], texts: Iterable[str] | None) -> Iterat
     """Pairs, lazily.
 
     Raises:
-        TextError: ``texts`` is a single text, one of them is no text, or there are not as many as images.
+        TextError: ``texts`` is a single text or cannot be iterated over, one of them is no text, or there are not as
+            many as images.
     """
     if texts is None:
         yield from map(Pair, images, repeat(None))
         return
     if isinstance(texts, (str, bytes)):
         check_texts(texts)  # which says what to give instead
-    try:
-        for image, text in zip(images, texts, strict=True):
-            check_texts([text])
-            yield Pair(image, text)
-    except ValueError as error:
-        if isinstance(error, TextError):
-            raise
-        raise TextError("texts: expected as many as there are images.") from error
+    if not isinstance(texts, Iterable):
+        raise TextError(f"texts: expected a list of texts, got {type(texts).__name__}.")
+    missing: Any = object()  # unlike zip's ValueError, not to be mistaken for an error of what is iterated over
+    for image, text in zip_longest(images, texts, fillvalue=missing):
+        if image is missing or text is missing:
+            raise TextError("texts: expected as many as there are images.")
+        check_texts([text])
+        yield Pair(image, text)

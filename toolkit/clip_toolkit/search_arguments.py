@@ -9,11 +9,13 @@ from pathlib import Path
 from clip_toolkit.arguments import positive
 from clip_toolkit.devices import DEVICES
 from clip_toolkit.locate import ENVIRONMENT_VARIABLE
+from clip_toolkit.search.database import TIMEOUT
 from clip_toolkit.search.duplicates import THRESHOLD
 from clip_toolkit.version import __version__
 
 DEFAULT_INDEX = Path(".clip-search")
 DEFAULT_TEXT_MODEL = Path("text.onnx")
+_LONGEST = 86_400  # a day; SQLite counts milliseconds in 32 bits
 FORMATS = ("table", "json", "jsonl", "csv")
 
 _EPILOG = (
@@ -83,6 +85,13 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", type=Path, default=DEFAULT_INDEX, metavar="PATH", help="folder of the index (default: %(default)s)"
     )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help="how long to wait while another process writes the index (default: %(default)g)",
+    )
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +103,16 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="form of the output (default: table)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the images found, too")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to {_LONGEST:,}, got {text!r}")
+    return value
 
 
 def _cosine(text: str) -> float:

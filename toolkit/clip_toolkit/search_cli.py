@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clip_toolkit.search import Duplicate, Hit, SearchIndex, UpdateReport
 
 _PROGRAM = "clip-search"
+_REMINDERS = 5
 say = partial(terminal.say, program=_PROGRAM)
 
 
@@ -31,22 +32,34 @@ def _index(args: argparse.Namespace) -> int:
     from clip_toolkit.stream.stopping import Stop
 
     with (
-        SearchIndex.open(args.index, _classifier(args), create=True) as index,
+        SearchIndex.open(args.index, _classifier(args), create=True, timeout=args.timeout) as index,
         Stop(lambda: say("stopping after the images in flight; once more stops at once")) as stop,
     ):
-        report = _updated(index, args, stopped=lambda: stop.signum is not None)
+        named: set[Path] = set()
+        report = _updated(index, args, named, stopped=lambda: stop.signum is not None)
         say(_summary(report))
         if stop.signum is not None:
             say("stopped: the same command goes on from here")
             return 128 + stop.signum
-        failures = sum(1 for _ in index.failures())
-        say(f"{len(index)} images can be found, {failures} files cannot: {index.root}")
+        failures = list(index.failures())
+        _remind([(path, error) for path, error in failures if path not in named])
+        say(f"{len(index)} images can be found, {len(failures)} files cannot: {index.root}")
         if args.approximate:
             index.build_approximate()
     return 1 if failures else 0
 
 
-def _updated(index: SearchIndex, args: argparse.Namespace, stopped: Callable[[], bool]) -> UpdateReport:
+def _remind(failures: Sequence[tuple[Path, str]]) -> None:
+    """Of what failed in an earlier run, and was not tried again: it explains the exit code."""
+    say(*(f"{path}: {error}" for path, error in failures[:_REMINDERS]))
+    if len(failures) > _REMINDERS:
+        say(f"and {len(failures) - _REMINDERS} more that failed before; --retry names them all")
+
+
+def _updated(
+    index: SearchIndex, args: argparse.Namespace, named: set[Path], stopped: Callable[[], bool]
+) -> UpdateReport:
+    """Update, say which files failed, and add their paths to ``named``."""
     from clip_toolkit.stream.progress import Progress
 
     progress = Progress(sys.stderr)
@@ -59,6 +72,7 @@ def _updated(index: SearchIndex, args: argparse.Namespace, stopped: Callable[[],
         if error is not None:
             progress.clear()
             say(f"{path}: {error}")
+            named.add(index.root / path)
         progress.step(error is not None)
 
     report = index.update(args.dir, retry=args.retry, on_file=looked_at, on_plan=plan, stopped=stopped)
@@ -82,7 +96,7 @@ def _query(args: argparse.Namespace) -> int:
     from clip_toolkit.search.listing import HIT_KEYS, hit_records, listing
 
     hits = _hits_by_text(args) if args.text is not None else _hits_by_image(args)
-    for line in listing(hit_records(hits), HIT_KEYS, args.format):
+    for line in listing(hit_records(hits), HIT_KEYS, args.format, ascii_only=not terminal.takes_any_text()):
         print(line)
     if args.html is not None:
         _show_hits(args, hits)
@@ -95,7 +109,7 @@ def _query(args: argparse.Namespace) -> int:
 def _hits_by_image(args: argparse.Namespace) -> list[Hit]:
     from clip_toolkit.search import SearchIndex
 
-    with SearchIndex.open(args.index, _classifier(args)) as index:
+    with SearchIndex.open(args.index, _classifier(args), timeout=args.timeout) as index:
         return index.query(args.image, args.top_k, approximate=args.approximate)
 
 
@@ -104,7 +118,7 @@ def _hits_by_text(args: argparse.Namespace) -> list[Hit]:
     from clip_toolkit.search import SearchIndex
 
     encoder = load_text(args.text_model or DEFAULT_TEXT_MODEL, args.device, args.threads)
-    with SearchIndex.open(args.index) as index, warnings.catch_warnings(record=True) as truncated:
+    with SearchIndex.open(args.index, timeout=args.timeout) as index, warnings.catch_warnings(record=True) as truncated:
         hits = index.query_text(encoder, args.text, args.top_k, approximate=args.approximate)
     say(*(str(warning.message) for warning in truncated))
     return hits
@@ -123,9 +137,10 @@ def _duplicates(args: argparse.Namespace) -> int:
     from clip_toolkit.search import SearchIndex
     from clip_toolkit.search.listing import DUPLICATE_KEYS, duplicate_records, listing
 
-    with SearchIndex.open(args.index) as index:
+    with SearchIndex.open(args.index, timeout=args.timeout) as index:
         groups = index.duplicates(args.threshold)
-    for line in listing(duplicate_records(groups), DUPLICATE_KEYS, args.format):
+    records = duplicate_records(groups)
+    for line in listing(records, DUPLICATE_KEYS, args.format, ascii_only=not terminal.takes_any_text()):
         print(line)
     summary = f"{len(groups)} groups, {sum(map(len, groups))} images"
     if args.html is not None:

@@ -55,7 +55,7 @@ class EncoderSpec:
 
     Attributes:
         id: hub id or name of the local folder.
-        revision: commit of the hub checkpoint, if it came from one.
+        revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
         family: ``clip``, ``siglip`` or ``blip``.
         feature: ``pooled`` (the tower's own pooled output) or ``projected`` (into the space shared with text).
         dim: length of the feature and so of the ``embedding`` output.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
+import unicodedata
 from collections.abc import Callable
 
 from clip_toolkit.errors import ClipToolkitError
+
+_UNSEEN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
+"""Unicode categories: control and format characters, halves of pairs, ends of lines and paragraphs."""
 
 
 def print_any_text() -> None:
@@ -16,10 +21,23 @@ def print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Text in one line, with escapes for what a terminal would obey instead of showing it: file names may hold any."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _UNSEEN else letter
+        for letter in text
+    )
+
+
+def takes_any_text() -> bool:
+    """Whether standard output is UTF-8."""
+    return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+
+
 def say(*messages: str, program: str = "clip-infer") -> None:
     """Print remarks of a program on stderr, one line each."""
     for message in messages:
-        print(f"{program}: {message}", file=sys.stderr)
+        print(f"{program}: {printable(message)}", file=sys.stderr)
 
 
 def exit_code(program: str, run: Callable[[], int]) -> int:

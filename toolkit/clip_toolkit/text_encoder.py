@@ -17,10 +17,7 @@ from clip_toolkit.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
 from clip_toolkit.errors import ModelError, TextTruncatedWarning
 from clip_toolkit.model_file import read_text_spec
 from clip_toolkit.text_spec import TextTowerSpec
-from clip_toolkit.tokenization import Tokenizer, Tokens, check_texts
-
-INPUTS = ("input_ids", "attention_mask")
-"""Names of the graph's inputs, int64 ``[batch, tokens]`` each."""
+from clip_toolkit.tokenization import INPUTS, Tokenizer, Tokens, check_texts
 
 
 class TextOutputs(NamedTuple):

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from clip_toolkit.errors import MissingDependencyError, SpecError, TextError
 from clip_toolkit.tokenizer_spec import TokenizerSpec
 
+INPUTS = ("input_ids", "attention_mask")
+"""Names of the graph's inputs of tokens, int64 ``[batch, tokens]`` each; fields of `Tokens`."""
+
 
 class Tokens(NamedTuple):
     """A batch of texts as a text tower takes it.

@@ -37,5 +37,5 @@ def check_tokenizer(spec: TokenizerSpec, where: str) -> None:
         SpecError: the message names the field below ``where``.
     """
     require(2 <= spec.context <= _MOST_TOKENS, f"{where}.context", f"2 to {_MOST_TOKENS}", spec.context)
-    require(spec.pad_id >= 0, f"{where}.pad_id", "at least 0", spec.pad_id)
+    require(isinstance(spec.pad_id, int) and spec.pad_id >= 0, f"{where}.pad_id", "at least 0", spec.pad_id)
     require(spec.padding_side in ("right", "left"), f"{where}.padding_side", "right or left", spec.padding_side)

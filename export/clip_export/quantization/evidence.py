@@ -34,8 +34,8 @@ class LabelledImage:
         name: path below its folder, for people.
         target: index of its class, or None where that is not known.
         pixels: uint8 RGB ``[size, size, 3]``, resized and cropped as the runtime does it.
-        digest: of the file's content, and of the text.
-        text: that goes with it, for models that read one.
+        digest: of the file's content.
+        text: that goes with it, for models that read one. The same picture may be there with several.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Evidence:
 
     Attributes:
         calibration: to tune on.
-        evaluation: to judge by; none of them is among ``calibration``, not even as a copy.
+        evaluation: to judge by; none of them is among ``calibration``, not even as a copy or with another text.
         unreadable: why other files were skipped.
         data: folder or manifest that ``calibration`` was taken from, and more can be.
         source: where they come from, for people.
@@ -100,7 +100,8 @@ def gather(
     """Collect images.
 
     With both folders, each serves its purpose. With ``calibration`` alone, every third image of it is held out for the
-    evaluation. With none, the data that the head was trained on, if they still exist: their held-out files judge.
+    evaluation, with all of its texts. With none, the data that the head was trained on, if they still exist: their
+    held-out files judge.
 
     Args:
         wanted: what they are for.
@@ -122,16 +123,15 @@ def gather(
         return _checked(tuned, judged, reader, calibration, f"{calibration.name} and {evaluation.name}")
     if calibration is not None:
         files = _images_of(calibration, wanted)
-        parts = [file for i, file in enumerate(files) if i % 3], files[::3]
-        return _split(reader, calibration, parts, f"{calibration.name}, every third image held out")
+        held_out = set(list(dict.fromkeys(file.name for file in files))[::3])
+        return _split(reader, calibration, files, held_out, f"{calibration.name}, every third image held out")
     if evaluation is not None:
         raise QuantizationError("--evaluation: needs --calibration, too: images to tune on before others can judge.")
     if remembered is None or not Path(remembered.folder).exists():
         return None
-    data, held_out = Path(remembered.folder), set(remembered.held_out)
-    files = _images_of(data, wanted)
-    parts = [file for file in files if file.name not in held_out], [file for file in files if file.name in held_out]
-    return _split(reader, data, parts, f"the training data {data.name}, its held-out images judge")
+    data = Path(remembered.folder)
+    source = f"the training data {data.name}, its held-out images judge"
+    return _split(reader, data, _images_of(data, wanted), set(remembered.held_out), source)
 
 
 def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -> tuple[LabelledImage, ...]:
@@ -157,15 +157,17 @@ def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -
     return tuple(images)
 
 
-def _split(reader: _Reader, data: Path, parts: tuple[list[_Found], list[_Found]], source: str) -> Evidence:
-    judged = reader.read(parts[1], MOST_EVALUATION)
-    tuned = reader.read(_others(parts[0], {image.digest for image in judged}), MOST_CALIBRATION)
+def _split(reader: _Reader, data: Path, files: Sequence[_Found], held_out: Container[str], source: str) -> Evidence:
+    """Judge by the files of the names ``held_out``, and tune on the others, but for copies of those."""
+    judged = reader.read((file for file in files if file.name in held_out), MOST_EVALUATION)
+    others = (file for file in files if file.name not in held_out)
+    tuned = reader.read(_others(others, {image.digest for image in judged}), MOST_CALIBRATION)
     return _checked(tuned, judged, reader, data, source)
 
 
 def _others(files: Iterable[_Found], known: Container[bytes]) -> Iterator[_Found]:
     """The files whose content is not known; missing ones too, for the reader to name."""
-    return (file for file in files if not file.path.is_file() or _digest(file) not in known)
+    return (file for file in files if not file.path.is_file() or _digest(file.path) not in known)
 
 
 def _checked(
@@ -185,8 +187,8 @@ def _checked(
 
 
 def _require_apart(tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage]) -> None:
-    known = {image.digest: image.name for image in tuned}
-    common = [image.name for image in judged if image.digest in known]
+    known = {image.digest for image in tuned}
+    common = list({image.digest: image.name for image in judged if image.digest in known}.values())
     if common:
         raise QuantizationError(
             f"evaluation: {len(common)} of its images are calibration images, too, such as {common[0]}. Judging by "
@@ -253,13 +255,12 @@ def _spread(files: Iterable[_Found]) -> list[_Found]:
     return sorted(files, key=lambda file: hashlib.sha256(file.name.encode(errors="surrogateescape")).digest())
 
 
-def _digest(file: _Found) -> bytes:
-    text = b"" if file.text is None else file.text.encode()
-    return hashlib.sha256(hashlib.sha256(file.path.read_bytes()).digest() + text).digest()
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 class _Reader:
-    """Reads images, leaving out copies among them, and remembers what could not be read."""
+    """Reads images, leaving out copies with the same text, and remembers what could not be read."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.rule = wanted.preprocessing
@@ -267,13 +268,13 @@ class _Reader:
 
     def read(self, files: Iterable[_Found], most: int) -> list[LabelledImage]:
         images: list[LabelledImage] = []
-        seen: set[bytes] = set()
+        seen: set[tuple[bytes, str | None]] = set()
         for file in files:
             if len(images) == most:
                 break
             image = self._image(file)
-            if image is not None and image.digest not in seen:
-                seen.add(image.digest)
+            if image is not None and (image.digest, image.text) not in seen:
+                seen.add((image.digest, image.text))
                 images.append(image)
         return images
 
@@ -283,4 +284,4 @@ class _Reader:
         except ImageError as error:
             self.errors.append(error)
             return None
-        return LabelledImage(file.path, file.name, file.target, pixels, _digest(file), file.text)
+        return LabelledImage(file.path, file.name, file.target, pixels, _digest(file.path), file.text)

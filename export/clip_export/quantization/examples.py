@@ -14,8 +14,7 @@ from clip_export.quantization.feeds import Feeds
 from clip_toolkit import open_image, preprocess
 from clip_toolkit.preprocess import normalise
 from clip_toolkit.spec import ModelSpec
-from clip_toolkit.text_encoder import INPUTS
-from clip_toolkit.tokenization import Tokenizer
+from clip_toolkit.tokenization import INPUTS, Tokenizer
 
 
 def tuning_feeds(spec: ModelSpec, evidence: Evidence | None) -> Feeds:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clip_export.encoder import Encoder
+from clip_export.training.memory import memory_named
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.errors import DeviceError
 from clip_toolkit.preprocess import normalise
@@ -85,15 +86,8 @@ def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: s
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         values = torch.from_numpy(normalise(pixels, rule))
-        try:
-            with torch.inference_mode():
-                features: NDArray[np.float32] = encode(values.to(device)).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            fewer = max(1, len(pixels) // 2)
-            raise DeviceError(
-                f"device {device}: out of memory with {len(pixels)} images at a time. Try --batch-size {fewer}."
-            ) from error
-        return features
+        with memory_named(device, len(pixels)), torch.inference_mode():
+            return encode(values.to(device)).float().cpu().numpy()
 
     return run
 

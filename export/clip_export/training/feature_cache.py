@@ -1,7 +1,7 @@
 """Features on disk, so that an image goes through an encoder once and never again.
 
-A feature is found by the hash of what made it: the encoder's weights and preprocessing, the bytes of the image file and
-the number of the augmented view. File names and dates play no part.
+A feature is found by the hash of what made it: the encoder's weights, configuration and preprocessing, the bytes of the
+image file and the number of the augmented view. File names and dates play no part.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from clip_export.encoder import Encoder
 from clip_export.training.row_cache import RowCache
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def default_folder() -> Path:
@@ -35,6 +36,7 @@ def encoder_identity(encoder: Encoder) -> dict[str, object]:
         "revision": encoder.revision,
         "feature": encoder.feature,
         "weights": weights_digest(modules),
+        "configuration": configuration(encoder.tower.config),
         "preprocessing": asdict(encoder.preprocessing),
     }
 
@@ -47,6 +49,12 @@ def weights_digest(modules: Iterable[nn.Module]) -> str:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def configuration(config: Any) -> dict[str, Any]:
+    """What a transformers configuration says that weights do not, such as activation and heads; not where it lies."""
+    told: dict[str, Any] = config.to_diff_dict()
+    return {name: value for name, value in told.items() if name != "transformers_version" and not name.startswith("_")}
 
 
 class FeatureCache(RowCache):

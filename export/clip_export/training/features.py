@@ -84,6 +84,11 @@ def image_features(
             cache.flush()
 
 
+def row_key(content: bytes, view: int = 0) -> bytes:
+    """Where a cache keeps the row of a view of a file with a SHA-256."""
+    return hashlib.sha256(content + view.to_bytes(4, "big")).digest()
+
+
 class ReadImage(NamedTuple):
     """A file's hash and key, and its row from the cache, its pixels, or what is wrong with it."""
 
@@ -110,7 +115,7 @@ def _read(file: Path, rule: Preprocessing, view: int, cache: RowCache | None) ->
         content = hashlib.sha256(file.read_bytes())
     except OSError:
         content = hashlib.sha256()  # decoding will say what is wrong with the file
-    key = hashlib.sha256(content.digest() + view.to_bytes(4, "big")).digest()
+    key = row_key(content.digest(), view)
     row = cache.get(key) if cache is not None else None
     if row is not None:
         return ReadImage(content.hexdigest(), key, row)

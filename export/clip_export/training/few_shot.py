@@ -40,7 +40,7 @@ def train_from_words(
 ) -> list[Attempt]:
     """Train a linear head from the zero-shot weights with every pull, and one from random weights.
 
-    Words that the text tower does not know are a bad start: validation images decide, so that the start cannot hurt.
+    Words that the text tower does not know may be a bad start: validation images decide.
 
     Args:
         words: the labels' directions.
@@ -61,10 +61,11 @@ def train_from_words(
     options = replace(options, hidden_dim=(), standardise=False)
     sides = [_scaled(examples, words.scale) for examples in (train, validation)]
     outputs, start = len(words.directions), _start(words)
-    trained = [train_head(*sides, outputs, options, report, task=task)]
+    trained = []
     for pull in pulls:
         training = train_head(*sides, outputs, options, report, task=task, start=start, pull=pull)
         trained.append(replace(training, start=f"zero-shot, pull {pull:g}"))
+    trained.append(train_head(*sides, outputs, options, report, task=task))  # the last: words win a draw
     plain = [replace(training, head=_plain(training.head, words.scale)) for training in trained]
     attempts = [Attempt(training, calibrated_loss(training.head, validation, task)) for training in plain]
     return sorted(attempts, key=lambda attempt: attempt.loss)

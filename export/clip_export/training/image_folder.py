@@ -21,6 +21,8 @@ def read_image_folder(folder: Path) -> Dataset:
             or ``test`` that ``train`` lacks.
     """
     if not folder.is_dir():
+        if folder.suffix.lower() == ".csv":
+            raise DatasetError(f"{folder}: there is no such file.")
         raise DatasetError(f"{folder}: there is no such folder. Give a folder with one subfolder of images per class.")
     sides = _sides(folder)
     classes = _classes(sides[TRAIN] if sides else folder)

@@ -7,7 +7,6 @@ texts, such as descriptions, is read where one is named.
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_export.training.dataset import SIDES, Dataset
+from clip_toolkit.csv_table import Row, read_rows
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SEPARATOR = ";"
 _OTHER_COLUMNS = ("path", "split", "group")
-
-Row = dict[str, str]
 
 
 def read_manifest(path: Path, task: str = SINGLE_LABEL, text_column: str | None = None) -> Dataset:
@@ -48,28 +46,17 @@ def read_manifest(path: Path, task: str = SINGLE_LABEL, text_column: str | None 
         root=path.parent,
         task=task,
         labels=labels,
-        files=tuple(path.parent / row["path"] for row in rows),
+        files=tuple(path.parent / row.cells["path"] for row in rows),
         targets=targets,
-        sides=tuple(_side(row, path, line) for line, row in enumerate(rows, 2)),
-        groups=tuple((row.get("group") or "").strip() for row in rows),
+        sides=tuple(_side(row, path) for row in rows),
+        groups=tuple((row.cells.get("group") or "").strip() for row in rows),
         texts=texts,
         text_column=text_column,
     )
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    for name in needed:
-        if name not in columns:
-            raise DatasetError(f"{path}: expected a column '{name}', found {', '.join(columns) or 'none'}.")
-    for line, row in enumerate(rows, 2):
-        if not row["path"].strip():
-            raise DatasetError(f"{path}, line {line}: the path is missing.")
+    rows = list(read_rows(path, needed, DatasetError))
     if not rows:
         raise DatasetError(f"{path}: there are no images in it.")
     return rows
@@ -79,22 +66,23 @@ def _texts(rows: list[Row], column: str, path: Path) -> tuple[str, ...]:
     """The texts, taken out of the rows: what is left of a regression's are its values."""
     if column in ("label", *_OTHER_COLUMNS):
         raise DatasetError(f"{path}: the column '{column}' has a meaning of its own and cannot hold the texts.")
-    texts = tuple(row.pop(column) for row in rows)
+    texts = tuple(row.cells.pop(column) for row in rows)
     if not any(text.strip() for text in texts):
         raise DatasetError(f"{path}: every text in column '{column}' is empty. Name another with --text-column.")
     return texts
 
 
 def _single(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
-    names = [row["label"].strip() for row in rows]
+    names = [row.cells["label"].strip() for row in rows]
     if "" in names:
-        raise DatasetError(f"{path}, line {names.index('') + 2}: the label is missing. Add it or remove the line.")
+        line = rows[names.index("")].line
+        raise DatasetError(f"{path}, line {line}: the label is missing. Add it or remove the line.")
     labels = sorted(set(names))
     return tuple(labels), np.array([labels.index(name) for name in names])
 
 
 def _multi(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
-    named = [{part.strip() for part in row["label"].split(SEPARATOR)} - {""} for row in rows]
+    named = [{part.strip() for part in row.cells["label"].split(SEPARATOR)} - {""} for row in rows]
     labels = sorted(set().union(*named))
     if not labels:
         raise DatasetError(f"{path}: no image has a label.")
@@ -102,27 +90,28 @@ def _multi(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
 
 
 def _values(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
-    columns = [name for name in rows[0] if name not in _OTHER_COLUMNS and name]
+    columns = [name for name in rows[0].cells if name not in _OTHER_COLUMNS and name]
     if not columns:
         raise DatasetError(f"{path}: expected a column of numbers beside 'path', found none.")
-    values = [[_number(row[name], name, path, line) for name in columns] for line, row in enumerate(rows, 2)]
+    values = [[_number(row, name, path) for name in columns] for row in rows]
     return tuple(columns), np.array(values, np.float32)
 
 
-def _number(text: str, column: str, path: Path, line: int) -> float:
+def _number(row: Row, column: str, path: Path) -> float:
+    text = row.cells[column]
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DatasetError(f"{path}, line {line}: expected a number in column '{column}', got {text!r}.")
+        raise DatasetError(f"{path}, line {row.line}: expected a number in column '{column}', got {text!r}.")
     return value
 
 
-def _side(row: Row, path: Path, line: int) -> str:
-    name = (row.get("split") or "").strip().lower()
+def _side(row: Row, path: Path) -> str:
+    name = (row.cells.get("split") or "").strip().lower()
     if name and name not in SIDES:
-        raise DatasetError(f"{path}, line {line}: expected the split train, val or test, got {name!r}.")
+        raise DatasetError(f"{path}, line {row.line}: expected the split train, val or test, got {name!r}.")
     return SIDES.get(name, "")
 
 

@@ -52,6 +52,15 @@ class Objective:
         soft = targets * (1 - self.smoothing) + self.smoothing / 2
         return functional.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights)
 
+    def mass(self, targets: Tensor) -> float:
+        """What examples weigh in the mean that a `loss` of more of them is: their number, or the sum of their weights.
+
+        The loss of a batch is the mean of those of its parts, each by its mass, so that parts give the same gradients.
+        """
+        if self.task == SINGLE_LABEL and self.weights is not None:
+            return self.weights[targets].sum().item()
+        return len(targets)
+
     @torch.no_grad()
     def judge(self, model: nn.Module, examples: Examples, chunk: int, device: str = "cpu") -> tuple[float, float]:
         """Loss and score on examples, ``chunk`` at a time, without dropout, class weights or smoothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
@@ -164,7 +165,10 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
     yield from (f"{side}: {counts}" for side, counts in prepared.counts())
     plain = baseline_score(prepared.train, prepared.held_out[2], head.task)
     model = "ridge regression" if head.task == REGRESSION else "logistic regression"
-    yield f"{_SCORES[head.task]} of {model} on the same features and images: {plain:.3f}"
+    if math.isnan(plain):
+        yield f"no {model} beside it: a label is on every training image, or on none"
+    else:
+        yield f"{_SCORES[head.task]} of {model} on the same features and images: {plain:.3f}"
     yield f"{_SCORES[head.task]} on the training images: {training.best.train_score:.3f}"
     if head.encoder is not None:
         yield f"encoder {head.encoder.id}, {head.encoder.feature} feature; head {head.module.spec.layers}"

@@ -94,17 +94,20 @@ class Run:
 
     def _learn(self, train: Examples, number: int) -> float:
         self.model.train()
-        total, step = 0.0, 0
+        total, seen, step = 0.0, 0.0, 0
         for update in torch.randperm(len(train.features)).split(self.pace.batch_size * self.updates.batches):
+            whole = self.objective.mass(train.targets[update])
             for batch in update.split(self.pace.batch_size):
                 step += 1
                 loss = self._loss(train, batch)
                 if not torch.isfinite(loss):
                     raise DatasetError(_named(loss, train, batch, f"epoch {number}, batch {step}"))
-                self.updates.gather(loss * (len(batch) / len(update)))
-                total += loss.item() * len(batch)
+                mass = self.objective.mass(train.targets[batch])
+                self.updates.gather(loss * (mass / whole))
+                total += loss.item() * mass
             self.updates.apply()
-        return total / len(train.features)
+            seen += whole
+        return total / seen
 
     def _loss(self, train: Examples, batch: Tensor) -> Tensor:
         features, targets = train.features[batch].to(self.device), train.targets[batch].to(self.device)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from clip_export.text import TextTower, text_features, truncated
-from clip_export.training.feature_cache import weights_digest
+from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import Features
+from clip_export.training.memory import memory_named
 from clip_export.training.row_cache import RowCache
-from clip_toolkit.errors import DeviceError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def tower_identity(tower: TextTower) -> dict[str, object]:
         "text tower": Path(tower.id).name,
         "revision": tower.revision,
         "weights": weights_digest(modules),
+        "configuration": configuration(tower.model.config),
         "tokenizer": hashlib.sha256(_tokenizer_text(tower.tokenizer).encode()).hexdigest(),
         "context": tower.context,
     }
@@ -150,13 +151,8 @@ def _computed(
 
 
 def _run(tower: TextTower, texts: Sequence[str], device: str) -> Tensor:
-    try:
+    with memory_named(device, len(texts), "texts"):
         return text_features(tower.to(device), texts, len(texts))
-    except torch.OutOfMemoryError as error:
-        fewer = max(1, len(texts) // 2)
-        raise DeviceError(
-            f"device {device}: out of memory with {len(texts)} texts at a time. Try --batch-size {fewer}."
-        ) from error
 
 
 def _key(text: str) -> bytes:

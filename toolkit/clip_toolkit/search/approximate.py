@@ -18,7 +18,7 @@ from clip_toolkit.atomic import written_atomically
 from clip_toolkit.cores import usable_cores
 from clip_toolkit.devices import import_onnxruntime
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.checksum import digest_of, is_still
 from clip_toolkit.search.matrix import Matrix
 from clip_toolkit.search.scan import best, rescored
 
@@ -39,12 +39,16 @@ def read_graph(folder: Path, matrix: Matrix, digest: str) -> Any | None:
         MissingDependencyError: usearch is not installed.
     """
     usearch = _import_usearch()
+    path = folder / FILE
     try:
-        if _digest(folder, matrix) != digest:
-            return None
+        with path.open("rb") as file:
+            if _digest(folder, matrix) != digest:
+                return None
+            graph = usearch.Index.restore(str(path), view=True)
+            if not is_still(file, path):
+                return None
     except OSError:
         return None
-    graph = usearch.Index.restore(str(folder / FILE), view=True)
     graph.expansion_search = _EXPANSION
     return graph
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from clip_toolkit.cores import usable_cores
 
@@ -30,6 +32,17 @@ def digest_of(paths: Iterable[Path]) -> str:
             for piece in pool.map(partial(_crc_of_piece, path), range(0, size, _PIECE)):
                 whole.update(piece.to_bytes(4, "little"))
     return whole.hexdigest()
+
+
+def is_still(file: IO[bytes], path: Path) -> bool:
+    """Whether a path still names the file that was opened there, and so did throughout: an open file keeps its number.
+
+    What is opened, then read by its path, and then still there, is what was read.
+
+    Raises:
+        OSError: there is nothing any more.
+    """
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _crc_of_piece(path: Path, start: int) -> int:

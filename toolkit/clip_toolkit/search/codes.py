@@ -43,7 +43,8 @@ class Codes:
         """Round finite vectors ``[n, dim]``, each by its own largest component."""
         exact = vectors.astype(np.float64)
         largest = np.abs(exact).max(axis=1, initial=0)
-        scale = (np.where(largest > 0, largest, 1) / LARGEST).astype(np.float32)
+        scale = (largest / LARGEST).astype(np.float32)
+        scale[scale == 0] = 1  # also of what is too small for float32: it is all rest
         values = np.rint(exact / scale[:, None]).clip(-LARGEST, LARGEST).astype(np.int8)
         coded = values * scale.astype(np.float64)[:, None]
         return cls(values, scale, _upwards(_norm(exact - coded)), _upwards(_norm(coded)))

@@ -11,23 +11,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.connecting import connected
+from clip_toolkit.search.folder import Stamp
 
-_APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragma_application_id
-_VERSION = 1
-_SCHEMA = (
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {_VERSION}",
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE images (
-        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest BLOB, embedding BLOB, error TEXT
-    )""",
-    "CREATE INDEX images_by_digest ON images (digest)",
-)
+TIMEOUT = 30.0
+"""Seconds to wait for another process that writes."""
+
+_FILES = "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images"
+"""Rows without their embeddings."""
+
+_COPIED = "SELECT digest FROM images WHERE embedding IS NOT NULL GROUP BY digest HAVING count(*) > 1"
 
 
 class Row(NamedTuple):
@@ -35,8 +33,7 @@ class Row(NamedTuple):
 
     Attributes:
         path: relative to the indexed folder, with forward slashes.
-        size: bytes.
-        mtime_ns: time of the last change, nanoseconds.
+        size, mtime_ns, ctime_ns: the file's `Stamp`.
         digest: SHA-256 of the content; None where it could not be read.
         embedding: little-endian float16 ``[dim]``; None where there is an error.
         error: why there is no embedding.
@@ -45,33 +42,34 @@ class Row(NamedTuple):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
     digest: bytes | None
     embedding: bytes | None
     error: str | None
+
+    @property
+    def stamp(self) -> Stamp:
+        """How the file was when it was looked at."""
+        return Stamp(self.size, self.mtime_ns, self.ctime_ns)
 
 
 class Database:
     """An open SQLite file. For one thread."""
 
     def __init__(self, path: Path, timeout: float) -> None:
-        """Open or create the file.
+        """Open or create the file; where this user may not write, for reading.
 
         Args:
             path: the file.
             timeout: seconds to wait for another process that writes.
 
         Raises:
-            SearchIndexError: locked for longer, damaged, of another program, or of a newer version.
+            SearchIndexError: locked for longer, damaged, of another program, or of another format.
         """
         self.path = path
         self._timeout = timeout
         with self._explained():
-            self._connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
-            try:
-                self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = connected(path, timeout)
 
     def close(self) -> None:
         """Close the file."""
@@ -101,8 +99,8 @@ class Database:
 
     def put(self, rows: Iterable[Row]) -> None:
         """Insert or replace rows; inside `writing`."""
-        cells = ((os.fsencode(row.path), *row[1:5], _printable(row.error)) for row in rows)
-        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)", cells)
+        cells = ((os.fsencode(row.path), *row[1:6], _printable(row.error)) for row in rows)
+        self._connection.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", cells)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Delete rows; inside `writing`."""
@@ -114,26 +112,19 @@ class Database:
 
     def files(self) -> Iterator[Row]:
         """All rows, by path, without their embeddings."""
-        return self._rows("SELECT path, size, mtime_ns, digest, NULL, error FROM images ORDER BY path")
+        return self._rows(f"{_FILES} ORDER BY path")
 
     def failures(self) -> Iterator[Row]:
         """The rows that have an error, by path."""
-        return self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE error IS NOT NULL ORDER BY path"
-        )
+        return self._rows(f"{_FILES} WHERE error IS NOT NULL ORDER BY path")
 
     def copies(self) -> Iterator[Row]:
-        """The rows whose content more than one file has, by content and path."""
-        return self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE digest IN "
-            "(SELECT digest FROM images WHERE error IS NULL GROUP BY digest HAVING count(*) > 1) ORDER BY digest, path"
-        )
+        """The rows with an embedding whose content more than one of them has, by content and path."""
+        return self._rows(f"{_FILES} WHERE embedding IS NOT NULL AND digest IN ({_COPIED}) ORDER BY digest, path")
 
     def file(self, path: str) -> Row | None:
         """The row of a path, without its embedding."""
-        found = self._rows(
-            "SELECT path, size, mtime_ns, digest, NULL, error FROM images WHERE path = ?", os.fsencode(path)
-        )
+        found = self._rows(f"{_FILES} WHERE path = ?", os.fsencode(path))
         return next(found, None)
 
     def embedding_of(self, digest: bytes) -> bytes | None:
@@ -174,30 +165,6 @@ class Database:
             for path, *cells in self._connection.execute(statement, values):
                 yield Row(os.fsdecode(path), *cells)
 
-    def _prepare(self) -> None:
-        application, version, tables = (
-            self._connection.execute(statement).fetchone()[0]
-            for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if tables and application != _APPLICATION_ID:
-            raise SearchIndexError(f"{self.path}: is a database of another program. Name another --index.")
-        if version > _VERSION:
-            raise SearchIndexError(
-                f"{self.path}: has format {version}, this version of clip-toolkit reads up to {_VERSION}. Upgrade it."
-            )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        if not tables:
-            self._create()
-
-    def _create(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        with closing(self._connection.execute("SELECT count(*) FROM sqlite_master")) as rows:
-            is_ours_to_make = rows.fetchone() == (0,)  # or another process was faster
-        for statement in _SCHEMA if is_ours_to_make else ():
-            self._connection.execute(statement)
-        self._connection.execute("COMMIT")
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -208,6 +175,11 @@ class Database:
                 raise SearchIndexError(
                     f"{self.path}: another process is writing it, and was not done within {self._timeout:g} seconds. "
                     "Wait for it and try again."
+                ) from error
+            if code == sqlite3.SQLITE_READONLY:
+                raise SearchIndexError(
+                    f"{self.path}: has to be brought up to date, and you may not write it. Ask its owner to run: "
+                    "clip-search index"
                 ) from error
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise self.damaged(str(error)) from error

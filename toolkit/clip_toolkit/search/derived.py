@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.approximate import read_graph, write_graph
+from clip_toolkit.search.approximate import FILE, read_graph, write_graph
 from clip_toolkit.search.database import Database
-from clip_toolkit.search.matrix import Matrix, read_matrix, write_matrix
+from clip_toolkit.search.matrix import FILES, Matrix, read_matrix, write_matrix
 
 _MATRIX, _GRAPH = "matrix", "graph"
+
+DERIVED = (*FILES, FILE)
+"""Names of the derived files."""
 
 VOID_WHEN_CHANGED = (_MATRIX, _GRAPH)
 """Keys of the meta table that hold the derived files' digests, and are deleted with the first row that changes."""
@@ -62,6 +65,7 @@ class Derived:
 
     def _write_matrix(self) -> str:
         """While no other process can write, so that the files are of one state of the database."""
+        self._matrix = None  # Windows replaces no file that is mapped
         with self._database.writing():
             rows = self._database.embeddings()
             try:
@@ -73,6 +77,7 @@ class Derived:
 
     def _write_graph(self, matrix: Matrix) -> str:
         """Minutes of work: not while the database is locked, and noted only where it still fits."""
+        self._graph = None  # as above
         digest = write_graph(self._folder, matrix)
         with self._database.writing():
             if self._database.meta(_MATRIX) == matrix.digest:

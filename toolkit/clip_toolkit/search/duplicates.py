@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -65,16 +64,19 @@ def duplicates(root: Path, matrix: Matrix, copies: Iterable[Row], threshold: flo
 
 
 def _join_copies(groups: Groups, matrix: Matrix, copies: Iterable[Row]) -> list[int]:
-    """Join the rows of equal content, and return them."""
-    by_content = [[row.path for row in rows] for _, rows in groupby(copies, lambda row: row.digest)]
-    wanted = {path for paths in by_content for path in paths}
-    rows = (
-        {path: row for row in range(len(matrix.embeddings)) if (path := matrix.path(row)) in wanted} if wanted else {}
-    )
-    for paths in by_content:
-        for path in paths[1:]:
-            groups.join(rows[paths[0]], rows[path])
-    return list(rows.values())
+    """Join the rows of equal content, and return them; what was added since the matrix was read has none."""
+    digests = {row.path: row.digest for row in copies}
+    if not digests:
+        return []
+    rows = [row for row in range(len(matrix.embeddings)) if matrix.path(row) in digests]
+    of_content: dict[bytes | None, list[int]] = {}
+    for row in rows:
+        of_content.setdefault(digests[matrix.path(row)], []).append(row)
+    copied = [same for same in of_content.values() if len(same) > 1]
+    for first, *others in copied:
+        for other in others:
+            groups.join(first, other)
+    return [row for same in copied for row in same]
 
 
 def near_pairs(

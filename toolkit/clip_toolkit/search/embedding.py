@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import tee
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.errors import ImageError
+from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.prediction import Prediction
 
@@ -14,6 +17,19 @@ from clip_toolkit.prediction import Prediction
 def embedded(classifier: Classifier, image: ImageSource) -> Prediction:
     """The prediction of one image; raises what `Classifier.predict` does."""
     return classifier.predict(image, text=None if classifier.tokenizer is None else "")
+
+
+def finite(embedding: NDArray[np.float32], of: str) -> NDArray[np.float32]:
+    """The embedding itself.
+
+    Raises:
+        ModelError: the network made numbers of it that are not finite.
+    """
+    if not np.isfinite(embedding).all():
+        raise ModelError(
+            f"the network's embedding of {of} is not finite. Is the model damaged? Try clip-infer --selftest."
+        )
+    return embedding
 
 
 def embedded_many(

@@ -34,7 +34,7 @@ def hits(database: Database, root: Path, found: Iterable[tuple[str, float]]) -> 
 
 def _state(database: Database, root: Path, path: str) -> str:
     row = database.file(path)
-    unchanged = is_unchanged(root, path, row.size, row.mtime_ns) if row else None
+    unchanged = is_unchanged(root / path, row.stamp, row.digest) if row else None
     if unchanged is None:
         return MISSING
     return PRESENT if unchanged else CHANGED

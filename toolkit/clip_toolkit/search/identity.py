@@ -16,6 +16,8 @@ from clip_toolkit.spec import EncoderSpec
 PROJECTED = "projected"
 """The feature that lies in one space with text."""
 
+_COMMIT_DIGITS = 40  # of the SHA-1 that git names commits by
+
 _SAME_COSINE = 0.9999
 """Of the probe's embeddings, from which two files hold the same encoder in the same precision. With tiny-clip, the
 resize in the graph instead of Pillow's gives 1 - 1e-8, the int8 file 0.9998."""
@@ -27,7 +29,7 @@ class EncoderIdentity:
 
     Attributes:
         id: hub id or name of the local folder.
-        revision: commit of the hub checkpoint, if it came from one.
+        revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
         feature: ``pooled`` or ``projected``.
         dim: length of an embedding.
     """
@@ -36,6 +38,11 @@ class EncoderIdentity:
     revision: str | None
     feature: str
     dim: int
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the revision is a commit, rather than the content of a local folder."""
+        return self.revision is not None and len(self.revision) == _COMMIT_DIGITS
 
     @classmethod
     def of(cls, spec: EncoderSpec) -> EncoderIdentity:
@@ -49,7 +56,10 @@ class EncoderIdentity:
         Raises:
             ValueError, TypeError: something else did.
         """
-        return cls(**json.loads(text))
+        found = cls(**json.loads(text))
+        if not (isinstance(found.id, str) and isinstance(found.revision, str | None) and isinstance(found.dim, int)):
+            raise TypeError(f"not an encoder's identity: {text}")
+        return found
 
     def to_json(self) -> str:
         """One line of JSON."""

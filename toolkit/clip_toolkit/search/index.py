@@ -15,10 +15,10 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.search.approximate import nearest_in_graph
-from clip_toolkit.search.database import Database
+from clip_toolkit.search.database import TIMEOUT, Database
 from clip_toolkit.search.derived import Derived
 from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
-from clip_toolkit.search.embedding import embedded
+from clip_toolkit.search.embedding import embedded, finite
 from clip_toolkit.search.hits import Hit, hits
 from clip_toolkit.search.identity import EncoderIdentity
 from clip_toolkit.search.indexing import OnFile, UpdateReport
@@ -26,9 +26,6 @@ from clip_toolkit.search.opening import open_database
 from clip_toolkit.search.scan import nearest
 from clip_toolkit.search.text import TextEncoder, check_shared_space
 from clip_toolkit.search.updating import claim_root, root_of, update
-
-TIMEOUT = 30.0
-"""Seconds to wait for another process that writes."""
 
 
 class SearchIndex:
@@ -127,7 +124,7 @@ class SearchIndex:
             ValueError: the index was opened without a classifier.
         """
         classifier = self._needed_classifier()
-        folder = claim_root(self._database, self.folder, None if root is None else Path(root))
+        folder = claim_root(self._database, classifier, self.folder, None if root is None else Path(root))
         self._database.check()
         report = update(
             self._database,
@@ -154,26 +151,28 @@ class SearchIndex:
 
         Raises:
             ImageError: the picture cannot be decoded.
+            ModelError: the network's embedding is not finite.
             SearchIndexError, ValueError: as in `query_vector`, or the index was opened without a classifier.
         """
         embedding = embedded(self._needed_classifier(), image).embedding
-        return self.query_vector(embedding, k, approximate=approximate)
+        return self.query_vector(finite(embedding, "the picture"), k, approximate=approximate)
 
     def query_text(self, encoder: TextEncoder, text: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
         """The images most like a description, best first; equal ones by path.
 
         Raises:
             SearchIndexError: as in `query_vector`, or the encoder's texts share no space with the index's images.
+            ModelError: the network's embedding is not finite.
         """
         check_shared_space(str(self.folder), self.identity, encoder.spec.encoder)
         [embedding] = encoder.encode([text])
-        return self.query_vector(embedding, k, approximate=approximate)
+        return self.query_vector(finite(embedding, "the text"), k, approximate=approximate)
 
     def query_vector(self, embedding: NDArray[np.floating], k: int = 10, *, approximate: bool = False) -> list[Hit]:
         """The images whose embeddings have the largest products with one, largest first; equal ones by path.
 
         Args:
-            embedding: ``[dim]``, of L2 norm 1.
+            embedding: ``[dim]``, of any length: that of L2 norm 1 gives cosines.
             k: how many; at least 1.
             approximate: ask a usearch graph instead of all embeddings; it is built if it is not there.
 
@@ -181,13 +180,17 @@ class SearchIndex:
             SearchIndexError: nothing is indexed, or the database is damaged or locked.
             OutputError: derived files have to be rebuilt and cannot be written.
             MissingDependencyError: ``approximate`` without usearch.
-            ValueError: another shape, a number that is not finite, or ``k`` below 1.
+            ValueError: another shape, a number that is not finite in float32, or ``k`` below 1.
         """
-        if embedding.shape != (self.identity.dim,) or not np.isfinite(embedding).all():
-            raise ValueError(f"embedding: expected {self.identity.dim} finite numbers, got {embedding.shape}")
+        with np.errstate(over="ignore"):
+            query = embedding.astype(np.float32)
+        if query.shape != (self.identity.dim,) or not np.isfinite(query).all():
+            raise ValueError(
+                f"embedding: expected {self.identity.dim} finite numbers of float32, got {embedding.shape}"
+            )
         if k < 1:
             raise ValueError(f"k: expected at least 1, got {k}")
-        root, query = self.root, embedding.astype(np.float32)
+        root = self.root
         matrix = self._derived.matrix()
         if approximate:
             rows, scores = nearest_in_graph(self._derived.graph(matrix), matrix, query, k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from clip_toolkit.errors import ImageError
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.search.database import Database, Row
 from clip_toolkit.search.embedding import embedded_many
-from clip_toolkit.search.folder import FoundFile
+from clip_toolkit.search.folder import FoundFile, Stamp, read_digest, stamp_of
 
 _ROWS_A_COMMIT = 32
 """What a killed run loses at most: with a commit below 1 ms, and images of 10 ms each, not worth more or fewer."""
@@ -65,7 +64,7 @@ class Embedder:
         self._database, self._classifier, self._root = database, classifier, root
         self._derived, self._on_file = derived, on_file
         self._finished: list[Row] = []
-        self._waiting: deque[tuple[FoundFile, bytes]] = deque()
+        self._waiting: deque[tuple[str, Stamp, bytes]] = deque()
 
     def embed(self, files: Iterable[FoundFile]) -> None:
         """Take files one after another, decoding ahead of the network as `Classifier.predict_many` does.
@@ -76,8 +75,7 @@ class Embedder:
         """
         try:
             for result in embedded_many(self._classifier, self._unknown(files), _ONE_BY_ONE):
-                file, digest = self._waiting.popleft()
-                self._finish(self._row(file, digest, result))
+                self._finish(self._row(*self._waiting.popleft(), result))
         finally:
             self._commit()
 
@@ -86,29 +84,31 @@ class Embedder:
         for file in files:
             path = self._root / file.path
             try:
-                with path.open("rb") as content:
-                    digest = hashlib.file_digest(content, "sha256").digest()
+                stamp, digest = read_digest(path)
             except OSError as error:
                 self.failed += 1
-                self._finish(Row(*file, None, None, f"cannot be read ({error.strerror})"))
+                self._finish(Row(file.path, *file.stamp, None, None, f"cannot be read ({error.strerror})"))
                 continue
             embedding = self._database.embedding_of(digest)
             if embedding is not None:
                 self.recognised += 1
-                self._finish(Row(*file, digest, embedding, None))
+                self._finish(Row(file.path, *stamp, digest, embedding, None))
                 continue
-            self._waiting.append((file, digest))
+            self._waiting.append((file.path, stamp, digest))
             yield str(path)
 
-    def _row(self, file: FoundFile, digest: bytes, result: Prediction | ImageError) -> Row:
+    def _row(self, path: str, stamp: Stamp, digest: bytes, result: Prediction | ImageError) -> Row:
+        if stamp_of(self._root / path) != stamp:  # the network may have seen another content than was hashed
+            self.failed += 1
+            return Row(path, *stamp, None, None, "was changed while it was read")
         if isinstance(result, ImageError):
             self.failed += 1
-            return Row(*file, digest, None, str(result).removeprefix(f"{self._root / file.path}: "))
+            return Row(path, *stamp, digest, None, str(result).removeprefix(f"{self._root / path}: "))
         if not np.isfinite(result.embedding).all():
             self.failed += 1
-            return Row(*file, digest, None, "the network's embedding is not finite")
+            return Row(path, *stamp, digest, None, "the network's embedding is not finite")
         self.embedded += 1
-        return Row(*file, digest, result.embedding.astype("<f2").tobytes(), None)
+        return Row(path, *stamp, digest, result.embedding.astype("<f2").tobytes(), None)
 
     def _finish(self, row: Row) -> None:
         self._finished.append(row)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from clip_toolkit.search.duplicates import Duplicate
 from clip_toolkit.search.hits import Hit
+from clip_toolkit.terminal import printable
 
 Record: TypeAlias = dict[str, Any]
 """A flat record; all of a list have the same keys."""
@@ -43,18 +44,19 @@ def shown(path: Path) -> str:
     return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def listing(records: Sequence[Record], keys: Sequence[str], form: str) -> Iterator[str]:
+def listing(records: Sequence[Record], keys: Sequence[str], form: str, *, ascii_only: bool = False) -> Iterator[str]:
     """Lines of text.
 
     Args:
         records: all with these keys.
         keys: the columns of ``csv`` and ``table``.
         form: ``table``, ``json``, ``jsonl`` or ``csv``.
+        ascii_only: keep JSON to ASCII, for an output of another encoding than UTF-8, in which JSON would be none.
     """
     if form == "json":
-        return iter([json.dumps(records, ensure_ascii=False, indent=2)])
+        return iter([json.dumps(records, ensure_ascii=ascii_only, indent=2)])
     if form == "jsonl":
-        return (json.dumps(item, ensure_ascii=False) for item in records)
+        return (json.dumps(item, ensure_ascii=ascii_only) for item in records)
     if form == "csv":
         return (_csv_line(cells) for cells in ([*keys], *(item.values() for item in records)))
     return _table(records, keys) if records else iter(())
@@ -74,4 +76,4 @@ def _table(records: Sequence[Record], keys: Sequence[str]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))

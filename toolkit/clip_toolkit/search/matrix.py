@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.atomic import written_atomically
-from clip_toolkit.search.checksum import digest_of
+from clip_toolkit.search.checksum import digest_of, is_still
 from clip_toolkit.search.codes import Codes
 from clip_toolkit.stream.pipeline import chunks
 
@@ -50,13 +50,16 @@ class Matrix:
 
 def read_matrix(folder: Path, digest: str) -> Matrix | None:
     """Open the derived files; None where one is missing, damaged, or of another state of the index than ``digest``."""
+    places = [folder / name for name in FILES]
     try:
-        if digest_of(folder / name for name in FILES) != digest:
-            return None
-        bounds = np.load(folder / _BOUNDS)
-        paths = np.fromfile(folder / _PATHS, np.uint8)
-        values = _mapped(folder / _CODES)
-        return Matrix(digest, _mapped(folder / _EMBEDDINGS), Codes(values, *bounds), paths, np.flatnonzero(paths == 0))
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("rb")) for path in places]
+            if digest_of(places) != digest or not all(map(is_still, files, places)):
+                return None
+            embeddings, codes, bounds, names = files
+            paths = np.fromfile(names, np.uint8)
+            coded = Codes(_mapped(codes), *np.load(bounds))
+            return Matrix(digest, _mapped(embeddings), coded, paths, np.flatnonzero(paths == 0))
     except OSError:
         return None
 
@@ -103,5 +106,8 @@ def _write_header(file: IO[bytes], kind: str, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
 
 
-def _mapped(path: Path) -> Any:
-    return np.load(path, mmap_mode="r")
+def _mapped(file: IO[bytes]) -> Any:
+    """What `_write_header` began; `numpy.load` would map the file that has the name now."""
+    np.lib.format.read_magic(file)
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    return np.memmap(file, kind, "r", file.tell(), shape)

@@ -11,6 +11,11 @@ from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.search.database import Database
 from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
 
+ROOT = "root"
+"""Key of the meta table: the indexed folder, without which an index holds nothing."""
+
+_PROBE = np.dtype("<f2")
+
 DATABASE = "index.sqlite"
 """The file in an index's folder from which all others can be made."""
 
@@ -30,8 +35,8 @@ def open_database(
         raise SearchIndexError(f"{folder}: there is no index. Make one with: clip-search index DIR --index {folder}")
     database = Database(folder / DATABASE, timeout)
     try:
-        if create and classifier is not None and database.meta("encoder") is None:
-            _claim(database, classifier)
+        if create and classifier is not None and database.meta(ROOT) is None:
+            return database, EncoderIdentity.of(classifier.spec.encoder)
         return database, _checked_identity(folder, database, classifier)
     except BaseException:
         database.close()
@@ -45,10 +50,19 @@ def _make(folder: Path) -> None:
         raise SearchIndexError(f"{folder}: cannot be made ({error.strerror}). Name another --index.") from error
 
 
-def _claim(database: Database, classifier: Classifier) -> None:
+def claim(folder: Path, database: Database, classifier: Classifier, root: bytes) -> None:
+    """Note which folder an index is of, and with the first one whose embeddings it holds.
+
+    Raises:
+        SearchIndexError: another process was faster, with another encoder.
+    """
     with database.writing():
-        database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
-        database.set_meta("probe", probe(classifier).tobytes())
+        if database.meta(ROOT) is None:
+            database.set_meta("encoder", EncoderIdentity.of(classifier.spec.encoder).to_json())
+            database.set_meta("probe", probe(classifier).astype(_PROBE).tobytes())
+        else:
+            _checked_identity(folder, database, classifier)
+        database.set_meta(ROOT, root)
 
 
 def _checked_identity(folder: Path, database: Database, classifier: Classifier | None) -> EncoderIdentity:
@@ -57,9 +71,11 @@ def _checked_identity(folder: Path, database: Database, classifier: Classifier |
         raise SearchIndexError(f"{folder}: nothing is indexed yet. Run: clip-search index DIR")
     try:
         known = EncoderIdentity.from_json(str(identity))
-        vector = np.frombuffer(expected if isinstance(expected, bytes) else b"", np.float16)
     except (ValueError, TypeError) as error:
         raise database.damaged("it does not name its encoder") from error
+    if not isinstance(expected, bytes) or len(expected) != known.dim * _PROBE.itemsize:
+        raise database.damaged("the embedding of its test picture has the wrong length")
+    vector = np.frombuffer(expected, _PROBE)
     if classifier is not None:
         check_same(str(folder), known, vector, classifier)
     return known

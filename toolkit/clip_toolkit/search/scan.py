@@ -71,7 +71,7 @@ def _candidates(
     codes: Codes, query: NDArray[np.float32], k: int, threads: int, products: Products
 ) -> NDArray[np.int64]:
     """Rows, ascending, among which the first ``k`` are."""
-    query_codes = Codes.of(query[None])
+    query_codes = Codes.of(_of_middling_length(query)[None])
     starts = range(0, len(codes.values), _BLOCK)
     with ThreadPoolExecutor(threads) as pool:
         parts = list(
@@ -79,6 +79,14 @@ def _candidates(
         )
     rows, lower, upper = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return np.sort(rows[upper >= _kth_largest(lower, k)])
+
+
+def _of_middling_length(query: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A query times a power of two, which changes no order: its limits neither overflow nor vanish in float32."""
+    exact = query.astype(np.float64)
+    _, exponent = np.frexp(np.abs(exact).max(initial=0))
+    scaled: NDArray[np.float64] = np.ldexp(exact, -exponent)
+    return scaled
 
 
 def _survivors(

@@ -46,6 +46,14 @@ def check_shared_space(where: str, index: EncoderIdentity, text: EncoderSpec) ->
     found = EncoderIdentity.of(text)
     if found != index:
         raise SearchIndexError(
-            f"{where}: holds embeddings of {index}, and this text encoder is {found}. "
-            f"Make the right one: clip-export --text-tower --encoder {index.id}"
+            f"{where}: holds embeddings of {index}, and this text encoder is {found}. {_remedy(index)}"
         )
+
+
+def _remedy(index: EncoderIdentity) -> str:
+    if index.is_on_hub:
+        return f"Make the right one: clip-export --text-tower --encoder {index.id} --revision {index.revision}"
+    known = (
+        "" if index.revision is not None else ", and its classifier, too, with this version, which notes the revision"
+    )
+    return f"Make the right one from the folder of its encoder: clip-export --text-tower --encoder {index.id}{known}"

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.search.connecting import files_of_database
 from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.derived import VOID_WHEN_CHANGED
+from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
 from clip_toolkit.search.folder import FoundFile, found_files
 from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
-
-_ROOT = "root"
+from clip_toolkit.search.opening import ROOT, claim
 
 
 def root_of(database: Database, index: Path) -> Path | None:
-    """The indexed folder; None before the first update. It is kept relative to the index: both may move together."""
-    root = database.meta(_ROOT)
+    """The indexed folder; None before the first update."""
+    root = database.meta(ROOT)
     return None if root is None else Path(os.path.normpath(index / os.fsdecode(root)))
 
 
-def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
+def claim_root(database: Database, classifier: Classifier, index: Path, asked: Path | None) -> Path:
     """The folder to index, absolute, and noted in the database.
 
     Raises:
-        SearchIndexError: none is known; the index is of another one, which is still there; there is no such folder; or
-            it is empty where the index is not, as if it were not mounted.
+        SearchIndexError: none is known; the index is of another folder, which is still there, or of another encoder;
+            there is no such folder; or it is empty where the index is not, as if it were not mounted.
     """
     known = root_of(database, index)
     folder = known if asked is None else asked.resolve()
@@ -38,13 +38,20 @@ def claim_root(database: Database, index: Path, asked: Path | None) -> Path:
         raise SearchIndexError(f"{index}: is the index of {known}, not of {folder}. Name another --index.")
     if not folder.is_dir():
         raise SearchIndexError(f"{folder}: there is no such folder")
-    if next(found_files(folder, index), None) is None and next(database.files(), None) is not None:
+    if next(found_files(folder, _own(database, index)), None) is None and next(database.files(), None) is not None:
         raise SearchIndexError(
             f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
         )
-    with database.writing():
-        database.set_meta(_ROOT, os.fsencode(os.path.relpath(folder, index)))
+    claim(index, database, classifier, os.fsencode(_from(folder, index)))
     return folder
+
+
+def _from(folder: Path, index: Path) -> str:
+    """A folder relative to the index, so that both may move together; absolute on another drive of Windows."""
+    try:
+        return os.path.relpath(folder, index)
+    except ValueError:
+        return str(folder)
 
 
 def update(
@@ -78,14 +85,26 @@ def update(
 
 def _plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[list[FoundFile], list[str], int]:
     """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
-    known = {row.path: (row.size, row.mtime_ns, _is_settled(row, retry)) for row in database.files()}
+    known = {row.path: (row.stamp, _is_settled(row, retry)) for row in database.files()}
     pending, unchanged = [], 0
-    for file in found_files(root, index):
-        if known.pop(file.path, None) == (file.size, file.mtime_ns, True):
+    for file in found_files(root, _own(database, index)):
+        if known.pop(file.path, None) == (file.stamp, True):
             unchanged += 1
         else:
             pending.append(file)
-    return pending, list(known), unchanged
+    return pending, _gone(known, {file.path for file in pending if file.is_folder}), unchanged
+
+
+def _gone(paths: Iterable[str], unreadable: set[str]) -> list[str]:
+    """The paths of which it is known that they are gone: what a folder that cannot be read holds is not."""
+    if not unreadable:
+        return list(paths)
+    return [path for path in paths if unreadable.isdisjoint(map(str, PurePosixPath(path).parents))]
+
+
+def _own(database: Database, index: Path) -> frozenset[Path]:
+    """The index's own files, which are no images though their folder may be the one of the images."""
+    return frozenset([*files_of_database(database.path), *(index / name for name in DERIVED)])
 
 
 def _is_settled(row: Row, retry: bool) -> bool:

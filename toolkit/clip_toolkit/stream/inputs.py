@@ -2,7 +2,8 @@
 
 A folder stands for every file in it and below, sorted by name, hidden ones left out: a file that is no image becomes a
 record with an error, so that nothing is passed over in silence. Special files in folders (pipes, devices) are left out,
-because reading one may never end. Links to folders are not followed, because they may lead round in circles.
+because reading one may never end. Links to folders are not followed, because they may lead round in circles. A folder
+that cannot be read stands for itself, to be reported where it is read.
 
 URLs are not fetched: a runtime that opens what it is told would let whoever writes the list reach hosts that only this
 machine can see (server-side request forgery), and its results would depend on the network of the day.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -52,9 +54,21 @@ def _files(name: str) -> Iterator[str]:
     if name == STDIN or not Path(name).is_dir():
         yield name
         return
-    for folder, folders, files in os.walk(name):
+    unreadable: list[str] = []
+    for folder, folders, files in os.walk(name, onerror=lambda error: unreadable.append(os.fspath(error.filename))):
+        yield from unreadable
+        unreadable.clear()
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         for file in sorted(files):
             path = os.path.join(folder, file)  # noqa: PTH118  # Path would be several times slower here
-            if not file.startswith(".") and (os.path.isfile(path) or os.path.islink(path)):  # noqa: PTH113, PTH114
+            if not file.startswith(".") and not _is_special(path):
                 yield path
+    yield from unreadable
+
+
+def _is_special(path: str) -> bool:
+    """Not so are links that lead nowhere, and files in folders that may be listed but not entered."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # likewise
+    except OSError:
+        return False

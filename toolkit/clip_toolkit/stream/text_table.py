@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
+from clip_toolkit.csv_table import read_rows
 from clip_toolkit.errors import TextError
 from clip_toolkit.stream.inputs import Input
 
 TEXT_COLUMN = "text"
 
 
-def read_texts(path: Path, column: str = TEXT_COLUMN) -> Iterator[Input]:
+def read_texts(path: Path, column: str = TEXT_COLUMN) -> Generator[Input]:
     """Images and their texts, lazily, in the order of the lines.
 
     Args:
@@ -23,20 +24,19 @@ def read_texts(path: Path, column: str = TEXT_COLUMN) -> Iterator[Input]:
     Raises:
         TextError: the file cannot be read, lacks a column, or a line lacks its path; the message names the line.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, restkey="", restval="")
-            _check_columns(path, rows.fieldnames or (), column)
-            for line, row in enumerate(rows, 2):
-                if not row["path"].strip():
-                    raise TextError(f"{path}, line {line}: the path is missing.")
-                yield Input(str(path.parent / row["path"]), row[column])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TextError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    hint = " Name the one with the texts with --text-column." if column == TEXT_COLUMN else ""
+    for row in read_rows(path, ("path", column), TextError, hint):
+        yield Input(str(path.parent / row.cells["path"]), row.cells[column])
 
 
-def _check_columns(path: Path, found: Sequence[str], column: str) -> None:
-    for name in ("path", column):
-        if name not in found:
-            hint = " Name the one with the texts with --text-column." if name == TEXT_COLUMN else ""
-            raise TextError(f"{path}: expected a column '{name}', found {', '.join(found) or 'none'}.{hint}")
+def check_table(path: Path, column: str = TEXT_COLUMN) -> None:
+    """Read the heading and the first line, to find out before the work whether there are any.
+
+    Pipes, which can be read once only, are left alone.
+
+    Raises:
+        TextError: as `read_texts`.
+    """
+    if not path.is_fifo():
+        with closing(read_texts(path, column)) as rows:
+            next(rows, None)

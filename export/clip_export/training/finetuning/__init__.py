@@ -15,6 +15,7 @@ both.
 from clip_export.training.finetuning.finetune import finetune
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf, check_blocks
 from clip_export.training.finetuning.hidden_states import (
+    HiddenCache,
     HiddenStates,
     check_room,
     features_of,
@@ -25,6 +26,7 @@ from clip_export.training.finetuning.options import FinetuningOptions
 
 __all__ = [
     "FinetuningOptions",
+    "HiddenCache",
     "HiddenStates",
     "LowerHalf",
     "UpperHalf",

@@ -19,11 +19,11 @@ from clip_export.training.epochs import Epoch, Examples, improvement
 from clip_export.training.finetuning.halves import UpperHalf
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.loop import Training
+from clip_export.training.memory import memory_named
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState, gpus
-from clip_toolkit.errors import DeviceError
 from clip_toolkit.tasks import SINGLE_LABEL
 
 
@@ -71,10 +71,12 @@ def finetune(
     learner = copy.deepcopy(head)
     objective.rescale(learner)
     upper = UpperHalf(encoder, options.blocks)
-    model = nn.Sequential(upper, learner).to(options.device).requires_grad_(True)
+    model = nn.Sequential(upper, learner).requires_grad_(True)
     scaled = [item._replace(targets=objective.scaled(item.targets)) for item in (train, validation)]
     try:
-        with _seeded(used.seed, options.device), _memory_named(options, used):
+        remedy = _smaller_portions(options, used.batch_size)
+        with _seeded(used.seed, options.device), memory_named(options.device, used.batch_size, remedy=remedy):
+            model.to(options.device)
             updates = options.make_updates(upper, learner, used)
             pace = Pace(options.epochs, used.batch_size, used.batch_size, used.patience, improvement)
             run = Run(model, objective, updates, pace, device=options.device)
@@ -101,14 +103,7 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _memory_named(options: FinetuningOptions, head_options: TrainingOptions) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        size = head_options.batch_size
-        remedy = f"--batch-size {size // 2} --accumulate {2 * options.accumulate}: the same updates in smaller portions"
-        raise DeviceError(
-            f"device {options.device}: out of memory with {size} images at a time. Try "
-            f"{remedy if size > 1 else 'fewer blocks with --unfreeze'}."
-        ) from error
+def _smaller_portions(options: FinetuningOptions, batch_size: int) -> str:
+    if batch_size == 1:
+        return "fewer blocks with --unfreeze"
+    return f"--batch-size {batch_size // 2} --accumulate {2 * options.accumulate}: the same updates in smaller portions"

@@ -29,6 +29,7 @@ class LowerHalf(nn.Module):
     """Normalised pixels ``[batch, 3, size, size]`` to the hidden states below the last blocks, ``[batch, *shape]``.
 
     Attributes:
+        config: the tower's, of transformers.
         preprocessing: the encoder's.
         shape: of an image's hidden states: tokens and width.
     """
@@ -42,7 +43,7 @@ class LowerHalf(nn.Module):
         super().__init__()
         check_blocks(encoder, blocks)
         tower = encoder.tower
-        self.preprocessing = encoder.preprocessing
+        self.config, self.preprocessing = tower.config, encoder.preprocessing
         self.embeddings = tower.embeddings
         self.pre_norm = getattr(tower, "pre_layrnorm", nn.Identity())
         self.blocks = nn.ModuleList(tower.encoder.layers[:-blocks])

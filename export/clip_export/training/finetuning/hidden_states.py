@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clip_export.training.backends import Runner, on_device
-from clip_export.training.feature_cache import weights_digest
+from clip_export.training.feature_cache import configuration, weights_digest
 from clip_export.training.features import read_images
 from clip_export.training.finetuning.halves import LowerHalf
+from clip_export.training.memory import memory_named
 from clip_export.training.row_cache import RowCache
 from clip_toolkit import ImageError
 from clip_toolkit.errors import DatasetError, OutputError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class HiddenStates:
@@ -32,7 +33,7 @@ class HiddenStates:
         computed: how many were not there before.
     """
 
-    def __init__(self, cache: RowCache, keys: Sequence[bytes], computed: int = 0) -> None:
+    def __init__(self, cache: HiddenCache, keys: Sequence[bytes], computed: int = 0) -> None:
         """Name rows of a cache."""
         self.cache, self.keys, self.computed = cache, list(keys), computed
 
@@ -51,26 +52,40 @@ class HiddenStates:
         return HiddenStates(self.cache, self.keys + other.keys, self.computed + other.computed)
 
 
-def hidden_cache(base: Path, lower: LowerHalf) -> RowCache:
-    """The cache of the hidden states that a lower half makes: below ``base``, by its weights and preprocessing."""
+class HiddenCache(RowCache):
+    """Hidden states on disk. They may be larger than memory, so that without the disk there is no going on."""
+
+    def _unusable(self, error: OutputError) -> None:
+        raise OutputError(f"{error} Name another disk with --cache, or train on fewer images.") from error
+
+
+def hidden_cache(base: Path, lower: LowerHalf) -> HiddenCache:
+    """The cache of the hidden states that a lower half makes: below ``base``, by what it is.
+
+    Raises:
+        OutputError: it cannot be used; so do its methods that write.
+    """
     identity = {
         "format": _FORMAT,
         "blocks": len(lower.blocks),
         "weights": weights_digest([lower]),
+        "configuration": configuration(lower.config),
         "preprocessing": asdict(lower.preprocessing),
     }
-    return RowCache(base, identity, lower.shape)
+    return HiddenCache(base, identity, lower.shape)
 
 
-def check_room(cache: RowCache, images: int) -> None:
+def check_room(cache: HiddenCache, keys: Iterable[bytes]) -> None:
     """Find out before the encoder runs whether the disk has room for what is not in the cache yet.
+
+    Args:
+        cache: the cache.
+        keys: of all images and views, as `clip_export.training.features.row_key` makes them.
 
     Raises:
         OutputError: it has not.
     """
-    if not cache.folder.is_dir():  # noted already; rows stay in memory
-        return
-    missing = max(0, images - len(cache)) * cache.row_bytes
+    missing = sum(key not in cache for key in set(keys)) * cache.row_bytes
     free = shutil.disk_usage(cache.folder).free
     if missing > free:
         raise OutputError(
@@ -82,7 +97,7 @@ def check_room(cache: RowCache, images: int) -> None:
 def hidden_states(
     lower: LowerHalf,
     files: Sequence[Path],
-    cache: RowCache,
+    cache: HiddenCache,
     *,
     batch_size: int = 32,
     device: str = "cpu",
@@ -103,6 +118,7 @@ def hidden_states(
     Raises:
         DatasetError: a file cannot be read.
         DeviceError: the device has too little memory for ``batch_size`` images.
+        OutputError: the disk is full.
     """
     run = on_device(lower.to(device), lower.preprocessing, device)
     keys: list[bytes] = []
@@ -124,7 +140,7 @@ def hidden_states(
     return HiddenStates(cache, keys, computed)
 
 
-def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: RowCache) -> int:
+def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: HiddenCache) -> int:
     """Put the hidden states of pending images into the cache; say how many there were."""
     count = len(pending)
     if pending:
@@ -137,9 +153,14 @@ def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: Row
 
 @torch.no_grad()
 def features_of(upper: nn.Module, states: HiddenStates, batch_size: int = 32, device: str = "cpu") -> Tensor:
-    """What an upper half, which is moved to a device, makes of hidden states: float32 ``[images, dim]`` on the CPU."""
-    upper.to(device).eval()
-    return torch.cat([upper(part.to(device)).cpu() for part in _batches(states, batch_size)])
+    """What an upper half, which is moved to a device, makes of hidden states: float32 ``[images, dim]`` on the CPU.
+
+    Raises:
+        DeviceError: the device has too little memory for ``batch_size`` images.
+    """
+    with memory_named(device, batch_size):
+        upper.to(device).eval()
+        return torch.cat([upper(part.to(device)).cpu() for part in _batches(states, batch_size)])
 
 
 def _batches(states: HiddenStates, size: int) -> Iterator[Tensor]:

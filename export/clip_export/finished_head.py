@@ -1,0 +1,91 @@
+"""The head of a training as it is saved: with its decisions, and a summary of how it came about."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from clip_export.encoder import Encoder
+from clip_export.head_files import EncoderReference, TrainedHead
+from clip_export.training.decisions import decisions_for
+from clip_export.training.fusion import Parts
+from clip_export.training.loop import Training
+from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import Prepared
+from clip_export.training.thresholds import operating_rule
+from clip_export.zero_shot import TEMPLATES
+from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
+
+
+def finished_head(
+    args: argparse.Namespace,
+    prepared: Prepared,
+    training: Training,
+    options: TrainingOptions,
+    encoder: Encoder,
+    *,
+    alone: Parts | None = None,
+) -> TrainedHead:
+    """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
+    temperature, thresholds = decisions_for(
+        training.head,
+        prepared.validation,
+        prepared.dataset.task,
+        prepared.dataset.labels,
+        operating_rule(args.operating_point),
+        positive=args.positive,
+        calibrate=not args.no_calibration,
+    )
+    return TrainedHead(
+        training.head,
+        EncoderReference(
+            _portable_id(args.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
+        ),
+        prepared.dataset.labels,
+        _summary(args, prepared, training, options) | _text_summary(prepared, alone),
+        prepared.reference(),
+        prepared.dataset.task,
+        temperature,
+        thresholds,
+    )
+
+
+def _summary(
+    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+) -> dict[str, Any]:
+    score = SCORES[prepared.dataset.task]
+    test = {"test": len(prepared.split.test)} if prepared.split.test else {}
+    start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
+    return {
+        "images": len(prepared.features.kept),
+        "skipped": len(prepared.features.errors),
+        "train": len(prepared.split.train),
+        "validation": len(prepared.split.validation),
+        **test,
+        **start,
+        "views": args.augment,
+        "epochs": training.best.number,
+        "optimizer": options.optimizer,
+        "learning rate": options.learning_rate,
+        "seed": args.seed,
+        f"train {score}": round(training.best.train_score, 4),
+        f"validation {score}": round(training.best.val_score, 4),
+        "operating point": args.operating_point,
+    }
+
+
+def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
+    if prepared.texts is None or alone is None:
+        return {}
+    score = f"{prepared.held_out[0]} {SCORES[prepared.dataset.task]}"
+    figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
+    texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
+    return texts | {name: round(value, 4) for name, value in figures.items()}
+
+
+def _portable_id(encoder: str) -> str:
+    """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
+    return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
