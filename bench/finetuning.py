@@ -214,9 +214,10 @@ def main() -> None:
 def preface() -> Iterator[str]:
     """What the figures are of."""
     yield "Sign Language Digits, on the machine above. An epoch learns from all photos and judges them, and a fifth of"
-    yield f"them again; the median of {ROUNDS} rounds in turns. The hidden states are computed once, before that."
-    yield f"Accuracies: mean and standard deviation over {len(SEEDS)} splits (60 % training, 20 % validation, 20 %"
-    yield f"test); every fine-tuning starts from the frozen MLP of its split, and the best of {EPOCHS} epochs counts."
+    yield f"them again; the median of {ROUNDS} rounds in turns. The hidden states are computed once, before the first"
+    yield f"epoch. Accuracies: mean and standard deviation over {len(SEEDS)} splits (60 % training, 20 % validation,"
+    yield "20 % test); every fine-tuning starts from the frozen MLP of its split, and the best of"
+    yield f"{EPOCHS} epochs counts."
 
 
 def small_encoder(digits: Path, folder: Path) -> Iterator[str]:
