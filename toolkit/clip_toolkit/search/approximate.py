@@ -28,6 +28,9 @@ _EXPANSION = 256
 with a recall of 0.90 by 64, usearch's default, 0.97 by 128, 0.991 by 256, and 0.992 by 512, which takes twice as long.
 """
 
+_FEW = 10_000
+"""Vectors that one thread adds in a second: several may leave nodes of a small graph without a way to them."""
+
 _MORE = 4
 """How many times as many are asked for as are wanted: what the graph finds is multiplied again, exactly."""
 
@@ -67,7 +70,8 @@ def write_graph(folder: Path, matrix: Matrix) -> str:
     count, dim = matrix.embeddings.shape
     graph = usearch.Index(ndim=dim, metric="ip", dtype="f16")
     if count:
-        graph.add(np.arange(count, dtype=np.uint64), np.asarray(matrix.embeddings), threads=usable_cores())
+        threads = usable_cores() if count > _FEW else 1
+        graph.add(np.arange(count, dtype=np.uint64), np.asarray(matrix.embeddings), threads=threads)
     with written_atomically(folder / FILE) as temporary:
         graph.save(str(temporary))
     return _digest(folder, matrix)
