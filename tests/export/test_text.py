@@ -58,7 +58,8 @@ def test_features_are_those_of_transformers(tower: TextTower):
     assert found.shape == (len(TEXTS), tower.dim)
     assert found.dtype == torch.float32
     assert torch.allclose(found, by_transformers(tower.id, TEXTS), atol=1e-5)
-    assert len(torch.unique(found, dim=0)) == len(TEXTS)
+    tokens = tokenised(tower, TEXTS)["input_ids"]  # the long text may be the first one, cut off
+    assert torch.equal(torch.cdist(found, found) > 1e-3, (tokens[:, None] != tokens).any(-1))
 
 
 def test_features_do_not_depend_on_the_other_texts_of_a_batch(tower: TextTower):
