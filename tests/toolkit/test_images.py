@@ -1,16 +1,18 @@
 """The decode rule."""
 
 import io
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from clip_toolkit import ImageError, ImageNotFoundError, decode
-from clip_toolkit.images import DecodeOptions
+from clip_toolkit.images import DecodeOptions, opening
 
 Pixels = NDArray[np.uint8]
 
@@ -188,3 +190,24 @@ def test_what_pillow_refuses_as_too_large_gets_our_remedy(monkeypatch: pytest.Mo
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
     with pytest.raises(ImageError, match="Shrink it first"):
         decode(PNG)
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(opening, "_LARGE", 63)
+    together, most = 0, 0
+    plain = ImageFile.ImageFile.load
+
+    def watched(image: ImageFile.ImageFile) -> object:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        time.sleep(0.02)  # long enough for another thread to come in, were it let in
+        loaded = plain(image)
+        together -= 1
+        return loaded
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
+    data = encoded(Image.new("RGB", (8, 8)))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(opening.loaded, [io.BytesIO(data) for _ in range(4)], [DecodeOptions()] * 4))
+    assert most == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -63,8 +64,18 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
         image.draft(None, (side, side))  # None keeps the mode; only JPEG does anything
     one_at_a_time = _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
     with one_at_a_time, _TRUNCATION.set_to(options.allow_truncated):
-        image.load()
+        _load(image)
     return image
+
+
+def _load(image: Image.Image) -> None:
+    """Decode, and on failure let go of what was decoded at once: the error's traceback holds it."""
+    try:
+        image.load()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        image.close()
+        raise
 
 
 def _identified(file: IO[bytes]) -> Image.Image:
