@@ -18,7 +18,8 @@ _PREFACE = """# Benchmarks
 
 Written by `make bench`. Each contender runs in a process of its own; they take turns of equal length, round after
 round, so that whatever else the machine does meets all of them alike. A time is the median over the rounds, a ratio the
-median of the rounds' ratios. **Trust the ratios, not the milliseconds.** Weights are random, in the true shapes: speed
+median of the rounds' ratios. **Trust the ratios, not the milliseconds.** Sections of different
+dates come from different machines of that kind: compare within one. Weights are random, in the true shapes: speed
 does not depend on their values. All computes in float32 where it does not say
 int8, and all of it on the CPU, with as many threads as there are cores.
 Behind each encoder is the default head (256 hidden units, 2 classes); Optimum's file is the encoder alone.
