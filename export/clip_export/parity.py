@@ -91,6 +91,15 @@ def _check_path(name: str, found: Differences, scale: float, tolerance: float, p
         "logits": tolerance * scale,
         "probabilities": tolerance,
     }
+    check_bounds(name, found, bounds)
+
+
+def check_bounds(name: str, found: object, bounds: Mapping[str, float]) -> None:
+    """Hold differences, attributes of ``found``, against bounds of the same names.
+
+    Raises:
+        ParityError: a difference is out of bounds, or not a number.
+    """
     for stage, bound in bounds.items():
         difference = getattr(found, stage)
         if not difference <= bound:  # so that NaN fails too

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clip_export.parity import BATCHES, TOLERANCE
+from clip_export.parity import BATCHES, TOLERANCE, check_bounds
 from clip_export.prompts import GOLDEN_TEXTS, PROOF_TEXTS
 from clip_export.text import TextTower, text_features, token_ids, truncated
 from clip_toolkit import load_text
@@ -56,13 +56,7 @@ def check_text(receipt: TextParity) -> None:
         ParityError: a difference is out of tolerance, or not a number.
     """
     bounds = {"features": receipt.tolerance * receipt.feature_scale, "embedding": receipt.tolerance}
-    for stage, bound in bounds.items():
-        difference = getattr(receipt, stage)
-        if not difference <= bound:  # so that NaN fails too
-            raise ParityError(
-                f"parity of texts: {stage} differ from PyTorch's by {difference:.3g}, more than {bound:.3g}. "
-                "No file was written. Please report this with the encoder's name."
-            )
+    check_bounds("texts", receipt, bounds)
 
 
 def golden_texts(tower: TextTower) -> tuple[GoldenText, ...]:

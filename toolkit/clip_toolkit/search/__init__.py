@@ -14,6 +14,5 @@ from clip_toolkit.search.hits import Hit
 from clip_toolkit.search.identity import EncoderIdentity
 from clip_toolkit.search.index import SearchIndex
 from clip_toolkit.search.indexing import UpdateReport
-from clip_toolkit.search.text import TextEncoder
 
-__all__ = ["Duplicate", "EncoderIdentity", "Hit", "SearchIndex", "TextEncoder", "UpdateReport"]
+__all__ = ["Duplicate", "EncoderIdentity", "Hit", "SearchIndex", "UpdateReport"]

@@ -24,8 +24,9 @@ from clip_toolkit.search.identity import EncoderIdentity
 from clip_toolkit.search.indexing import OnFile, UpdateReport
 from clip_toolkit.search.opening import open_database
 from clip_toolkit.search.scan import nearest
-from clip_toolkit.search.text import TextEncoder, check_shared_space
+from clip_toolkit.search.text import check_shared_space
 from clip_toolkit.search.updating import claim_root, root_of, update
+from clip_toolkit.text_encoder import TextEncoder
 
 
 class SearchIndex:

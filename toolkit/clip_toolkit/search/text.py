@@ -1,35 +1,10 @@
-"""What a search by words needs of a text encoder; `clip_toolkit.load_text` gives one."""
+"""Whether the texts of an encoder lie in one space with the images of an index."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.search.identity import PROJECTED, EncoderIdentity
 from clip_toolkit.spec import EncoderSpec
-
-
-class TextSpec(Protocol):
-    """What a text encoder says of itself."""
-
-    @property
-    def encoder(self) -> EncoderSpec:
-        """The encoder whose images and texts share a space."""
-
-
-class TextEncoder(Protocol):
-    """Texts in, embeddings out."""
-
-    @property
-    def spec(self) -> TextSpec:
-        """What it says of itself."""
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """float32 ``[texts, dim]``, of L2 norm 1."""
 
 
 def check_shared_space(where: str, index: EncoderIdentity, text: EncoderSpec) -> None:
