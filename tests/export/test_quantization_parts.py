@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from clip_export.encoder import Encoder
 from clip_export.heads import VLMtoMLP
 from clip_export.network import network_graph
 from clip_export.pictures import picture
+from clip_export.quantization import attention
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.feeds import Feeds
 from clip_export.quantization.int8 import Int8Scheme, quantize_int8
@@ -109,6 +111,11 @@ def test_ranges_cover_the_bulk_and_not_more_than_everything(name: str):
         assert high < 100
 
 
+def layer_ranges(model: onnx.ModelProto, inputs: np.ndarray) -> dict[str, tuple[float, float]]:
+    seen = observe(model, fed(inputs), [layer.source for layer in find_linears(model).values()])
+    return {source: (activation.low, activation.high) for source, activation in seen.items()}
+
+
 def spread(differences: NDArray[np.float32]) -> float:
     """Root mean square: of four images the largest difference is a matter of luck."""
     return float(np.sqrt(np.mean(differences**2)))
@@ -118,9 +125,7 @@ def spread(differences: NDArray[np.float32]) -> float:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sixteen_bit_activations_leave_the_weights_error_alone(encoder: EncoderOf, name: str, ops: str):
     model, inputs = network(encoder(name), ops=ops), images(4)
-    layers = find_linears(model)
-    seen = observe(model, fed(inputs), [layer.source for layer in layers.values()])
-    ranges = {source: (activation.low, activation.high) for source, activation in seen.items()}
+    layers, ranges = find_linears(model), layer_ranges(model, inputs)
     target, exact = TARGETS["x86-vnni"], logits(model, inputs)
 
     def error(**options: object) -> float:
@@ -139,6 +144,34 @@ def test_sixteen_bit_activations_leave_the_weights_error_alone(encoder: EncoderO
     assert fine < error()
 
 
+@pytest.mark.parametrize(("name", "fused"), [("clip", 2), ("siglip", 3), ("blip", 2)])
+def test_attention_fused_with_its_product_decides_the_same(
+    encoder: EncoderOf, name: str, fused: int, monkeypatch: pytest.MonkeyPatch
+):
+    model, inputs = network(encoder(name)), images(8)
+    scheme = Int8Scheme(TARGETS["x86-vnni"], "ort", layer_ranges(model, inputs))
+    together = quantize_int8(model, scheme)
+    assert operators(together)["QAttention"] == fused
+    onnx.checker.check_model(together)
+    monkeypatch.setattr(attention, "MOST_TOKENS", 0)
+    apart = quantize_int8(model, scheme)
+    assert operators(apart)["QAttention"] == 0
+    exact, both, one = (logits(each, inputs) for each in (model, together, apart))
+    assert spread(both - one) < 0.5 * spread(one - exact)  # other roundings, no other network
+
+
+@pytest.mark.parametrize("target", ["x86", "web", "arm64"])
+def test_attention_is_fused_where_the_operator_takes_the_activations(encoder: EncoderOf, target: str):
+    model, inputs = network(encoder("clip")), images(4)
+    quantized = quantize_int8(model, Int8Scheme(TARGETS[target], "ort", layer_ranges(model, inputs)))
+    assert operators(quantized)["QAttention"] == (0 if target == "arm64" else 2)
+    assert np.isfinite(logits(quantized, inputs)).all()
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
 def saturating_sums(integers: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Products as x86 without VNNI computes them: pairs of them are added in 16 bits (vpmaddubsw)."""
     pairs = integers.astype(np.int32)[..., :, None] * weight.astype(np.int32)
@@ -149,7 +182,7 @@ def saturating_sums(integers: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def differs_by_saturation(model: onnx.ModelProto, inputs: np.ndarray) -> bool:
     """Whether any integer product of a graph would come out differently where sums of pairs saturate."""
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    products = [node for node in model.graph.node if node.op_type in ("MatMulIntegerToFloat", "QAttention")]
     names = list(dict.fromkeys(node.input[0] for node in products))
     wider = onnx.ModelProto()
     wider.CopyFrom(model)

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
+from clip_export.quantization.attention import with_integer_attention
 from clip_export.quantization.linears import Constants, Linear, replace_linears
 from clip_export.quantization.patches import PATCH, with_integer_patches
 from clip_export.quantization.targets import Target
@@ -59,6 +60,8 @@ def quantize_int8(model: onnx.ModelProto, scheme: Int8Scheme) -> onnx.ModelProto
         return _Spelling(scheme, layer, shared).nodes()
 
     quantized = with_integer_tokens(replace_linears(model, replacement))
+    if scheme.ops == "ort":
+        quantized = with_integer_attention(quantized, scheme.target)
     if PATCH in scheme.float_layers:
         return quantized
     rounded = scheme.weights.get(PATCH)

@@ -93,9 +93,13 @@ def with_constants(model: onnx.ModelProto, constants: Constants) -> onnx.ModelPr
 
 
 def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Constants) -> onnx.ModelProto:
-    """The network with other nodes: ``constants`` are added or take the place of old ones, unused ones go."""
+    """The network with other nodes: ``constants`` are added or take the place of old ones, unused ones go.
+
+    A node that makes a tensor of an old name has to make it in the old shape and type.
+    """
     nodes = list(nodes)
     used = {name for node in nodes for name in node.input}
+    made = {name for node in nodes for name in node.output}
     kept = [item for item in model.graph.initializer if item.name in used and item.name not in constants]
     graph = helper.make_graph(
         nodes,
@@ -103,6 +107,7 @@ def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Const
         model.graph.input,
         model.graph.output,
         [*kept, *(tensor(name, value) for name, value in constants.items() if name in used)],
+        value_info=[item for item in model.graph.value_info if item.name in made],
     )
     versions = {item.domain: item.version for item in model.opset_import} | {"com.microsoft": 1}
     domains = sorted({node.domain for node in nodes})
