@@ -83,7 +83,8 @@ def referenced_encoder(
 
     Raises:
         EncoderError: the encoder cannot be loaded.
-        HeadError: the head names no encoder, or its fine-tuned encoder is missing, changed, or asked for by revision.
+        HeadError: the head names no encoder, or one that has changed since the training; or its fine-tuned encoder is
+            missing, changed, or asked for by revision.
     """
     if encoder is None and known is None:
         raise HeadError(f"{head}: does not name its encoder. Give the one it was trained on with --encoder.")
@@ -95,7 +96,14 @@ def referenced_encoder(
         return Encoder.from_pretrained(str(folder), feature=feature or known.feature)
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
-    return Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
+    loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
+    if revision is None and None not in (known.revision, loaded.revision) and loaded.revision != known.revision:
+        raise HeadError(
+            f"{head}: {known.id} is not what this head was trained on: it has changed since, from "
+            f"{str(known.revision)[:12]} to {str(loaded.revision)[:12]}. Restore it, or train again; to use it all the "
+            "same, name it with --encoder."
+        )
+    return loaded
 
 
 def digest_of(folder: Path) -> str:

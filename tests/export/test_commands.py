@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,6 +190,17 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
+
+
+def test_an_encoder_that_changed_after_the_training_is_refused(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
+    encoder = Path(shutil.copytree(checkpoint("clip"), tmp_path / "encoder"))
+    assert run("clip-train", photos, "--encoder", encoder, "--epochs", 2, cwd=tmp_path).returncode == 0
+    shutil.copytree(checkpoint("clip-gelu"), encoder, dirs_exist_ok=True)
+    line = failed("clip-export", "--head", "head.pt", cwd=tmp_path)
+    assert f"{encoder} is not what this head was trained on" in line
+    assert "--encoder" in line
+    assert not (tmp_path / "model.onnx").exists()
+    assert run("clip-export", "--head", "head.pt", "--encoder", encoder, cwd=tmp_path).returncode == 0
 
 
 def test_a_full_disk_leaves_what_was_there(workshop: Path):
