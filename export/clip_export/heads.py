@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from clip_export.operators import unit_length
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec import HeadSpec
 
@@ -68,7 +69,7 @@ class VLMtoMLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``[batch, input_dim]`` to logits ``[batch, output_dim]``."""
-        return self.layers(nn.functional.normalize(features, dim=-1) if self.spec.feature_norm else features)
+        return self.layers(unit_length(features) if self.spec.feature_norm else features)
 
 
 def _check(spec: HeadSpec) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clip_export.encoder import Encoder
 from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
-from clip_export.operators import OPERATORS
+from clip_export.operators import OPERATORS, unit_length
 from clip_export.preprocess_graph import preprocess_graph
 from clip_export.tasks import probabilities
 from clip_export.vit_weights import canonical_vit
@@ -32,7 +32,7 @@ class Answers:
 
     def outputs(self, logits: Tensor, feature: Tensor) -> tuple[Tensor, ...]:
         """The task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]``, the feature with L2 norm 1."""
-        embedding = nn.functional.normalize(feature, dim=-1)
+        embedding = unit_length(feature)
         if self.task == REGRESSION:
             return logits, embedding
         return probabilities(logits, self.task, self.temperature), logits, embedding

@@ -33,7 +33,10 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
     both as Pillow does, and on uint8 with the same fixed-point arithmetic.
     """
     resize = _resize(_MODES[rule.resample])
-    function = _squash(rule.size, resize) if rule.mode == "squash" else _crop(rule.resize, rule.size, resize)
+    if rule.mode == "squash":
+        function = _squash(rule.size, resize)
+    else:
+        function = _crop(_edge(rule.resize, rule.size), rule.size, resize)
     model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
     model.ir_version = IR_VERSION
     return model
@@ -84,16 +87,30 @@ def _squash(size: int, resize: OnnxFunction) -> OnnxFunction:
     return preprocess
 
 
-def _crop(edge: int, size: int, resize: OnnxFunction) -> OnnxFunction:
+def _edge(edge: int, size: int) -> OnnxFunction:
+    """The length of the resized image's shorter side, ``[1]``, of its height and width before that, ``[2]``."""
+
+    @script(_LOCAL, default_opset=op)
+    def always(shape):  # noqa: ANN001, ANN202, ARG001 (likewise)
+        return op.Constant(value_ints=[edge])
+
+    @script(_LOCAL, default_opset=op)
+    def unless_prepared(shape):  # noqa: ANN001, ANN202
+        crop = op.Constant(value_ints=[size, size])
+        is_prepared = op.ReduceMin(op.Cast(op.Equal(shape, crop), to=INT64.dtype), keepdims=1)
+        return op.Where(
+            op.Cast(is_prepared, to=BOOL.dtype), op.Constant(value_ints=[size]), op.Constant(value_ints=[edge])
+        )
+
+    return always if edge == size else unless_prepared  # with the same length, a prepared image has it already
+
+
+def _crop(shortest: OnnxFunction, size: int, resize: OnnxFunction) -> OnnxFunction:
     @script(default_opset=op)
     def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
         shape = op.Shape(image, start=1, end=3)
         crop = op.Constant(value_ints=[size, size])
-        is_prepared = op.ReduceMin(op.Cast(op.Equal(shape, crop), to=INT64.dtype), keepdims=1)
-        shortest = op.Where(
-            op.Cast(is_prepared, to=BOOL.dtype), op.Constant(value_ints=[size]), op.Constant(value_ints=[edge])
-        )
-        target = op.Div(op.Mul(shape, shortest), op.ReduceMin(shape, keepdims=1))
+        target = op.Div(op.Mul(shape, shortest(shape)), op.ReduceMin(shape, keepdims=1))
         start = op.Div(op.Sub(target, crop), op.Constant(value_ints=[2]))
         pixels = op.Slice(resize(image, target), start, op.Add(start, crop), op.Constant(value_ints=[1, 2]))
         return pixels  # noqa: RET504

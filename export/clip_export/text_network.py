@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
-from clip_export.operators import OPERATORS
+from clip_export.operators import OPERATORS, unit_length
 from clip_export.text import TextTower
 from clip_export.text_transformer import TextTransformer
 from clip_export.text_weights import canonical_text
@@ -28,7 +28,7 @@ class TextNetwork(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens to ``[batch, dim]`` of L2 norm 1, and the same as it comes out of the projection."""
         features = self.text(input_ids, attention_mask)
-        return nn.functional.normalize(features, dim=-1), features
+        return unit_length(features), features
 
 
 def text_sizes(context: int) -> dict[int, torch.export.Dim]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clip_export.blocks import Block, BlockConfig
 from clip_export.operators import STANDARD, Operators
@@ -46,6 +47,11 @@ class ViTConfig(BlockConfig):
         return (self.size // self.patch) ** 2
 
     @property
+    def has_class_token(self) -> bool:
+        """Whether a token that is no patch comes first."""
+        return self.pooling == "class"
+
+    @property
     def dim(self) -> int:
         """Channels of the feature."""
         return self.projection or self.width
@@ -54,8 +60,8 @@ class ViTConfig(BlockConfig):
 class VisionTransformer(nn.Module):
     """uint8 pixels ``[batch, size, size, 3]`` to the encoder's feature ``[batch, dim]``, float32.
 
-    The parameters hold rewritten weights: rescaling, mean and standard deviation are folded into ``patch``, position
-    embeddings are added to the class token beforehand, and query, key and value share one product.
+    The parameters hold rewritten weights: rescaling, mean and standard deviation are folded into ``patch``, the class
+    token is added to its position embedding beforehand, and query, key and value share one product.
     """
 
     def __init__(self, config: ViTConfig, operators: Operators = STANDARD) -> None:
@@ -63,14 +69,12 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
-        self.positions = nn.Parameter(torch.empty(1, config.patches, config.width))
-        pooled_by_class = config.pooling == "class"
-        self.class_token = nn.Parameter(torch.empty(1, 1, config.width)) if pooled_by_class else None
+        self.positions = nn.Parameter(torch.empty(1, config.has_class_token + config.patches, config.width))
         self.pre_norm = nn.LayerNorm(config.width, config.eps) if config.pre_norm else nn.Identity()
-        reads_class_only = [pooled_by_class and i == config.depth - 1 for i in range(config.depth)]
+        reads_class_only = [config.has_class_token and i == config.depth - 1 for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, operators, only) for only in reads_class_only)
         self.post_norm = nn.LayerNorm(config.width, config.eps)
-        self.pool = None if pooled_by_class else AttentionPool(config, operators)
+        self.pool = None if config.has_class_token else AttentionPool(config, operators)
         self.projection = (
             nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
         )
@@ -78,10 +82,10 @@ class VisionTransformer(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch to float32 ``[batch, dim]``."""
         planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
-        x = self.patch(planes).flatten(2).transpose(1, 2) + self.positions
-        if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.pre_norm(x)
+        x = self.patch(planes).flatten(2).transpose(1, 2)
+        if self.config.has_class_token:
+            x = functional.pad(x, (0, 0, 1, 0))  # zeros, to which the class token is added with the positions
+        x = self.pre_norm(x + self.positions)
         for block in self.blocks:
             x = block(x)
         return self.projection(self._pooled(x))

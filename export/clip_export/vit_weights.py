@@ -77,13 +77,13 @@ def _folded_patch(source: Weights, preprocessing: Preprocessing) -> Weights:
 
 
 def _positions(source: Weights) -> Weights:
-    """Split the position embeddings, adding the class token's own to it beforehand."""
+    """The position embeddings, with the class token added to its own beforehand."""
     positions = source.get("embeddings.position_embedding.weight", source.get("embeddings.position_embedding"))
     positions = positions.reshape(1, -1, positions.shape[-1])
-    if "embeddings.class_embedding" not in source:
-        return {"positions": positions}
-    class_token = source["embeddings.class_embedding"].reshape(1, 1, -1) + positions[:, :1]
-    return {"positions": positions[:, 1:], "class_token": class_token}
+    if "embeddings.class_embedding" in source:
+        class_token = source["embeddings.class_embedding"].reshape(1, 1, -1) + positions[:, :1]
+        positions = torch.cat([class_token, positions[:, 1:]], dim=1)
+    return {"positions": positions}
 
 
 def _norms(source: Weights) -> Weights:

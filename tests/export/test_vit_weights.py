@@ -56,8 +56,8 @@ def test_class_token_holds_its_position(encoder: EncoderOf):
     embeddings = encoder("clip").tower.embeddings
     vit = canonical_vit(encoder("clip"))
     positions = embeddings.position_embedding.weight
-    assert torch.equal(vit.class_token[0, 0], embeddings.class_embedding + positions[0])
-    assert torch.equal(vit.positions[0], positions[1:])
+    assert torch.equal(vit.positions[0, 0], embeddings.class_embedding + positions[0])
+    assert torch.equal(vit.positions[0, 1:], positions[1:])
 
 
 def test_packed_projection_equals_three(encoder: EncoderOf):

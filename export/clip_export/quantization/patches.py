@@ -6,6 +6,7 @@ As a product, not as ConvInteger, which ONNX Runtime computes several times slow
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -30,7 +31,7 @@ def with_integer_patches(
     """The patch convolution as a product of uint8 pixels and int8 weights; untouched where the input is float.
 
     ``[batch, size, size, 3]`` becomes ``[batch, patches, patch * patch * 3]`` by a transposition alone: patches do not
-    overlap.
+    overlap. A class token gets a row of zeros, whose product is zero.
 
     Args:
         model: the network.
@@ -42,13 +43,20 @@ def with_integer_patches(
     start = next((i for i, node in enumerate(nodes) if node.op_type == "Transpose" and "pixels" in node.input), None)
     if start is None:
         return model
-    *chain, addition = nodes[start : start + 6]
-    if [node.op_type for node in (*chain, addition)] != ["Transpose", "Cast", "Conv", "Reshape", "Transpose", "Add"]:
+    end = next(i for i, node in enumerate(nodes[start:], start) if node.op_type == "Add")
+    chain, addition = nodes[start:end], nodes[end]
+    if [node.op_type for node in chain if node.op_type != "Pad"] != [
+        "Transpose",
+        "Cast",
+        "Conv",
+        "Reshape",
+        "Transpose",
+    ]:
         raise AssertionError("the patch embedding has another form than clip_export.vit gives it")
     rounding = rounding or functools.partial(quantized_weight, target=target)
     positions = next(name for name in addition.input if name not in chain[-1].output)
     made, constants = _patch_nodes(model, positions, addition.output[0], rounding, ops)
-    return rebuilt(model, [*nodes[:start], *made, *nodes[start + 6 :]], constants)
+    return rebuilt(model, [*nodes[:start], *made, *nodes[end + 1 :]], constants)
 
 
 def patch_rows(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
@@ -66,22 +74,30 @@ def _patch_nodes(
         numpy_helper.to_array(values[name]) for name in (f"{PATCH}.weight", f"{PATCH}.bias", positions_name)
     )
     width, _, side, _ = weight.shape
-    grid = round(positions.shape[1] ** 0.5)
+    grid = math.isqrt(positions.shape[1])
+    class_tokens = positions.shape[1] - grid * grid  # one or none
+    offset = positions.copy()
+    offset[:, class_tokens:] += bias
     integers, scale = rounding(weight.transpose(2, 3, 1, 0).reshape(-1, width))
     constants: dict[str, NDArray] = {
         f"{PATCH}.weight_int8": integers,
         f"{PATCH}.weight_scale": scale,
-        f"{PATCH}.offset": (positions + bias).astype(np.float32),
+        f"{PATCH}.offset": offset,
         f"{PATCH}.tiles": np.array([-1, grid, side, grid, side * 3]),
         f"{PATCH}.rows": np.array([-1, grid * grid, side * side * 3]),
+        f"{PATCH}.room": np.array([0, class_tokens, 0, 0, 0, 0]),
         f"{PATCH}.one": np.array(1, np.float32),
         f"{PATCH}.zero": np.array(0, np.uint8),
     }
-    tiles, turned, rows, product = (f"{PATCH}.{name}_of_pixels" for name in ("tiles", "turned", "rows", "product"))
+    tiles, turned, patches, tokens, product = (
+        f"{PATCH}.{name}_of_pixels" for name in ("tiles", "turned", "patches", "tokens", "product")
+    )
+    rows = tokens if class_tokens else patches
     nodes = [
         helper.make_node("Reshape", ["pixels", f"{PATCH}.tiles"], [tiles]),
         helper.make_node("Transpose", [tiles], [turned], perm=[0, 1, 3, 2, 4]),
-        helper.make_node("Reshape", [turned, f"{PATCH}.rows"], [rows]),
+        helper.make_node("Reshape", [turned, f"{PATCH}.rows"], [patches]),
+        *([helper.make_node("Pad", [patches, f"{PATCH}.room"], [tokens])] if class_tokens else []),
         *_pixel_product(rows, product, ops),
         helper.make_node("Add", [product, f"{PATCH}.offset"], [output]),
     ]
