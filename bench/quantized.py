@@ -35,6 +35,14 @@ from clip_export.quantization.targets import find_target
 from clip_export.training import Examples, TrainingOptions, image_features, train_head
 from clip_toolkit.preprocess import normalise
 
+PYTORCH, OPTIMUM, NNCF = "PyTorch eager, float32", "Optimum int8 (avx512_vnni)", "OpenVINO int8 (NNCF)"
+OURS, FLOOR = "**ours int8**", "int8 MatMul floor"
+ON_OPENVINO = {
+    "image": "ours int8 --ops standard, OpenVINO",
+    "pixels": "ours int8 --ops standard --input pixels, OpenVINO",
+}
+"""By what the file takes: images, as ours does, or what others have made of them."""
+
 LABELS = ("red", "green", "blue")
 PICTURES, HELD_OUT = 500, 5  # every so many-th picture judges
 OUTLIER, CHANNELS = 200.0, 6
@@ -124,27 +132,24 @@ def _files(
     plain = made("optimum/model.onnx", lambda path: _export_optimum(encoder, path))
     pixels = made("pixels.onnx", lambda path: onnx.save(network_graph(encoder, head, "pixels", "standard"), path))
     return [
-        Contender("PyTorch eager, float32", "torch", Path(encoder.id)),
+        Contender(PYTORCH, "torch", Path(encoder.id)),
         Contender("ours, float32", "onnxruntime", ours("float.onnx", None)),
         Contender(
-            "Optimum int8 (avx512_vnni)",
+            OPTIMUM,
             "onnxruntime",
             made("optimum8", lambda p: _optimum(plain, p)) / "model_quantized.onnx",
         ),
         Contender(
             "ONNX Runtime static int8", "onnxruntime", made("static.onnx", lambda path: _static(plain, path, tuned))
         ),
-        Contender("OpenVINO int8 (NNCF)", "openvino", made("nncf.xml", lambda path: _nncf(pixels, path, tuned))),
-        Contender(
-            "ours int8 --ops standard, OpenVINO",
-            "openvino",
-            ours("standard8.onnx", "int8", ops="standard", input="pixels"),
+        Contender(NNCF, "openvino", made("nncf.xml", lambda path: _nncf(pixels, path, tuned))),
+        *(
+            Contender(name, "openvino", ours(f"standard8-{kind}.onnx", "int8", ops="standard", input=kind))
+            for kind, name in ON_OPENVINO.items()
         ),
-        Contender("**ours int8**", "onnxruntime", ours("int8.onnx", "int8")),
+        Contender(OURS, "onnxruntime", ours("int8.onnx", "int8")),
         Contender("ours int4", "onnxruntime", ours("int4.onnx", "int4")),
-        Contender(
-            "int8 MatMul floor", "onnxruntime", made("floor.onnx", lambda path: onnx.save(_floor(encoder), path))
-        ),
+        Contender(FLOOR, "onnxruntime", made("floor.onnx", lambda path: onnx.save(_floor(encoder), path))),
     ]
 
 
@@ -246,8 +251,9 @@ def _outputs(entry: Contender, judged: NDArray[np.float32]) -> Iterator[NDArray[
         import openvino
 
         compiled = openvino.Core().compile_model(entry.path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        takes_bytes = compiled.input(0).element_type == openvino.Type.u8
         for image in judged:
-            yield compiled(image[None])["logits"]
+            yield compiled(_bytes(image) if takes_bytes else image[None])["logits"]
         return
     import onnxruntime
 

@@ -55,11 +55,13 @@ def openvino_runner(path: str, batch: int, threads: int) -> Callable[[], object]
     core = openvino.Core()
     model = core.read_model(path)
     source = model.inputs[0]
-    shape = [batch, *(dimension.get_length() for dimension in list(source.partial_shape)[1:])]
-    model.reshape({source.any_name: shape})
+    if source.element_type == openvino.Type.u8:
+        values = _images(batch, path)
+    else:
+        values = np.zeros([batch, *(size.get_length() for size in list(source.partial_shape)[1:])], np.float32)
+    model.reshape({source.any_name: values.shape})
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    values = np.zeros(shape, np.float32)
     return lambda: request.infer({0: values})
 
 
@@ -68,13 +70,18 @@ def _input(kind: str, shape: list[int | str], batch: int, path: str) -> np.ndarr
     if kind == "tensor(uint8)" and len(shape) == 3:  # the floor of int8 products
         return rng.integers(0, 256, (batch, *shape[1:]), dtype=np.uint8)
     if kind == "tensor(uint8)":
-        from clip_toolkit.model_file import read_spec
-
-        size = read_spec(path).preprocessing.size
-        return rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+        return _images(batch, path)
     # Optimum leaves every size open; all its encoders here take 224 pixels.
     known = [n if isinstance(n, int) else usual for n, usual in zip(shape[1:], (3, 224, 224), strict=False)]
     return rng.standard_normal((batch, *known), dtype=np.float32)
+
+
+def _images(batch: int, path: str) -> np.ndarray:
+    """Images of the model's own size."""
+    from clip_toolkit.model_file import read_spec
+
+    size = read_spec(path).preprocessing.size
+    return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
 
 
 def _peak_memory() -> int:
