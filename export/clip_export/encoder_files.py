@@ -97,11 +97,11 @@ def referenced_encoder(
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
     loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
-    if revision is None and None not in (known.revision, loaded.revision) and loaded.revision != known.revision:
+    before, now = known.revision, loaded.revision
+    if revision is None and before and now and before != now:
         raise HeadError(
-            f"{head}: {known.id} is not what this head was trained on: it has changed since, from "
-            f"{str(known.revision)[:12]} to {str(loaded.revision)[:12]}. Restore it, or train again; to use it all the "
-            "same, name it with --encoder."
+            f"{head}: {known.id} is not what this head was trained on: it has changed since, from {before[:12]} to "
+            f"{now[:12]}. Restore it, or train again; to use it all the same, name it with --encoder."
         )
     return loaded
 

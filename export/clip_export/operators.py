@@ -1,4 +1,4 @@
-"""The operators that have more than one spelling in ONNX: attention and SiLU.
+"""How operators are to be spelt in ONNX. Attention and SiLU have two spellings.
 
 `STANDARD` is plain PyTorch: it runs eagerly, and its export uses standard ONNX alone. `FUSED` exports single
 ``com.microsoft`` operators, which ONNX Runtime (also for Node and the web) runs faster; it cannot run eagerly.

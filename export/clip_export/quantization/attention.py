@@ -53,7 +53,7 @@ def _common_product(attention: NodeProto, makers: Mapping[str, NodeProto]) -> No
 
 
 def _tokens(tensor: ValueInfoProto) -> int:
-    """Of ``[batch, tokens, width]``; 0 for a tensor of another rank."""
+    """Of a tensor ``[batch, tokens, width]``; 0 where that varies, as it does in texts, which are short."""
     sizes = tensor.type.tensor_type.shape.dim
     return sizes[1].dim_value if len(sizes) == 3 else 0
 

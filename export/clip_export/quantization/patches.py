@@ -21,6 +21,7 @@ from clip_export.quantization.weights import microsoft_node, quantized_weight
 PATCH = "vit.patch"
 """Name of the layer."""
 
+_FORM = ["Transpose", "Cast", "Conv", "Reshape", "Transpose"]  # and a Pad for the class token, if there is one
 
 Rounding = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.float32]]]
 
@@ -45,13 +46,7 @@ def with_integer_patches(
         return model
     end = next(i for i, node in enumerate(nodes[start:], start) if node.op_type == "Add")
     chain, addition = nodes[start:end], nodes[end]
-    if [node.op_type for node in chain if node.op_type != "Pad"] != [
-        "Transpose",
-        "Cast",
-        "Conv",
-        "Reshape",
-        "Transpose",
-    ]:
+    if [node.op_type for node in chain if node.op_type != "Pad"] != _FORM:
         raise AssertionError("the patch embedding has another form than clip_export.vit gives it")
     rounding = rounding or functools.partial(quantized_weight, target=target)
     positions = next(name for name in addition.input if name not in chain[-1].output)
