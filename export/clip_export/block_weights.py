@@ -19,7 +19,7 @@ _ACTIVATIONS = {"quick_gelu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu
 """What transformers configs call an activation, and which of `clip_export.operators.ACTIVATIONS` computes it."""
 
 QUICK_GELU_SLOPE = 1.702
-"""Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of https://arxiv.org/abs/1606.08415."""
+"""Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of arXiv:1606.08415."""
 
 
 def block_settings(config: Any, encoder: str) -> dict[str, Any]:
