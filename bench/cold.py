@@ -53,8 +53,8 @@ def measure_cold(folder: Path) -> list[Cold]:
     Image.effect_mandelbrot((640, 480), (-2, -1.5, 1, 1.5), 60).convert("RGB").save(image)
     commands = {
         "PyTorch and transformers": ["-c", _PYTORCH, str(folder / "checkpoint"), str(image)],
-        "clip-infer, float32": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "float.onnx")],
-        "clip-infer, int8": ["-m", "clip_toolkit.cli", str(image), "--model", str(folder / "int8.onnx")],
+        "clip-infer, float32": ["-m", "clip_toolkit.commands.infer", str(image), "--model", str(folder / "float.onnx")],
+        "clip-infer, int8": ["-m", "clip_toolkit.commands.infer", str(image), "--model", str(folder / "int8.onnx")],
     }
     results: dict[str, list[tuple[float, int]]] = {name: [] for name in commands}
     for _ in range(_ROUNDS + 1):

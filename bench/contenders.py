@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from encoders import Subject, save_checkpoint
 from onnx import TensorProto, helper, numpy_helper
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import TrainedHead
-from clip_export.heads import VLMtoMLP
-from clip_export.network import network_graph
-from clip_export.optimum_check import export_with_optimum
-from clip_export.vit_weights import canonical_vit
+from clip_export.graph.network import network_graph
+from clip_export.graph.vit_weights import canonical_vit
+from clip_export.heads.files import TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.proof.optimum import export_with_optimum
+from encoders import Subject, save_checkpoint
 
 
 @dataclass(frozen=True)

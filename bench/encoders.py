@@ -27,7 +27,7 @@ class Subject:
 
     Attributes:
         title: its name in the tables.
-        family: as in `clip_export.families`.
+        family: as in `clip_export.encoders.families`.
         model: makes the transformers model.
         processor: makes its image processor.
     """

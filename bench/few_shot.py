@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from sections import replaced_section
 
-from clip_export.encoder import Encoder
-from clip_export.text import TextTower
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.heads.zero_shot import ZeroShot, linear_head, zero_shot
 from clip_export.training.few_shot import calibrated_loss, train_from_words
 from clip_export.training.loop import Examples
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
-from clip_export.zero_shot import ZeroShot, linear_head, zero_shot
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "models"))

@@ -17,16 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from encoders import SUBJECTS, save_checkpoint
 from sections import replaced_section
 from torch import Tensor, nn
-from training import ENCODER, ROOT, few
 
-from clip_export.heads import VLMtoMLP
+from clip_export.data.dataset import Dataset
+from clip_export.data.splits import split_dataset
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training import Encoder, Examples, FeatureCache, TrainingOptions, image_features, read_image_folder
-from clip_export.training.baseline import baseline_score
-from clip_export.training.dataset import Dataset
-from clip_export.training.decisions import plain_score
 from clip_export.training.epochs import improvement
 from clip_export.training.finetuning import (
     FinetuningOptions,
@@ -37,13 +34,16 @@ from clip_export.training.finetuning import (
     hidden_cache,
     hidden_states,
 )
+from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import train_head
 from clip_export.training.objective import Objective
 from clip_export.training.preparation import examples
 from clip_export.training.run import Pace, Run
-from clip_export.training.splits import split_dataset
 from clip_toolkit import open_image, preprocess
-from clip_toolkit.preprocess import normalise
+from clip_toolkit.images.preprocess import normalise
+from encoders import SUBJECTS, save_checkpoint
+from training import ENCODER, ROOT, few
 
 SEEDS = range(5)
 TRIED = ((1, 3e-4), (2, 3e-4), (4, 3e-4), (2, FinetuningOptions(2).learning_rate))

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from sections import replaced_section
 
-from clip_export.encoder import Encoder
-from clip_export.text import TextTower
-from clip_export.training.baseline import baseline_score
+from clip_export.data.manifest import read_manifest
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.features.images import image_features
+from clip_export.features.texts import encoded_texts, fused
 from clip_export.training.epochs import Examples
-from clip_export.training.features import image_features
+from clip_export.training.judging.baseline import baseline_score
 from clip_export.training.loop import train_head
-from clip_export.training.manifest import read_manifest
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
-from clip_export.training.texts import encoded_texts, fused
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "models"))

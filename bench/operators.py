@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.spec.model_file import read_spec
 
 _RUNS = 20
 

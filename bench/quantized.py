@@ -17,23 +17,23 @@ import numpy as np
 import onnx
 import torch
 from contenders import Contender, product_shapes
-from encoders import SUBJECTS, save_checkpoint
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import DataReference, TrainedHead
-from clip_export.heads import VLMtoMLP
-from clip_export.network import network_graph
-from clip_export.optimum_check import export_with_optimum
-from clip_export.pictures import picture
-from clip_export.quantization.evidence import Evidence, Wanted, gather
+from clip_export.graph.network import network_graph
+from clip_export.heads.files import DataReference, TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.proof.optimum import export_with_optimum
+from clip_export.quantization.evidence.images import Evidence, Wanted, gather
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import find_target
+from clip_export.samples.pictures import picture
 from clip_export.training import Examples, TrainingOptions, image_features, train_head
-from clip_toolkit.preprocess import normalise
+from clip_toolkit.images.preprocess import normalise
+from encoders import SUBJECTS, save_checkpoint
 
 PYTORCH, OPTIMUM, NNCF = "PyTorch eager, float32", "Optimum int8 (avx512_vnni)", "OpenVINO int8 (NNCF)"
 OURS, FLOOR = "**ours int8**", "int8 MatMul floor"

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import CLIPImageProcessor
 
-from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
-from clip_export.processors import preprocessing_of
-from clip_toolkit.preprocess import preprocess
+from clip_export.encoders.processors import preprocessing_of
+from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
+from clip_toolkit.images.preprocess import preprocess
 
 SHAPES = ((480, 640), (1080, 1920), (3000, 4000))
 _ROUNDS = 25

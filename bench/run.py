@@ -12,7 +12,6 @@ from pathlib import Path
 
 from cold import measure_apart
 from contenders import contenders
-from encoders import SUBJECTS
 from interleave import measure
 from operators import time_by_operator
 from quantized import quantized
@@ -21,7 +20,8 @@ from resize import measure_resize
 from sections import replaced_section
 from throughput import measure_throughput
 
-from clip_toolkit.cores import usable_cores
+from clip_toolkit.runtime.processor import usable_cores
+from encoders import SUBJECTS
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)

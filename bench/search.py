@@ -13,9 +13,9 @@ from interleave import Timing, measure
 from search_worker import DIGESTS, QUERIES, SEARCHES, VECTORS, K, digests, matrix_of
 from sections import replaced_section
 
-from clip_toolkit.cores import usable_cores
-from clip_toolkit.search.approximate import FILE, write_graph
-from clip_toolkit.search.matrix import write_matrix
+from clip_search.scan.approximate import FILE, write_graph
+from clip_search.scan.matrix import write_matrix
+from clip_toolkit.runtime.processor import usable_cores
 
 ROOT = Path(__file__).parents[1]
 TITLE = "Search among {count:,} vectors of {dim}"

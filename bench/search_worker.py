@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from worker import serve
 
-from clip_toolkit.search.approximate import nearest_in_graph, read_graph
-from clip_toolkit.search.byte_products import Products, fastest_products, numpy_products
-from clip_toolkit.search.matrix import Matrix, read_matrix
-from clip_toolkit.search.scan import nearest
+from clip_search.scan.approximate import nearest_in_graph, read_graph
+from clip_search.scan.byte_products import Products, fastest_products, numpy_products
+from clip_search.scan.exact import nearest
+from clip_search.scan.matrix import Matrix, read_matrix
 
 K = 10
 VECTORS, QUERIES, DIGESTS = "float32.npy", "queries.npy", "digests.txt"

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoders import SUBJECTS, save_checkpoint
 from sections import replaced_section
 
-from clip_export.head_files import load_head
+from clip_export.data.splits import split_dataset
+from clip_export.heads.files import load_head
 from clip_export.training import Encoder, FeatureCache, TrainingOptions, examples, image_features, read_image_folder
-from clip_export.training.baseline import baseline_score
+from clip_export.training.judging.baseline import baseline_score
 from clip_export.training.loop import Examples, train_head
 from clip_export.training.objective import score
-from clip_export.training.splits import split_dataset
+from encoders import SUBJECTS, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 ENCODER = ROOT / "models" / "tiny-clip"
@@ -79,7 +79,15 @@ def against_the_course(subject: str, encoder: Path, photos: Path, folder: Path) 
     """Whole processes: the course's loop, ours with an empty cache, ours again."""
     folder.mkdir(parents=True, exist_ok=True)
     common = [str(photos), "--encoder", str(encoder), "--epochs", str(EPOCHS), "--lr", "1e-3"]
-    ours = ["-m", "clip_export.train_cli", *common, "--cache", str(folder / "cache"), "--out", str(folder / "ours.pt")]
+    ours = [
+        "-m",
+        "clip_export.commands.train",
+        *common,
+        "--cache",
+        str(folder / "cache"),
+        "--out",
+        str(folder / "ours.pt"),
+    ]
     course = [str(ROOT / "examples" / "course_loop.py"), *common, "--out", str(folder / "course.pt")]
     runs = (("the course's loop", course), ("clip-train, empty cache", ours), ("clip-train again", ours))
     rows = []

@@ -21,8 +21,8 @@ def torch_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
     """The transformers encoder and the head, eagerly."""
     import torch
 
-    from clip_export.encoder import Encoder
-    from clip_export.heads import VLMtoMLP
+    from clip_export.encoders.image import Encoder
+    from clip_export.heads.mlp import VLMtoMLP
 
     torch.set_num_threads(threads)
     encoder = Encoder.from_pretrained(path)
@@ -78,7 +78,7 @@ def _input(kind: str, shape: list[int | str], batch: int, path: str) -> np.ndarr
 
 def _images(batch: int, path: str) -> np.ndarray:
     """Images of the model's own size."""
-    from clip_toolkit.model_file import read_spec
+    from clip_toolkit.spec.model_file import read_spec
 
     size = read_spec(path).preprocessing.size
     return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ import torch
 import transformers
 from sections import replaced_section
 
-from clip_export.export_cli import main as export
+from clip_export.commands.export import main as export
 from clip_toolkit import load
 
 ROOT = Path(__file__).parents[1]

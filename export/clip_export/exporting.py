@@ -9,27 +9,27 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.fused_network import fused_graph
-from clip_export.golden import golden_vectors, own_golden_vectors
-from clip_export.head_files import TrainedHead
-from clip_export.heads import VLMtoMLP
-from clip_export.network import Answers, network_graph
-from clip_export.parity import check_seconds, prove
-from clip_export.pictures import proof_files
-from clip_export.prompts import PROOF_TEXTS
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower, text_features
+from clip_export.encoders.tokenizer import tokenizer_spec
+from clip_export.graph.fused_network import fused_graph
+from clip_export.graph.model_file import save_model
+from clip_export.graph.network import Answers, network_graph
+from clip_export.graph.versions import tool_versions
+from clip_export.heads.files import TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.proof.golden import golden_vectors, own_golden_vectors
+from clip_export.proof.parity import check_seconds, prove
+from clip_export.proof.reference import Reference, reference
+from clip_export.proof.replay import check_replay
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
-from clip_export.reference import Reference, reference
-from clip_export.replay import check_replay
-from clip_export.saving import save_model
-from clip_export.text import TextTower, text_features
-from clip_export.text_tokenizer import tokenizer_spec
-from clip_export.versions import tool_versions
+from clip_export.samples.pictures import proof_files
+from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import load, selftest
-from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import HeadError
-from clip_toolkit.spec import ModelSpec, TextSpec
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.files.atomic import check_writable, written_atomically
+from clip_toolkit.spec.classifier import ModelSpec, TextSpec
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
 """A second exporter's largest differences from PyTorch, by output."""
@@ -40,7 +40,7 @@ class ExportOptions:
     """How the file is written.
 
     Attributes:
-        input: ``image`` or ``pixels``, as in `clip_toolkit.spec.ModelSpec`.
+        input: ``image`` or ``pixels``, as in `clip_toolkit.spec.classifier.ModelSpec`.
         ops: ``ort`` or ``standard``, likewise.
         temperature: in place of the head's own.
         cross_checks: second opinions, by name.

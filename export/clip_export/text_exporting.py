@@ -7,18 +7,18 @@ from pathlib import Path
 
 import onnx
 
-from clip_export.quantization.text_quantizing import quantize_text
-from clip_export.replay import check_replay
-from clip_export.saving import save_model
-from clip_export.text import TextTower
-from clip_export.text_network import text_graph
-from clip_export.text_parity import golden_texts, own_golden_texts, prove_text
-from clip_export.text_tokenizer import tokenizer_spec
-from clip_export.versions import tool_versions
+from clip_export.encoders.text import TextTower
+from clip_export.encoders.tokenizer import tokenizer_spec
+from clip_export.graph.model_file import save_model
+from clip_export.graph.text_network import text_graph
+from clip_export.graph.versions import tool_versions
+from clip_export.proof.replay import check_replay
+from clip_export.proof.text_parity import golden_texts, own_golden_texts, prove_text
+from clip_export.quantization.text_tower import quantize_text
 from clip_toolkit import load_text, selftest_text
-from clip_toolkit.atomic import check_writable, written_atomically
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.files.atomic import check_writable, written_atomically
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def export_text_tower(
@@ -29,7 +29,7 @@ def export_text_tower(
     Args:
         tower: the text tower.
         output: the file to write; what is there stays untouched unless everything succeeds.
-        ops: a name of `clip_export.operators.OPERATORS`.
+        ops: a name of `clip_export.graph.operators.OPERATORS`.
         min_cosine: write the file in int8, if its embeddings have at least this cosine similarity with the float ones;
             None leaves it in float32.
 

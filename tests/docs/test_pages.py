@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.spec.model_file import read_spec
 
 ROOT = Path(__file__).parents[2]
 

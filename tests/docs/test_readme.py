@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from clip_export.heads import VLMtoMLP
+from clip_export.heads.mlp import VLMtoMLP
 from hub_server import serve
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 import clip_toolkit
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.locate import find_model
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.files.locate import find_model
+from clip_toolkit.spec.model_file import read_spec
 
 
 @pytest.fixture(scope="session")

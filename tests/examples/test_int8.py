@@ -32,8 +32,19 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
 
     run(ROOT / "models" / "draw.py", "photos", "--classes", "circle", "square", "star", "heart", "--per-class", "50")
-    run("-m", "clip_export.train_cli", "photos", "--encoder", ROOT / "models" / "tiny-clip", "--out", "head.pt")
-    run("-m", "clip_export.export_cli", "--head", "head.pt", "--quantize", "int8", "--target", "web", "-o", "int8.onnx")
+    run("-m", "clip_export.commands.train", "photos", "--encoder", ROOT / "models" / "tiny-clip", "--out", "head.pt")
+    run(
+        "-m",
+        "clip_export.commands.export",
+        "--head",
+        "head.pt",
+        "--quantize",
+        "int8",
+        "--target",
+        "web",
+        "-o",
+        "int8.onnx",
+    )
     return folder
 
 

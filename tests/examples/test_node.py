@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_toolkit import load
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.records import record
+from clip_toolkit.stream.records import record
 
 FOLDER = Path(__file__).parents[2] / "examples" / "node"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import EncoderReference, TrainedHead
-from clip_export.heads import VLMtoMLP
+from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
 from tiny_models import save_checkpoint
 
 LABELS = ("ant", "bee", "cow")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clip_toolkit import load
-from clip_toolkit.locate import find_model
+from clip_toolkit.files.locate import find_model
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,14 +13,14 @@ import torch
 
 import clip_toolkit
 from clip_export import exporting
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import TrainedHead
-from clip_export.heads import VLMtoMLP
-from clip_export.parity import check
-from clip_export.pictures import proof_files
-from clip_export.reference import reference
-from clip_toolkit.cli import main as infer
+from clip_export.heads.files import TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.proof.parity import check
+from clip_export.proof.reference import reference
+from clip_export.samples.pictures import proof_files
+from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.errors import HeadError, OutputError, ParityError
 from tiny_models import SIZE
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from clip_export.head_files import EncoderReference, TrainedHead, save_head
-from clip_export.heads import VLMtoMLP
-from clip_export.pictures import proof_files
-from clip_toolkit.model_file import read_spec
+from clip_export.heads.files import EncoderReference, TrainedHead, save_head
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.samples.pictures import proof_files
+from clip_toolkit.spec.model_file import read_spec
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPImageProcessor().save_pretrained(folder / "vit-b-32")
     reference = EncoderReference(str(folder / "vit-b-32"))
     save_head(TrainedHead(VLMtoMLP(768, 256, 2), reference, ("cat", "dog")), folder / "head.pt")
-    command = [sys.executable, "-m", "clip_export.export_cli", "--head", "head.pt"]
+    command = [sys.executable, "-m", "clip_export.commands.export", "--head", "head.pt"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
@@ -62,7 +62,14 @@ def test_the_text_tower_and_the_unused_projection_are_gone(folder: Path):
 def test_inference_of_the_full_size_model(folder: Path):
     for number, file in enumerate(proof_files(224)):
         (folder / f"{number}.png").write_bytes(file)
-    command = [sys.executable, "-m", "clip_toolkit.cli", *(f"{i}.png" for i in range(6)), "--format", "jsonl"]
+    command = [
+        sys.executable,
+        "-m",
+        "clip_toolkit.commands.infer",
+        *(f"{i}.png" for i in range(6)),
+        "--format",
+        "jsonl",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["error"] for record in records] == [None] * 6

@@ -11,29 +11,29 @@ import pytest
 import torch
 from questions import write_questions
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower, text_features
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import EncoderReference, TrainedHead, load_head, save_head
-from clip_export.heads import VLMtoMLP
-from clip_export.pictures import golden_files
+from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.proof.reference import reference
 from clip_export.quantization.equalisation import equalised
-from clip_export.quantization.feeds import Feeds
-from clip_export.quantization.linears import find_linears, with_plain_linears
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.layers.linears import find_linears, with_plain_linears
 from clip_export.quantization.ranges import observe, run
-from clip_export.reference import reference
-from clip_export.text import TextTower, text_features
+from clip_export.samples.pictures import golden_files
 from clip_toolkit import Prediction, TextError, load, selftest
 from clip_toolkit.errors import HeadError
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.tasks import REGRESSION
-from test_fusion_training import LONG, TEXT_FAMILIES
-from test_training_commands import run as command
-from test_training_commands import train
+from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import REGRESSION
+from commands_in_process import run as command
+from commands_in_process import train
+from tiny_models import LONG_TEXT, TEXT_FAMILIES
 
 pytestmark = pytest.mark.transformers
 
 LABELS = ("ant", "bee", "cow")
-TEXTS = ("the red circle", "", "круг 東京", LONG)
+TEXTS = ("the red circle", "", "круг 東京", LONG_TEXT)
 
 Made = tuple[Encoder, TextTower, TrainedHead, Path]
 
@@ -121,7 +121,7 @@ def test_what_is_in_the_file(made: Callable[..., Made]):
 def test_texts_that_are_cut_are_said_to_be(made: Callable[..., Made]):
     classifier = load(made("siglip")[-1], device="cpu")
     pictures = golden_files(32)
-    cut = [item.text_truncated for item in classifier.predict_many(pictures, texts=["red", "", LONG, "blue"])]
+    cut = [item.text_truncated for item in classifier.predict_many(pictures, texts=["red", "", LONG_TEXT, "blue"])]
     assert cut == [False, False, True, False]
 
 

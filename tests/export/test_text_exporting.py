@@ -15,20 +15,20 @@ import torch
 import transformers
 
 from clip_export import text_exporting
-from clip_export.encoder import Encoder
-from clip_export.export_cli import main as export
-from clip_export.export_cli import parse_args
-from clip_export.prompts import PROOF_TEXTS
-from clip_export.quantization.text_quantizing import quantize_text
-from clip_export.text import TextTower, text_features, tokenised, truncated
+from clip_export.commands.export import main as export
+from clip_export.commands.export import parse_args
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower, text_features, tokenised, truncated
+from clip_export.encoders.tokenizer import tokenizer_spec
+from clip_export.graph.text_weights import canonical_text
+from clip_export.proof.text_parity import check_text
+from clip_export.quantization.text_tower import quantize_text
+from clip_export.samples.texts import PROOF_TEXTS
 from clip_export.text_exporting import export_text_tower
-from clip_export.text_parity import check_text
-from clip_export.text_tokenizer import tokenizer_spec
-from clip_export.text_weights import canonical_text
 from clip_toolkit import Tokenizer, load_text
-from clip_toolkit.cli import main as infer
+from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.errors import EncoderError, ParityError, QuantizationError
-from tiny_models import SIZE
+from tiny_models import SIZE, TINY_CLIP
 
 pytestmark = pytest.mark.transformers
 
@@ -45,7 +45,6 @@ FILES = (
     ("blip-retrieval", "ort"),
     ("blip-retrieval", "standard"),
 )
-TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"
 TEXTS = ["a photo of the red circle", "blue", "", "日本語 ñandú Привет", "a photo of the red circle " * 8]
 
 
@@ -171,7 +170,7 @@ def test_a_tokenizer_that_gives_other_tokens_is_refused(tower: TowerOf, monkeypa
     def shouted(used: TextTower, texts: list[str]) -> dict[str, torch.Tensor]:
         return tokenised(used, [text.upper() + "!" for text in texts])
 
-    monkeypatch.setattr("clip_export.text_tokenizer.tokenised", shouted)
+    monkeypatch.setattr("clip_export.encoders.tokenizer.tokenised", shouted)
     with pytest.raises(EncoderError, match="makes other tokens"):
         tokenizer_spec(tower("clip"))
 

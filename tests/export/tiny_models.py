@@ -24,6 +24,12 @@ import tiny_tokenizers
 
 SIZE = 32
 
+TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"
+"""The encoder of the built-in demo model: small, and trained."""
+
+TEXT_FAMILIES = ("clip", "siglip", "siglip2", "blip-retrieval")
+LONG_TEXT = "a very " * 40 + "long text"
+
 _VISION = {
     "hidden_size": 48,
     "intermediate_size": 96,

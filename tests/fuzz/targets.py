@@ -12,7 +12,7 @@ import mutants
 
 from clip_toolkit import ImageError, ModelError, decode, load
 from clip_toolkit.images import DecodeOptions
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.spec.model_file import read_spec
 
 _ROOT = Path(__file__).parents[2]
 _LIMIT = 2**22  # pixels; headers that lie about the size are refused early, as --max-pixels does

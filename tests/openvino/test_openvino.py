@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import clip_toolkit
-from clip_toolkit.cli import main
+from clip_toolkit.commands.infer import main
 
 FILES = Path(__file__).parents[2] / "build" / "openvino"
 PROVIDER = "OpenVINOExecutionProvider"

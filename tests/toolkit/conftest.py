@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx_bytes import metadata
 
 from clip_toolkit import Classifier, load
-from clip_toolkit.locate import find_model
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.files.locate import find_model
+from clip_toolkit.spec.model_file import read_spec
 
 
 @pytest.fixture(autouse=True)

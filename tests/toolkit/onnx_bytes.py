@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.metadata import SPEC_KEY
+from clip_toolkit.spec.metadata import SPEC_KEY
 
 
 def varint(value: int) -> bytes:

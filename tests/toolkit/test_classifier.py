@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from clip_toolkit import Classifier, ImageError, ModelError, Prediction, load
-from clip_toolkit.devices import CPU, OpenSession
-from clip_toolkit.preprocess import normalise
+from clip_toolkit.images.preprocess import normalise
+from clip_toolkit.runtime.devices import CPU, OpenSession
 
 Pixels = NDArray[np.uint8]
 

@@ -12,10 +12,10 @@ import pytest
 import tiny_fused_model as tiny
 from tiny_text_model import CONTEXT
 
+from clip_search import SearchIndex
 from clip_toolkit import Classifier, ImageError, ModelError, SpecError, TextError, load, selftest
-from clip_toolkit.cli import main
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.search import SearchIndex
+from clip_toolkit.commands.infer import main
+from clip_toolkit.spec.model_file import read_spec
 
 RED, BLUE = (200, 30, 40), (10, 90, 250)
 LONG = "red " * CONTEXT
@@ -209,7 +209,7 @@ def test_tables_that_are_none(path: Path, tmp_path: Path, content: bytes | None,
 def test_a_missing_table_is_found_before_the_model_is_loaded(
     path: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("clip_toolkit.classify.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("clip_toolkit.commands.classify.load", lambda *_, **__: pytest.fail("the model was loaded"))
     assert main(["--texts", str(tmp_path / "none.csv"), "--model", str(path)]) == 1
     assert "none.csv: cannot be read" in capsys.readouterr().err
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
-from clip_toolkit.devices import OpenSession
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.runtime.devices import OpenSession
 from clip_toolkit.selftest import OTHER_PROVIDER_FACTOR, TOLERANCES
+from clip_toolkit.spec.model_file import read_spec
 
 Edited = Callable[..., Path]
 

@@ -26,8 +26,8 @@ from PIL import Image
 from tiny_text_model import CONTEXT, TABLE, features, ids, tokenizer_json
 
 from clip_toolkit import ModelSpec
-from clip_toolkit.spec import EncoderSpec, GoldenVector, HeadSpec, Preprocessing, TextSpec
-from clip_toolkit.tokenizer_spec import TokenizerSpec
+from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, Preprocessing, TextSpec
+from clip_toolkit.spec.tokenizer import TokenizerSpec
 
 LABELS = ("no", "yes")
 WEIGHTS = np.random.default_rng(4).normal(0, 0.02, (3 + TABLE.shape[1], len(LABELS))).astype(np.float32)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx_bytes import FLOAT, GRAPH, INITIALIZER, INT64, NODE, field, metadata, node, tensor, value
 
 from clip_toolkit import TextTowerSpec
-from clip_toolkit.spec import EncoderSpec
-from clip_toolkit.text_spec import GoldenText
-from clip_toolkit.tokenizer_spec import TokenizerSpec
+from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.spec.text_tower import GoldenText
+from clip_toolkit.spec.tokenizer import TokenizerSpec
 
 CONTEXT = 6
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "circle")

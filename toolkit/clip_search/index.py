@@ -11,21 +11,21 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_search.indexing import OnFile, UpdateReport
+from clip_search.results.duplicates import THRESHOLD, Duplicate, duplicates
+from clip_search.results.hits import Hit, hits
+from clip_search.scan.approximate import nearest_in_graph
+from clip_search.scan.exact import nearest
+from clip_search.store.database import TIMEOUT, Database
+from clip_search.store.derived import Derived
+from clip_search.store.embedding import embedded, finite
+from clip_search.store.identity import EncoderIdentity
+from clip_search.store.opening import open_database
+from clip_search.store.text import check_shared_space
+from clip_search.updating import claim_root, root_of, update
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.images import ImageSource
-from clip_toolkit.search.approximate import nearest_in_graph
-from clip_toolkit.search.database import TIMEOUT, Database
-from clip_toolkit.search.derived import Derived
-from clip_toolkit.search.duplicates import THRESHOLD, Duplicate, duplicates
-from clip_toolkit.search.embedding import embedded, finite
-from clip_toolkit.search.hits import Hit, hits
-from clip_toolkit.search.identity import EncoderIdentity
-from clip_toolkit.search.indexing import OnFile, UpdateReport
-from clip_toolkit.search.opening import open_database
-from clip_toolkit.search.scan import nearest
-from clip_toolkit.search.text import check_shared_space
-from clip_toolkit.search.updating import claim_root, root_of, update
 from clip_toolkit.text_encoder import TextEncoder
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_search.store.database import Database, Row
+from clip_search.store.embedding import embedded_many
+from clip_search.store.folder import FoundFile, Stamp, read_digest, stamp_of
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.embedding import embedded_many
-from clip_toolkit.search.folder import FoundFile, Stamp, read_digest, stamp_of
 
 _ROWS_A_COMMIT = 32
 """What a killed run loses at most: with a commit below 1 ms, and images of 10 ms each, not worth more or fewer."""

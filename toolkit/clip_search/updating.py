@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from clip_search.indexing import Embedder, OnFile, UpdateReport
+from clip_search.store.connecting import files_of_database
+from clip_search.store.database import Database, Row
+from clip_search.store.derived import DERIVED, VOID_WHEN_CHANGED
+from clip_search.store.folder import FoundFile, found_files
+from clip_search.store.opening import ROOT, claim
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.connecting import files_of_database
-from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.derived import DERIVED, VOID_WHEN_CHANGED
-from clip_toolkit.search.folder import FoundFile, found_files
-from clip_toolkit.search.indexing import Embedder, OnFile, UpdateReport
-from clip_toolkit.search.opening import ROOT, claim
 
 
 def root_of(database: Database, index: Path) -> Path | None:
@@ -67,7 +67,7 @@ def update(
 ) -> UpdateReport:
     """Embed what is new or changed, then delete what is gone: a renamed file is recognised by the row it had.
 
-    The arguments are those of `clip_toolkit.search.SearchIndex.update`.
+    The arguments are those of `clip_search.SearchIndex.update`.
     """
     pending, gone, unchanged = _plan(database, root, index, retry)
     on_plan(len(pending))

@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
 from clip_toolkit.errors import ImageError, ModelError
-from clip_toolkit.graph_check import check_graph, check_resize, quantization_notes
+from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, open_image, source_name
-from clip_toolkit.locate import find_model
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.pairs import Pair, check_pairing, paired
+from clip_toolkit.images.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.preprocess import check_aspect, normalise, preprocess
-from clip_toolkit.spec import ModelSpec
+from clip_toolkit.runtime.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
+from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION
 from clip_toolkit.stream.pipeline import chunks, in_order
-from clip_toolkit.tasks import OUTPUTS, REGRESSION
-from clip_toolkit.tokenization import INPUTS as TEXT_INPUTS
-from clip_toolkit.tokenization import Tokenizer, Tokens
+from clip_toolkit.text.pairs import Pair, check_pairing, paired
+from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
+from clip_toolkit.text.tokenization import Tokenizer, Tokens
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
     """Open a model file of ``clip-export``.
 
     Args:
-        model: path; without one `clip_toolkit.locate.find_model` decides.
+        model: path; without one `clip_toolkit.files.locate.find_model` decides.
         device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``coreml`` or ``directml``.
         threads: CPU threads; default all cores this process may use.
         resize: ``pillow``, bit for bit what the transformers processor does, or ``graph``, the file's own: one image

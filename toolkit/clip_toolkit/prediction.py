@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
 
 
 class Score(NamedTuple):
@@ -30,7 +30,7 @@ class Prediction:
         embedding: float32 ``[dim]``, of L2 norm 1.
         provider: the ONNX Runtime execution provider that ran.
         task: ``single-label``, ``multi-label`` or ``regression``.
-        thresholds: probability from which a label is said, as in `clip_toolkit.spec.ModelSpec`.
+        thresholds: probability from which a label is said, as in `clip_toolkit.spec.classifier.ModelSpec`.
         text: the text that was read together with the image, or None.
         text_truncated: whether it has more tokens than the model takes, so that its end was not read.
     """

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.classifier import Classifier, Outputs
-from clip_toolkit.devices import CPU
 from clip_toolkit.errors import ImageError, SpecError
 from clip_toolkit.images import decode
-from clip_toolkit.preprocess import preprocess
-from clip_toolkit.spec import GoldenVector
-from clip_toolkit.tasks import REGRESSION
-from clip_toolkit.tokenization import Tokens
+from clip_toolkit.images.preprocess import preprocess
+from clip_toolkit.runtime.devices import CPU
+from clip_toolkit.spec.classifier import GoldenVector
+from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.text.tokenization import Tokens
 
 TOLERANCES = {"pillow": 1e-3, "graph": 2e-2}
 """Largest allowed drift on the CPU provider, by the resize that was used.

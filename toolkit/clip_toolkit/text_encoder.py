@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
 from clip_toolkit.errors import ModelError, TextTruncatedWarning
-from clip_toolkit.model_file import read_text_spec
-from clip_toolkit.text_spec import TextTowerSpec
-from clip_toolkit.tokenization import INPUTS, Tokenizer, Tokens, check_texts
+from clip_toolkit.runtime.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
+from clip_toolkit.spec.model_file import read_text_spec
+from clip_toolkit.spec.text_tower import TextTowerSpec
+from clip_toolkit.text.tokenization import INPUTS, Tokenizer, Tokens, check_texts
 
 
 class TextOutputs(NamedTuple):

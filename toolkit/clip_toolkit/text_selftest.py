@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.devices import CPU
 from clip_toolkit.errors import SpecError
+from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.selftest import OTHER_PROVIDER_FACTOR, Drift
+from clip_toolkit.text.tokenization import Tokens
 from clip_toolkit.text_encoder import TextEncoder
-from clip_toolkit.tokenization import Tokens
 
 TOLERANCE = 1e-3
 """Largest allowed drift on the CPU provider, relative to the largest expected value, as for images of a resize done

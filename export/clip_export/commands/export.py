@@ -8,23 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.command import add_common_arguments, execute
-from clip_export.quantize_cli import add_quantization_arguments, check_quantization_arguments, quantization_receipt
-from clip_export.text_cli import add_text_arguments, check_text_arguments, export_text
+from clip_export.commands.argument_types import add_common_arguments, execute
+from clip_export.commands.export_quantization import (
+    add_quantization_arguments,
+    check_quantization_arguments,
+    quantization_receipt,
+)
+from clip_export.commands.export_text_tower import add_text_arguments, check_text_arguments, export_text
 
 if TYPE_CHECKING:
-    from clip_export.encoder import Encoder
+    from clip_export.encoders.image import Encoder
+    from clip_export.encoders.text import TextTower
     from clip_export.exporting import ExportOptions
-    from clip_export.head_files import TrainedHead
-    from clip_export.text import TextTower
-    from clip_toolkit.receipts import Differences
-    from clip_toolkit.spec import ModelSpec
+    from clip_export.heads.files import TrainedHead
+    from clip_toolkit.spec.classifier import ModelSpec
+    from clip_toolkit.spec.receipts import Differences
 
 PROGRAM = "clip-export"
 
 _OUTPUT = Path("model.onnx")
 
-# Names in clip_export.heads.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
+# Names in clip_export.heads.mlp.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
 
 
@@ -97,9 +101,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _export_classifier(args: argparse.Namespace) -> int:
-    from clip_export.encoder_files import referenced_encoder
     from clip_export.exporting import checked_labels, export_classifier
-    from clip_toolkit.atomic import check_writable
+    from clip_export.heads.tuned_encoder import referenced_encoder
+    from clip_toolkit.files.atomic import check_writable
 
     output = args.output = args.output or _OUTPUT
     check_writable(output)
@@ -118,7 +122,7 @@ def _export_classifier(args: argparse.Namespace) -> int:
 
 
 def _loaded_head(args: argparse.Namespace) -> TrainedHead:
-    from clip_export.head_files import load_head
+    from clip_export.heads.files import load_head
     from clip_toolkit.errors import OutputError
 
     if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
@@ -127,9 +131,9 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
-    from clip_export.checkpoint import Checkpoint
-    from clip_export.text import TextTower
-    from clip_export.zero_shot import TEMPLATES, check_words, zero_shot_head
+    from clip_export.encoders.checkpoint import Checkpoint
+    from clip_export.encoders.text import TextTower
+    from clip_export.heads.zero_shot import TEMPLATES, check_words, zero_shot_head
 
     templates = args.templates or TEMPLATES
     check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
@@ -147,22 +151,22 @@ def _text_column(head: TrainedHead) -> str | None:
 
 def _tower(encoder: Encoder) -> TextTower:
     """The text tower that a head reads beside the encoder of the same checkpoint."""
-    from clip_export.text import TextTower
+    from clip_export.encoders.text import TextTower
 
     return TextTower.from_pretrained(encoder.id, encoder.revision)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
+    from clip_export.commands.export_quantization import quantization_options
     from clip_export.exporting import ExportOptions
-    from clip_export.quantization.evidence import Wanted
-    from clip_export.quantize_cli import quantization_options
+    from clip_export.quantization.evidence.images import Wanted
     from clip_toolkit.errors import HeadError
 
     checks = ()
     if args.cross_check and head.encoder is not None and head.encoder.text:
         raise HeadError(f"{args.head}: reads texts, and --cross-check compares classifiers of images alone.")
     if args.cross_check:
-        from clip_export.optimum_check import optimum_differences
+        from clip_export.proof.optimum import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
     quantization = quantization_options(

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.command import number, share
-from clip_toolkit.receipts import agreement_text
-from clip_toolkit.tasks import REGRESSION
+from clip_export.commands.argument_types import number, share
+from clip_toolkit.spec.receipts import agreement_text
+from clip_toolkit.spec.tasks import REGRESSION
 
 if TYPE_CHECKING:
-    from clip_export.head_files import DataReference
-    from clip_export.quantization.evidence import Wanted
+    from clip_export.heads.files import DataReference
+    from clip_export.quantization.evidence.images import Wanted
     from clip_export.quantization.quantizing import QuantizationOptions, Quantized
 
 # Names in clip_export.quantization, repeated so that --help needs no torch; a test holds them together.
@@ -94,7 +94,7 @@ def quantization_options(
     """
     if args.quantize is None:
         return None
-    from clip_export.quantization.evidence import gather, refit_images
+    from clip_export.quantization.evidence.images import gather, refit_images
     from clip_export.quantization.quantizing import QuantizationOptions
     from clip_export.quantization.targets import find_target
 

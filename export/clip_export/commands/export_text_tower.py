@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.quantize_cli import least_agreement
+from clip_export.commands.export_quantization import least_agreement
 
 if TYPE_CHECKING:
-    from clip_toolkit.text_spec import TextTowerSpec
+    from clip_toolkit.spec.text_tower import TextTowerSpec
 
 _OUTPUT = Path("text.onnx")
 _ABOUT_HEADS = (
@@ -46,9 +46,9 @@ def check_text_arguments(parser: argparse.ArgumentParser, args: argparse.Namespa
 
 def export_text(args: argparse.Namespace) -> int:
     """Export a text tower and print the receipt; return the exit code."""
-    from clip_export.text import TextTower
+    from clip_export.encoders.text import TextTower
     from clip_export.text_exporting import export_text_tower
-    from clip_toolkit.atomic import check_writable
+    from clip_toolkit.files.atomic import check_writable
 
     output = args.output or _OUTPUT
     check_writable(output)

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clip_export.command import execute
-from clip_export.finetune_arguments import finetuning_options
-from clip_export.train_arguments import PROGRAM, data_options, parse_args
+from clip_export.commands.argument_types import execute
+from clip_export.commands.train_arguments import PROGRAM, data_options, parse_args
+from clip_export.commands.train_finetuning_arguments import finetuning_options
 
 if TYPE_CHECKING:
-    from clip_export.encoder import Encoder
-    from clip_export.finetune_stage import FineTuned
-    from clip_export.head_files import TrainedHead
+    from clip_export.commands.train_finetuning import FineTuned
+    from clip_export.encoders.image import Encoder
+    from clip_export.heads.files import TrainedHead
 
 __all__ = ["PROGRAM", "main", "parse_args", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
-    from clip_export.finetune_stage import finetuned
-    from clip_export.finished_head import finished_head
-    from clip_export.text import TextTower
-    from clip_export.train_stages import prepared_data, scored_alone, tell, trained
-    from clip_export.train_start import start_words, trained_from_words
+    from clip_export.commands.train_finetuning import finetuned
+    from clip_export.commands.train_finished_head import finished_head
+    from clip_export.commands.train_from_words import start_words, trained_from_words
+    from clip_export.commands.train_stages import prepared_data, scored_alone, tell, trained
+    from clip_export.encoders.text import TextTower
+    from clip_export.training.judging.thresholds import check_rule, operating_rule
     from clip_export.training.preparation import read_dataset
-    from clip_export.training.thresholds import check_rule, operating_rule
 
     if args.explain_preprocessing is not None:
         return _explain(args)
@@ -56,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
     tell(prepared, training, head, alone)
     print(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))
     if args.report is not None:
-        from clip_export.training.report import write_report
+        from clip_export.training.report.report import write_report
 
         print(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
     return 0
 
 
 def _encoder(args: argparse.Namespace) -> Encoder:
-    from clip_export.encoder import Encoder
+    from clip_export.encoders.image import Encoder
     from clip_export.training.finetuning import check_blocks
 
     feature = args.feature or ("projected" if args.init else "pooled")
@@ -75,10 +75,10 @@ def _encoder(args: argparse.Namespace) -> Encoder:
 
 def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
     """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
-    from clip_export.encoder_files import earlier_encoders, save_with_encoder
-    from clip_export.finetune_stage import PART
-    from clip_export.head_files import save_head
-    from clip_export.train_stages import say
+    from clip_export.commands.train_finetuning import PART
+    from clip_export.commands.train_stages import say
+    from clip_export.heads.files import save_head
+    from clip_export.heads.tuned_encoder import earlier_encoders, save_with_encoder
     from clip_export.training.checkpoints import checkpoint_path
 
     if tuned is None:
@@ -95,9 +95,9 @@ def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned:
 def _check_outputs(args: argparse.Namespace) -> None:
     """Find out before minutes of work what would spoil them."""
     from clip_export.extra import require
-    from clip_export.head_files import check_suffix
-    from clip_toolkit.atomic import check_writable
+    from clip_export.heads.files import check_suffix
     from clip_toolkit.errors import OutputError
+    from clip_toolkit.files.atomic import check_writable
 
     check_suffix(args.out)
     check_writable(args.out)
@@ -127,11 +127,11 @@ def _device(name: str) -> str:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from clip_export.encoder import Encoder
+    from clip_export.encoders.image import Encoder
     from clip_export.extra import require
-    from clip_export.training.preprocessing_steps import draw_steps
-    from clip_toolkit.atomic import check_writable
+    from clip_export.training.report.preprocessing_steps import draw_steps
     from clip_toolkit.errors import OutputError
+    from clip_toolkit.files.atomic import check_writable
 
     require("report", "matplotlib")
     if args.out.suffix != ".png":

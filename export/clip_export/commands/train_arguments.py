@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.command import add_common_arguments, number, positive, seed
-from clip_export.finetune_arguments import add_finetuning_arguments, check_finetuning_arguments
-from clip_toolkit.tasks import REGRESSION, TASKS
+from clip_export.commands.argument_types import add_common_arguments, number, positive, seed
+from clip_export.commands.train_finetuning_arguments import add_finetuning_arguments, check_finetuning_arguments
+from clip_toolkit.spec.tasks import REGRESSION, TASKS
 
 if TYPE_CHECKING:
     from clip_export.training.options import TrainingOptions
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "clip-train"
 
-# Names in clip_export.heads and clip_export.training, repeated so that --help needs no torch; a test compares them.
+# Names in clip_export.heads.mlp and clip_export.training, repeated so that --help needs no torch; a test compares them.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("step", "cosine", "none")

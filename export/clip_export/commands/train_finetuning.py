@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from clip_export.encoder import Encoder
-from clip_export.finished_head import SCORES
+from clip_export.commands.train_finished_head import SCORES
+from clip_export.commands.train_stages import Report, say, shown_score, watched
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import default_folder
+from clip_export.features.images import row_key
 from clip_export.progress import bar
-from clip_export.train_stages import Report, say, shown_score, watched
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
-from clip_export.training.decisions import plain_score
 from clip_export.training.epochs import Examples
-from clip_export.training.feature_cache import default_folder
-from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
     HiddenCache,
@@ -34,6 +33,7 @@ from clip_export.training.finetuning import (
     hidden_cache,
     hidden_states,
 )
+from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared

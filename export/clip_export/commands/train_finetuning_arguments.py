@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from clip_export.command import number, positive
+from clip_export.commands.argument_types import number, positive
 
 if TYPE_CHECKING:
     from clip_export.training.finetuning.options import FinetuningOptions

@@ -6,16 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from clip_export.encoder import Encoder
-from clip_export.head_files import EncoderReference, TrainedHead
-from clip_export.training.decisions import decisions_for
+from clip_export.encoders.image import Encoder
+from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
+from clip_export.training.judging.decisions import decisions_for
+from clip_export.training.judging.thresholds import operating_rule
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
-from clip_export.training.thresholds import operating_rule
-from clip_export.zero_shot import TEMPLATES
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
 

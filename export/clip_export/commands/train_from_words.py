@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from clip_export.commands.train_arguments import training_options
+from clip_export.data.dataset import Dataset
+from clip_export.encoders.text import TextTower
+from clip_export.heads.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
 from clip_export.progress import bar
-from clip_export.text import TextTower
-from clip_export.train_arguments import training_options
-from clip_export.training.dataset import Dataset
 from clip_export.training.few_shot import PULLS, train_from_words
 from clip_export.training.loop import Epoch, Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
-from clip_export.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
 from clip_toolkit.errors import HeadError
-from clip_toolkit.tasks import MULTI_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL
 
 
 def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:

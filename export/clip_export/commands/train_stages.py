@@ -9,28 +9,28 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from clip_export.encoder import Encoder
-from clip_export.finished_head import SCORES
-from clip_export.head_files import TrainedHead
+from clip_export.commands.train_arguments import PROGRAM, training_options
+from clip_export.commands.train_finished_head import SCORES
+from clip_export.data.dataset import Dataset
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.features.cache import FeatureCache, default_folder
+from clip_export.features.texts import TextCache, TextSide
+from clip_export.heads.files import TrainedHead
 from clip_export.progress import bar
-from clip_export.text import TextTower
-from clip_export.train_arguments import PROGRAM, training_options
-from clip_export.training.baseline import baseline_score
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
-from clip_export.training.dataset import Dataset
-from clip_export.training.decisions import held_out_score
 from clip_export.training.epochs import Epoch
-from clip_export.training.feature_cache import FeatureCache, default_folder
 from clip_export.training.fusion import Parts, parts
+from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.decisions import held_out_score
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import DataOptions, Prepared, prepare
+from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
-from clip_export.training.tensorboard import scalars
-from clip_export.training.texts import TextCache, TextSide
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.spec.tasks import REGRESSION
 
 Report = Callable[[Epoch], None]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 
@@ -26,7 +26,7 @@ class Dataset:
     Attributes:
         source: the folder or manifest that was read.
         root: the folder that relative paths start from.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         labels: class names; of a regression the names of its values.
         files: the image files.
         targets: int64 ``[n]``, index into ``labels``; float32 ``[n, labels]`` of zeros and ones for multi-label, of

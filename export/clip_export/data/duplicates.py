@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clip_export.training.dataset import Dataset
-from clip_export.training.splits import Split, duplicates_across
+from clip_export.data.dataset import Dataset
+from clip_export.data.splits import Split, duplicates_across
 
 
 def duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:

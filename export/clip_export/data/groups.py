@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from clip_export.training.dataset import Dataset
+from clip_export.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_export.training.dataset import SIDES, TRAIN, Dataset
+from clip_export.data.dataset import SIDES, TRAIN, Dataset
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
 def read_image_folder(folder: Path) -> Dataset:

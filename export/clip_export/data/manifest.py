@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.training.dataset import SIDES, Dataset
-from clip_toolkit.csv_table import Row, read_rows
+from clip_export.data.dataset import SIDES, Dataset
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.files.csv_table import Row, read_rows
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SEPARATOR = ";"
 _OTHER_COLUMNS = ("path", "split", "group")
@@ -28,7 +28,7 @@ def read_manifest(path: Path, task: str = SINGLE_LABEL, text_column: str | None 
 
     Args:
         path: the file, UTF-8, with a heading.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         text_column: heading of the column of texts, or None. Cells may be empty, but not all of them.
 
     Raises:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.training.dataset import TEST, TRAIN, VALIDATION, Dataset, memberships
+from clip_export.data.dataset import TEST, TRAIN, VALIDATION, Dataset, memberships
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
 class Split(NamedTuple):

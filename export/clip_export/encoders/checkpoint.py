@@ -16,7 +16,7 @@ import transformers
 from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
-from clip_export.families import Family, family_of
+from clip_export.encoders.families import Family, family_of
 from clip_toolkit.errors import EncoderError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -12,11 +12,11 @@ class Family:
     """What has to be known of an encoder family.
 
     Attributes:
-        name: as in `clip_toolkit.spec.EncoderSpec.family`.
+        name: as in `clip_toolkit.spec.classifier.EncoderSpec.family`.
         model_types: values of ``model_type`` in config.json that belong to it.
         architectures: transformers classes that a checkpoint may name.
         text_architecture: the one of them whose text tower shares a space with the image tower.
-        pooling: ``class`` or ``attention``, as in `clip_export.vit.ViTConfig`.
+        pooling: ``class`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
         pre_norm: whether a layer normalisation precedes the first block.
         post_norms: how often the final normalisation is applied to the pooled feature.
         has_projection: whether a projected feature exists beside the pooled one; without it both are the same.

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clip_export.checkpoint import Checkpoint, encoder_name, reading
-from clip_export.families import Family
-from clip_export.processors import load_processor, preprocessing_of
+from clip_export.encoders.checkpoint import Checkpoint, encoder_name, reading
+from clip_export.encoders.families import Family
+from clip_export.encoders.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.spec import EncoderSpec, Preprocessing
+from clip_toolkit.spec.classifier import EncoderSpec, Preprocessing
 
 FEATURES = ("pooled", "projected")
 """What the head may read: the tower's pooled output, or its projection into the space shared with text."""

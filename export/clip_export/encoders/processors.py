@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.spec.classifier import Preprocessing
 
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # values of PIL.Image.Resampling
 

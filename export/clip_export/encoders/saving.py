@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 
 WEIGHTS = "model.safetensors"
 """The file of the weights."""

@@ -13,10 +13,10 @@ import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from clip_export.checkpoint import Checkpoint, encoder_name, reading
-from clip_export.families import BLIP, FAMILIES, SIGLIP, Family
+from clip_export.encoders.checkpoint import Checkpoint, encoder_name, reading
+from clip_export.encoders.families import BLIP, FAMILIES, SIGLIP, Family
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.spec import EncoderSpec
+from clip_toolkit.spec.classifier import EncoderSpec
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 

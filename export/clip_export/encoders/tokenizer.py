@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tokenizers
 
-from clip_export.families import SIGLIP
-from clip_export.prompts import PROOF_TEXTS
-from clip_export.sentencepiece_conversion import converted_siglip
-from clip_export.text import TextTower, tokenised
+from clip_export.encoders.families import SIGLIP
+from clip_export.encoders.sentencepiece import converted_siglip
+from clip_export.encoders.text import TextTower, tokenised
+from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.tokenization import Tokenizer
-from clip_toolkit.tokenizer_spec import TokenizerSpec
+from clip_toolkit.spec.tokenizer import TokenizerSpec
+from clip_toolkit.text.tokenization import Tokenizer
 
 
 def tokenizer_spec(tower: TextTower) -> TokenizerSpec:

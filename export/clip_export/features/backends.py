@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clip_export.encoder import Encoder
-from clip_export.training.memory import memory_named
-from clip_toolkit.cores import usable_cores
+from clip_export.encoders.image import Encoder
+from clip_export.features.memory import memory_named
 from clip_toolkit.errors import DeviceError
-from clip_toolkit.preprocess import normalise
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.images.preprocess import normalise
+from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.spec.classifier import Preprocessing
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 
@@ -99,7 +99,7 @@ def onnx_runner(encoder: Encoder) -> Runner:
     """Our graph of the encoder on ONNX Runtime's CPU provider."""
     import onnxruntime
 
-    from clip_export.network import encoder_graph
+    from clip_export.graph.network import encoder_graph
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.training.row_cache import RowCache
+from clip_export.encoders.image import Encoder
+from clip_export.features.rows import RowCache
 
 _FORMAT = 2
 

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clip_export.encoder import Encoder
-from clip_export.training.augment import augmented
-from clip_export.training.backends import Backend, choose_backend
-from clip_export.training.row_cache import Row, RowCache
+from clip_export.encoders.image import Encoder
+from clip_export.features.augment import augmented
+from clip_export.features.backends import Backend, choose_backend
+from clip_export.features.rows import Row, RowCache
 from clip_toolkit import ImageError, open_image, preprocess
-from clip_toolkit.cores import usable_cores
-from clip_toolkit.preprocess import check_aspect
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.images.preprocess import check_aspect
+from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.spec.classifier import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def image_features(
         batch_size: images per run.
         device: a PyTorch device.
         progress: called with the number of files just done.
-        backend: one of `clip_export.training.backends.BACKENDS`.
+        backend: one of `clip_export.features.backends.BACKENDS`.
         cache: where features are looked up and kept; what was computed is kept even when this is interrupted.
-        view: number of the augmented view, as in `clip_export.training.augment.augmented`.
+        view: number of the augmented view, as in `clip_export.features.augment.augmented`.
 
     Raises:
         DeviceError: the device has too little memory for ``batch_size`` images.

@@ -23,8 +23,8 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import OutputError
+from clip_toolkit.files.atomic import written_atomically
 
 # What is gathered before it is written: so many rows, or bytes of large ones.
 _SHARD_ROWS = 1024

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clip_export.text import TextTower, text_features, truncated
-from clip_export.training.feature_cache import configuration, weights_digest
-from clip_export.training.features import Features
-from clip_export.training.memory import memory_named
-from clip_export.training.row_cache import RowCache
+from clip_export.encoders.text import TextTower, text_features, truncated
+from clip_export.features.cache import configuration, weights_digest
+from clip_export.features.images import Features
+from clip_export.features.memory import memory_named
+from clip_export.features.rows import RowCache
 
 _FORMAT = 2
 

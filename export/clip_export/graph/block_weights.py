@@ -1,6 +1,6 @@
-"""Weights of a transformer block, from the names that transformers gives them to those of `clip_export.blocks.Block`.
+"""Weights of a transformer block: from the names of transformers to those of `clip_export.graph.blocks.Block`.
 
-Each exact rewrite of weights is a function of its own here; those of structure are in `clip_export.blocks`.
+Each exact rewrite of weights is a function of its own here; those of structure are in `clip_export.graph.blocks`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from clip_toolkit.errors import EncoderError
 Weights = dict[str, Tensor]
 
 _ACTIVATIONS = {"quick_gelu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
-"""What transformers configs call an activation, and which of `clip_export.operators.ACTIVATIONS` computes it."""
+"""What transformers configs call an activation, and which of `clip_export.graph.operators.ACTIVATIONS` computes it."""
 
 QUICK_GELU_SLOPE = 1.702
 """Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of arXiv:1606.08415."""
 
 
 def block_settings(config: Any, encoder: str) -> dict[str, Any]:
-    """What a transformers configuration says of the blocks, by the names of `clip_export.blocks.BlockConfig`.
+    """What a transformers configuration says of the blocks, by the names of `clip_export.graph.blocks.BlockConfig`.
 
     Raises:
         EncoderError: an activation that is not supported.

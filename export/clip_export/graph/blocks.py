@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from clip_export.operators import Operators
+from clip_export.graph.operators import Operators
 
 Pick = Callable[[Tensor], Tensor]
 """From all tokens, ``[batch, tokens, width]``, to the one that the tower reads, ``[batch, 1, width]``."""
@@ -22,7 +22,7 @@ class BlockConfig:
         heads: attention heads.
         hidden: channels inside the MLP of a block.
         depth: number of blocks.
-        activation: of `clip_export.operators.ACTIVATIONS`.
+        activation: of `clip_export.graph.operators.ACTIVATIONS`.
         eps: of every layer normalisation.
         norm_behind: each layer normalisation follows its residual (BERT, and so BLIP's texts) instead of preceding it.
     """
@@ -72,7 +72,7 @@ class Block(nn.Module):
 
         Args:
             x: ``[batch, tokens, width]``.
-            bias: added to the attention scores, as in `clip_export.operators.Operators.attention`.
+            bias: added to the attention scores, as in `clip_export.graph.operators.Operators.attention`.
             pick: with ``one_token``, which one.
         """
         read = x if self.norm_behind else self.norm1(x)

@@ -6,15 +6,15 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from clip_export.encoder import Encoder
-from clip_export.network import Answers, behind_preprocessing, pixel_example
-from clip_export.onnx_export import check_size, exported
-from clip_export.operators import OPERATORS
-from clip_export.text import TextTower
-from clip_export.text_network import text_examples, text_sizes
-from clip_export.text_weights import canonical_text
-from clip_export.vit_weights import canonical_vit
-from clip_toolkit.tasks import OUTPUTS
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.graph.network import Answers, behind_preprocessing, pixel_example
+from clip_export.graph.operators import OPERATORS
+from clip_export.graph.text_network import text_examples, text_sizes
+from clip_export.graph.text_weights import canonical_text
+from clip_export.graph.tracing import check_size, exported
+from clip_export.graph.vit_weights import canonical_vit
+from clip_toolkit.spec.tasks import OUTPUTS
 
 
 class FusedNetwork(nn.Module):
@@ -29,7 +29,7 @@ class FusedNetwork(nn.Module):
         self.vit, self.text, self.head, self.answers = vit, text, head, answers
 
     def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Pixels and tokens ``[batch, tokens]`` to the task's outputs, as `clip_export.network.Network`."""
+        """Pixels and tokens ``[batch, tokens]`` to the task's outputs, as `clip_export.graph.network.Network`."""
         feature = self.vit(pixels)
         both = torch.cat([feature, self.text(input_ids, attention_mask)], dim=1)
         return self.answers.outputs(self.head(both), feature)
@@ -48,7 +48,7 @@ def fused_graph(
         tower: the text tower of the same checkpoint.
         head: from both features, side by side, to logits.
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
-        ops: a name of `clip_export.operators.OPERATORS`.
+        ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
 
     Raises:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import onnx
 
-from clip_toolkit.metadata import SPEC_KEY
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.metadata import SPEC_KEY
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def save_model(model: onnx.ModelProto, spec: ModelSpec | TextTowerSpec, path: Path) -> None:

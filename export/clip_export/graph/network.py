@@ -9,13 +9,13 @@ import torch
 from onnx import compose
 from torch import Tensor, nn
 
-from clip_export.encoder import Encoder
-from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
-from clip_export.operators import OPERATORS, unit_length
-from clip_export.preprocess_graph import preprocess_graph
-from clip_export.tasks import probabilities
-from clip_export.vit_weights import canonical_vit
-from clip_toolkit.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
+from clip_export.encoders.image import Encoder
+from clip_export.graph.operators import OPERATORS, unit_length
+from clip_export.graph.preprocessing import preprocess_graph
+from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, exported
+from clip_export.graph.vit_weights import canonical_vit
+from clip_export.heads.outputs import probabilities
+from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Answers:
     """What is made of a head's logits.
 
     Attributes:
-        task: one of `clip_toolkit.tasks.TASKS`, which decides the outputs.
+        task: one of `clip_toolkit.spec.tasks.TASKS`, which decides the outputs.
         temperature: the logits are divided by it before they become probabilities.
     """
 
@@ -61,7 +61,7 @@ def network_graph(
         encoder: the encoder.
         head: from its feature to logits.
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
-        ops: a name of `clip_export.operators.OPERATORS`.
+        ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
 
     Raises:

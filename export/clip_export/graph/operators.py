@@ -21,7 +21,7 @@ class Operators:
     """One spelling of each operator.
 
     Attributes:
-        name: ``standard`` or ``ort``, as in `clip_toolkit.spec.ModelSpec.ops`.
+        name: ``standard`` or ``ort``, as in `clip_toolkit.spec.classifier.ModelSpec.ops`.
         attention: query ``[batch, n, dim]``, key and value ``[batch, m, dim]``, heads, and None or what is added to the
             scores, `FORBIDDEN` where a token must not look, ``[batch or 1, 1, n, m]``; returns ``[batch, n, dim]``.
         silu: ``x * sigmoid(x)``, elementwise.

@@ -1,7 +1,7 @@
 """Preprocessing as ONNX operators: uint8 RGB of any size in, uint8 RGB of the model's size out.
 
-The same steps as `clip_toolkit.preprocess`, written in onnxscript. An image that already has the model's size passes
-through unchanged, so that hosts with a resize of their own use the very same file.
+The same steps as `clip_toolkit.images.preprocess`, written in onnxscript. An image that already has the model's size
+passes through unchanged, so that hosts with a resize of their own use the very same file.
 """
 
 # No `from __future__ import annotations` here: onnxscript reads the annotations of its functions, which are shapes.
@@ -15,8 +15,8 @@ from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset20 as op
 from onnxscript.values import Opset
 
-from clip_export.versions import IR_VERSION
-from clip_toolkit.spec import Preprocessing
+from clip_export.graph.versions import IR_VERSION
+from clip_toolkit.spec.classifier import Preprocessing
 
 KEYS_A = -0.5
 """Parameter of Pillow's bicubic filter; ONNX's own default is -0.75."""

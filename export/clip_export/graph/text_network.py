@@ -6,13 +6,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from clip_export.onnx_export import EXAMPLE_BATCH, check_size, declare_opsets, exported
-from clip_export.operators import OPERATORS, unit_length
-from clip_export.text import TextTower
-from clip_export.text_transformer import TextTransformer
-from clip_export.text_weights import canonical_text
+from clip_export.encoders.text import TextTower
+from clip_export.graph.operators import OPERATORS, unit_length
+from clip_export.graph.text_transformer import TextTransformer
+from clip_export.graph.text_weights import canonical_text
+from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, exported
+from clip_toolkit.text.tokenization import INPUTS
 from clip_toolkit.text_encoder import TextOutputs
-from clip_toolkit.tokenization import INPUTS
 
 _EXAMPLE_TOKENS = 5  # any number that no other dimension has
 
@@ -46,7 +46,7 @@ def text_graph(tower: TextTower, ops: str) -> onnx.ModelProto:
 
     Args:
         tower: the text tower.
-        ops: a name of `clip_export.operators.OPERATORS`.
+        ops: a name of `clip_export.graph.operators.OPERATORS`.
 
     Raises:
         EncoderError: an activation that is not supported, or more weights than one file holds.

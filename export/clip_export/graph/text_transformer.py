@@ -1,7 +1,7 @@
 """One text transformer for every encoder family.
 
 CLIP's, SigLIP's and BLIP's text towers differ in a handful of switches (`TextConfig`). This module is the machine they
-share, made of the blocks of the image towers and written for export. `clip_export.text_weights` fills it.
+share, made of the blocks of the image towers and written for export. `clip_export.graph.text_weights` fills it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clip_export.blocks import Block, BlockConfig
-from clip_export.operators import FORBIDDEN, STANDARD, Operators
+from clip_export.graph.blocks import Block, BlockConfig
+from clip_export.graph.operators import FORBIDDEN, STANDARD, Operators
 
 POOLINGS = ("first", "last", "largest", "end")
 """Which token a tower reads: the first one (BLIP); the last one, padding or not (SigLIP); the first of those with the

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clip_export.block_weights import Weights, below, block_settings, block_weights, renamed
-from clip_export.operators import STANDARD, Operators
-from clip_export.text_transformer import TextConfig, TextTransformer
+from clip_export.graph.block_weights import Weights, below, block_settings, block_weights, renamed
+from clip_export.graph.operators import STANDARD, Operators
+from clip_export.graph.text_transformer import TextConfig, TextTransformer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from clip_export.text import TextTower
+    from clip_export.encoders.text import TextTower
 
 _UNKNOWN_END = 2
 """The ``eos_token_id`` of CLIP checkpoints from before transformers 4.31, which is not that of their tokenizer."""

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from clip_export.versions import IR_VERSION, OPSET
+from clip_export.graph.versions import IR_VERSION, OPSET
 from clip_toolkit.errors import EncoderError
 
 EXAMPLE_BATCH = 3

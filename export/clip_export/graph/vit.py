@@ -2,7 +2,7 @@
 
 CLIP, SigLIP and BLIP image towers differ in name tags and in a handful of switches (`ViTConfig`). This module is the
 machine they share, written for export: it takes raw uint8 pixels, and holds each exact rewrite that the frozen weights
-allow. `clip_export.families` fills it.
+allow. `clip_export.encoders.families` fills it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip_export.blocks import Block, BlockConfig
-from clip_export.operators import STANDARD, Operators
+from clip_export.graph.blocks import Block, BlockConfig
+from clip_export.graph.operators import STANDARD, Operators
 
 
 @dataclass(frozen=True, kw_only=True)

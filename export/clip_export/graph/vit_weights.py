@@ -1,18 +1,18 @@
 """From the image tower of a transformers checkpoint to `VisionTransformer`: configuration and weights.
 
-Each exact rewrite of weights is a function of its own here or in `clip_export.block_weights`; those of structure are in
-`clip_export.vit`.
+Each exact rewrite of weights is a function of its own here or in `clip_export.graph.block_weights`; those of structure
+are in `clip_export.graph.vit`.
 """
 
 from __future__ import annotations
 
 import torch
 
-from clip_export.block_weights import Weights, below, block_settings, block_weights, renamed
-from clip_export.encoder import Encoder
-from clip_export.operators import STANDARD, Operators
-from clip_export.vit import VisionTransformer, ViTConfig
-from clip_toolkit.spec import Preprocessing
+from clip_export.encoders.image import Encoder
+from clip_export.graph.block_weights import Weights, below, block_settings, block_weights, renamed
+from clip_export.graph.operators import STANDARD, Operators
+from clip_export.graph.vit import VisionTransformer, ViTConfig
+from clip_toolkit.spec.classifier import Preprocessing
 
 _NOTHING_TO_FOLD = Preprocessing("squash", 0, 0, "bicubic", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scale=1.0)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 BOUNDS = (0.1, 10.0)
 """Temperatures beyond are not believed: a validation set without mistakes would ask for 0."""
@@ -21,8 +21,8 @@ def fit_temperature(logits: Tensor, targets: Tensor, task: str) -> float:
 
     Args:
         logits: float32 ``[n, labels]``, of examples that the head did not learn from.
-        targets: as in `clip_export.training.dataset.Dataset`.
-        task: one of `clip_toolkit.tasks.TASKS`; a regression has the temperature 1.
+        targets: as in `clip_export.data.dataset.Dataset`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`; a regression has the temperature 1.
 
     The likelihood is concave in the inverse temperature, so that bisecting its slope finds the maximum.
     """

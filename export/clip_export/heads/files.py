@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from clip_export.bare_heads import head_from_state_dict
-from clip_export.heads import VLMtoMLP
-from clip_toolkit.atomic import written_atomically
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.notebooks import head_from_state_dict
 from clip_toolkit.errors import HeadError, SpecError
-from clip_toolkit.json_codec import from_json
-from clip_toolkit.spec import HeadSpec
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.spec.classifier import HeadSpec
+from clip_toolkit.spec.json_codec import from_json
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 _FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
@@ -38,12 +38,12 @@ class EncoderReference:
     Attributes:
         id: hub id or path of a local folder.
         revision: commit on the hub; of a local folder the SHA-256 of its content.
-        feature: what the head reads, of `clip_export.encoder.FEATURES`.
+        feature: what the head reads, of `clip_export.encoders.image.FEATURES`.
         text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
             checkpoint.
         folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head
             file; None if the encoder was frozen.
-        sha256: of that folder, as in `clip_export.encoder_files.digest_of`.
+        sha256: of that folder, as in `clip_export.heads.tuned_encoder.digest_of`.
     """
 
     id: str
@@ -80,8 +80,8 @@ class TrainedHead:
         labels: class names in the order of its outputs, or None.
         training: summary of the training, for people.
         data: where its images are, or None.
-        task: one of `clip_toolkit.tasks.TASKS`.
-        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
     """
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from clip_export.operators import unit_length
+from clip_export.graph.operators import unit_length
 from clip_toolkit.errors import HeadError
-from clip_toolkit.spec import HeadSpec
+from clip_toolkit.spec.classifier import HeadSpec
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

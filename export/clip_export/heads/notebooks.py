@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_export.heads import VLMtoMLP
+from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit.errors import HeadError
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 
 def probabilities(logits: Tensor, task: str, temperature: float = 1.0) -> Tensor:

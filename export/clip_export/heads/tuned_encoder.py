@@ -15,12 +15,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from clip_export.checkpoint import digest_of_files
-from clip_export.encoder import Encoder
-from clip_export.head_files import EncoderReference, TrainedHead, save_head
-from clip_export.whole_checkpoint import WEIGHTS, save_checkpoint
-from clip_toolkit.atomic import flush
+from clip_export.encoders.checkpoint import digest_of_files
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.saving import WEIGHTS, save_checkpoint
+from clip_export.heads.files import EncoderReference, TrainedHead, save_head
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
+from clip_toolkit.files.atomic import flush
 
 _DECISIVE = (WEIGHTS, "config.json", "preprocessor_config.json")
 """The files that decide the features."""
@@ -79,7 +79,7 @@ def referenced_encoder(
         known: what it says of its encoder.
         encoder: hub id or local folder to use in its place.
         revision: on the hub, in place of the known one.
-        feature: likewise, of `clip_export.encoder.FEATURES`.
+        feature: likewise, of `clip_export.encoders.image.FEATURES`.
 
     Raises:
         EncoderError: the encoder cannot be loaded.

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clip_export.families import SIGLIP, Family
-from clip_export.head_files import EncoderReference, TrainedHead
-from clip_export.heads import VLMtoMLP
-from clip_export.text import TextTower, text_features, token_counts, tokenised
+from clip_export.encoders.families import SIGLIP, Family
+from clip_export.encoders.text import TextTower, text_features, token_counts, tokenised
+from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit.errors import HeadError
-from clip_toolkit.tasks import MULTI_LABEL, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
 
 TEMPLATES = ("a photo of a {}",)
 """The paper's own prompt; the one that does without knowing what the pictures are of."""

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.pictures import golden_files
-from clip_export.prompts import GOLDEN_TEXTS
-from clip_export.reference import reference
-from clip_export.text import TextTower, text_features, token_ids
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower, text_features, token_ids
+from clip_export.proof.reference import reference
+from clip_export.samples.pictures import golden_files
+from clip_export.samples.texts import GOLDEN_TEXTS
 from clip_toolkit import Classifier, Outputs
-from clip_toolkit.spec import GoldenVector, ModelSpec
+from clip_toolkit.spec.classifier import GoldenVector, ModelSpec
 
 
 def golden_vectors(

@@ -16,8 +16,8 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.reference import Reference, pixel_values
+from clip_export.encoders.image import Encoder
+from clip_export.proof.reference import Reference, pixel_values
 from clip_toolkit.errors import EncoderError, MissingDependencyError
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}

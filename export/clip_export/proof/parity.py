@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
-from clip_export.reference import Reference
+from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
+from clip_export.proof.reference import Reference
 from clip_toolkit import Classifier, Outputs, decode, load
 from clip_toolkit.errors import ParityError
-from clip_toolkit.receipts import Differences, ParityReceipt
+from clip_toolkit.spec.receipts import Differences, ParityReceipt
 
 BATCHES = (1, 2, 5)
 """Batch sizes the proof runs: a batch dimension that was baked in shows at once."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.tasks import probabilities
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_export.encoders.image import Encoder
+from clip_export.heads.outputs import probabilities
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
 class Reference(NamedTuple):
@@ -48,8 +48,8 @@ def reference(
         encoder: the encoder.
         head: from its feature, and behind it that of a text if there are any, to logits.
         files: image files.
-        task: one of `clip_toolkit.tasks.TASKS`.
-        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         texts: float32 ``[images, text dim]``, features of the texts that go with the images.
     """
     values = torch.cat([pixel_values(encoder, file) for file in files])
@@ -65,7 +65,7 @@ def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
     if encoder.preprocessing.mode == "squash":
         # Pillow 13 would take the vertical pass first for tall images; doing the horizontal one beforehand restores
-        # the order of Pillow up to 12, which these checkpoints were made with (see clip_toolkit.preprocess).
+        # the order of Pillow up to 12, which these checkpoints were made with (see clip_toolkit.images.preprocess).
         size = encoder.preprocessing.size
         image = image.resize((size, image.height), Image.Resampling[encoder.preprocessing.resample.upper()])
     return encoder.processor(images=[image], return_tensors="pt")["pixel_values"]

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clip_export.parity import BATCHES, TOLERANCE, check_bounds
-from clip_export.prompts import GOLDEN_TEXTS, PROOF_TEXTS
-from clip_export.text import TextTower, text_features, token_ids, truncated
+from clip_export.encoders.text import TextTower, text_features, token_ids, truncated
+from clip_export.proof.parity import BATCHES, TOLERANCE, check_bounds
+from clip_export.samples.texts import GOLDEN_TEXTS, PROOF_TEXTS
 from clip_toolkit import load_text
 from clip_toolkit.errors import ParityError
+from clip_toolkit.spec.text_tower import GoldenText, TextParity
 from clip_toolkit.text_encoder import TextEncoder
-from clip_toolkit.text_spec import GoldenText, TextParity
 
 Features = NDArray[np.float32]
 

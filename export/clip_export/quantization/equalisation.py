@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from clip_export.quantization.linears import Linear, find_linears, with_constants
+from clip_export.quantization.layers.linears import Linear, find_linears, with_constants
 from clip_export.quantization.ranges import Activation
 
 _LEAST, _MOST = 1e-3, 1e3  # of a factor; beyond, a dead channel would take all of the precision
@@ -39,7 +39,7 @@ def equalised(
     """The same network with factors moved from activations into weights, and what its layers read now.
 
     Args:
-        model: float32, with `clip_export.quantization.linears.with_plain_linears`.
+        model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.
         seen: what each linear layer reads, on calibration images.
         alpha: 0 leaves all of the difference between channels to the activations, 1 to the weights.
     """

@@ -12,26 +12,26 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from clip_export.heads import VLMtoMLP
+from clip_export.graph.model_file import save_model
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
-from clip_export.quantization.evidence import Evidence, LabelledImage
-from clip_export.quantization.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
-from clip_export.quantization.features import head_input_name
-from clip_export.quantization.feeds import Feeds
-from clip_export.quantization.fp16 import quantize_fp16
-from clip_export.quantization.gate import Decisions, compare, predictions
-from clip_export.quantization.int4 import BLOCKS, INT4_ALPHA, quantize_int4
-from clip_export.quantization.int8 import Int8Scheme, quantize_int8
-from clip_export.quantization.linears import find_linears, with_constants, with_plain_linears
+from clip_export.quantization.evidence.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.evidence.gate import Decisions, compare, predictions
+from clip_export.quantization.evidence.images import Evidence, LabelledImage
+from clip_export.quantization.layers.feature import head_input_name
+from clip_export.quantization.layers.linears import find_linears, with_constants, with_plain_linears
+from clip_export.quantization.modes.fp16 import quantize_fp16
+from clip_export.quantization.modes.int4 import BLOCKS, INT4_ALPHA, quantize_int4
+from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.ranges import observe, run, with_outputs
 from clip_export.quantization.refit import refit_head
 from clip_export.quantization.search import Choice, Int8Search, Report
 from clip_export.quantization.targets import Target
-from clip_export.saving import save_model
 from clip_toolkit import Classifier, load
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.receipts import QuantizationReceipt, agreement_text
-from clip_toolkit.spec import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.receipts import QuantizationReceipt, agreement_text
 
 MODES = ("int8", "int4", "fp16")
 
@@ -47,7 +47,7 @@ class QuantizationOptions:
         target: processor, for int8.
         evidence: the user's images; without them int8 has dynamic ranges, and drawn pictures judge.
         refit: images to train the head on again, behind the quantized encoder.
-        min_agreement: bound on `clip_export.quantization.gate.Decisions.agreement`, 0 to 1.
+        min_agreement: bound on `clip_export.quantization.evidence.gate.Decisions.agreement`, 0 to 1.
         minutes: after which the search for a better way ends.
         report: told of what is going on, line by line.
     """

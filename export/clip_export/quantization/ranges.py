@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from clip_export.quantization.feeds import Feeds
+from clip_export.quantization.evidence.feeds import Feeds
 
 BATCH = 8
 """Images in a run."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clip_export.heads import VLMtoMLP
-from clip_export.tasks import probabilities
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.outputs import probabilities
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _STEPS = 400
 _RATES = (1e-4, 1e-3)  # of Adam
@@ -36,7 +36,7 @@ def refit_head(head: VLMtoMLP, exact: Tensor, quantized: Tensor, task: str = SIN
         head: as it was trained, in evaluation mode; it is not changed.
         exact: float32 ``[images, dim]``, features of the exact encoder.
         quantized: the same images' features of the quantized one.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
 
     Returns:
         The head whose answers on held-out images come closest to the original's; that may be the original.

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from clip_export.quantization.equalisation import equalised
-from clip_export.quantization.features import feature_of, shifted
-from clip_export.quantization.feeds import Feeds
-from clip_export.quantization.int8 import Int8Scheme, Range, quantize_int8
-from clip_export.quantization.linears import Linear, find_linears
-from clip_export.quantization.patches import PATCH, patch_rows
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.layers.feature import feature_of, shifted
+from clip_export.quantization.layers.linears import Linear, find_linears
+from clip_export.quantization.layers.patches import PATCH, patch_rows
+from clip_export.quantization.modes.int8 import Int8Scheme, Range, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, rounded, run
 from clip_export.quantization.rounding import rounded_together
 from clip_export.quantization.targets import Target
 from clip_export.quantization.weights import quantized_weight
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 ALPHAS = (0.3, 0.5, 0.7, 0.9)
 """Strengths of `clip_export.quantization.equalisation` that are compared, beside none at all."""
@@ -78,11 +78,11 @@ class Int8Search:
     """The ways to int8 of one network, compared on calibration images.
 
     Attributes:
-        model: float32, with `clip_export.quantization.linears.with_plain_linears`.
+        model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.
         inputs: calibration examples as the network takes them.
         target: processor.
         ops: ``ort`` or ``standard``.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         deadline: of `time.monotonic`, after which no further way is tried.
         report: told of every way tried.
         tried: relative error of the logits, by the way's text.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_toolkit.cpu import VNNI, cpu_flags
 from clip_toolkit.errors import QuantizationError
+from clip_toolkit.runtime.cpu import VNNI, cpu_flags
 
 _X86 = ("x86_64", "amd64", "i686")
 

@@ -10,7 +10,7 @@ import copy
 
 import onnx
 
-from clip_export.quantization.tokens import with_integer_tokens
+from clip_export.quantization.layers.tokens import with_integer_tokens
 from clip_toolkit.errors import QuantizationError
 
 _BITS, _BLOCK, _INT8_ACTIVATIONS = 8, 128, 4  # of MatMulNBits: the last one is its accuracy_level
@@ -20,7 +20,7 @@ def quantize_text_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The network with its linear layers and its table of words in 8 bits.
 
     Args:
-        model: float32, of `clip_export.text_network.text_graph` with the operators of ONNX Runtime; left as it is.
+        model: float32, of `clip_export.graph.text_network.text_graph` with ONNX Runtime's operators; left as it is.
 
     Raises:
         QuantizationError: the installed ONNX Runtime is too old.

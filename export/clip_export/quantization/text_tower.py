@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from clip_export.prompts import PROOF_TEXTS
+from clip_export.graph.model_file import save_model
 from clip_export.quantization.text_int8 import quantize_text_int8
-from clip_export.saving import save_model
+from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import TextEncoder, TextTruncatedWarning, load_text
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.text_spec import TextQuantization
+from clip_toolkit.spec.text_tower import TextQuantization
 
 _TIMED_RUNS = 9
 

@@ -1,18 +1,18 @@
 """Train a head on the features of a frozen encoder, and see how good it is. docs/training.md shows the few lines."""
 
-from clip_export.encoder import Encoder
-from clip_export.heads import VLMtoMLP
-from clip_export.training.dataset import Dataset
-from clip_export.training.evaluation import Evaluation, evaluate
-from clip_export.training.feature_cache import FeatureCache
-from clip_export.training.features import Features, image_features
-from clip_export.training.groups import with_groups
-from clip_export.training.image_folder import read_image_folder
+from clip_export.data.dataset import Dataset
+from clip_export.data.groups import with_groups
+from clip_export.data.image_folder import read_image_folder
+from clip_export.data.manifest import read_manifest
+from clip_export.data.splits import Split, split_dataset
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import FeatureCache
+from clip_export.features.images import Features, image_features
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.training.judging.evaluation import Evaluation, evaluate
 from clip_export.training.loop import Epoch, Examples, Training, train_head
-from clip_export.training.manifest import read_manifest
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
-from clip_export.training.splits import Split, split_dataset
 
 __all__ = [
     "Dataset",

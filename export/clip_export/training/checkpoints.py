@@ -11,8 +11,8 @@ import torch
 
 from clip_export.training.epochs import Examples
 from clip_export.training.state import TrainingState
-from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import HeadError
+from clip_toolkit.files.atomic import written_atomically
 
 INTERVAL = 2.0
 """Seconds between two checkpoints: any of them leads to the same head, so that more would only cost time."""

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from clip_export.heads import VLMtoMLP
-from clip_export.training.calibration import fit_temperature
+from clip_export.heads.calibration import fit_temperature
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.zero_shot import ZeroShot, linear_head
 from clip_export.training.loop import Epoch, Examples, Training, train_head
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
-from clip_export.zero_shot import ZeroShot, linear_head
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 PULLS = (100.0, 10.0, 1.0)
 """From hardly leaving the words, for those that the text tower knows well, to leaving them where images say so."""

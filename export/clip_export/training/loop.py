@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clip_export.heads import VLMtoMLP
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Epoch, Examples, latest, lowest_loss
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
@@ -18,7 +18,7 @@ from clip_export.training.scaling import Scaling
 from clip_export.training.state import TrainingState
 from clip_export.training.updates import Updates
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 _CHUNK = 8192  # features that are judged at a time
 
@@ -61,7 +61,7 @@ def train_head(
         outputs: number of classes or values.
         options: how to train; the defaults are the course's.
         report: called after every epoch.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         start: the head to begin with, in place of a random one; it is not changed.
         pull: strength of a pull back to the start: the loss grows by ``pull`` times the squared distance of each
             output's weights from where they began, on average over the outputs (L2-SP: Li et al. 2018,

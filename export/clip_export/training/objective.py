@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from clip_export.training.epochs import Examples
 from clip_export.training.options import TrainingOptions
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Objective:
     """Loss and score of a task.
 
     Attributes:
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         weights: float32 ``[outputs]``, of each label in the loss, or None.
         smoothing: as in `TrainingOptions.label_smoothing`.
         mean: float32 ``[outputs]``, of the training targets of a regression; zeros for other tasks.

@@ -27,7 +27,7 @@ class TrainingOptions:
         gamma: that factor.
         standardise: learn on features of mean 0 and deviation 1; the head then takes plain ones all the same.
         hidden_dim: channels of each hidden layer; none for a linear head.
-        activation: one of `clip_export.heads.ACTIVATIONS`.
+        activation: one of `clip_export.heads.mlp.ACTIVATIONS`.
         dropout: probability after each hidden layer.
         patience: stop after so many epochs without a lower validation loss, and return to the best; None: never.
         class_weights: ``none`` or ``balanced``: the loss of an example weighs inversely to how frequent its label is.

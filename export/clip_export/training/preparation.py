@@ -12,21 +12,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clip_export.encoder import Encoder
-from clip_export.head_files import DataReference
+from clip_export.data.dataset import Dataset
+from clip_export.data.duplicates import duplicate_notes
+from clip_export.data.groups import with_groups
+from clip_export.data.image_folder import read_image_folder
+from clip_export.data.manifest import read_manifest
+from clip_export.data.splits import Split, few_shots, split_dataset
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import FeatureCache
+from clip_export.features.images import Features, image_features
+from clip_export.features.texts import TextFeatures, TextSide, encoded_texts, fused
+from clip_export.heads.files import DataReference
 from clip_export.progress import Advance
-from clip_export.training.dataset import Dataset
-from clip_export.training.duplicates import duplicate_notes
-from clip_export.training.feature_cache import FeatureCache
-from clip_export.training.features import Features, image_features
-from clip_export.training.groups import with_groups
-from clip_export.training.image_folder import read_image_folder
 from clip_export.training.loop import Examples
-from clip_export.training.manifest import read_manifest
-from clip_export.training.splits import Split, few_shots, split_dataset
-from clip_export.training.texts import TextFeatures, TextSide, encoded_texts, fused
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class DataOptions:
     """Which images are used, and how.
 
     Attributes:
-        task: one of `clip_toolkit.tasks.TASKS`.
-        groups: as in `clip_export.training.groups.with_groups`, or None.
-        val_fraction: as in `clip_export.training.splits.split_dataset`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
+        groups: as in `clip_export.data.groups.with_groups`, or None.
+        val_fraction: as in `clip_export.data.splits.split_dataset`.
         test_fraction: likewise.
         shots: training images of each label, or None for all.
         views: augmented views of each training image, beside the image itself.
         seed: of split and shots.
         batch_size: images per run of the encoder.
         device: a PyTorch device.
-        backend: one of `clip_export.training.backends.BACKENDS`.
-        text_column: of the manifest, as in `clip_export.training.manifest.read_manifest`.
+        backend: one of `clip_export.features.backends.BACKENDS`.
+        text_column: of the manifest, as in `clip_export.data.manifest.read_manifest`.
     """
 
     task: str = SINGLE_LABEL

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clip_export.heads import VLMtoMLP
+from clip_export.heads.mlp import VLMtoMLP
 
 
 class Scaling(NamedTuple):

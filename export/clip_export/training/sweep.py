@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clip_export.training.loop import Epoch, Examples, train_head
 from clip_export.training.options import TrainingOptions
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 WEIGHT_DECAYS = (0.0, 1e-2)

@@ -13,20 +13,19 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from clip_export.heads import VLMtoMLP
-from clip_toolkit.model_file import read_spec
+from clip_export.heads.mlp import VLMtoMLP
+from clip_toolkit.spec.model_file import read_spec
 from hub_server import COMMIT, serve
+from tiny_models import TINY_CLIP
 
 pytestmark = pytest.mark.transformers
 
 Checkpoint = Callable[[str], Path]
 
-TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"
-
 MODULES = {
-    "clip-train": "clip_export.train_cli",
-    "clip-export": "clip_export.export_cli",
-    "clip-infer": "clip_toolkit.cli",
+    "clip-train": "clip_export.commands.train",
+    "clip-export": "clip_export.commands.export",
+    "clip-infer": "clip_toolkit.commands.infer",
 }
 
 
@@ -207,7 +206,7 @@ def test_a_full_disk_leaves_what_was_there(workshop: Path):
     """A limit on the size of files gives the same error a full disk does, without filling one."""
     before = (workshop / "model.onnx").read_bytes()
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "clip_export.export_cli", "--head", "head.pt"],
+        [sys.executable, "-c", LIMITED, "clip_export.commands.export", "--head", "head.pt"],
         cwd=workshop,
         capture_output=True,
         text=True,

@@ -1,8 +1,6 @@
 """``clip-train`` as its users run it: every task to its end, breaks and kills, reports, and bad input."""
 
-import contextlib
 import csv
-import io
 import json
 import re
 import shutil
@@ -10,22 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from clip_export import export_cli, train_cli
-from clip_export.head_files import load_head
-from clip_export.heads import VLMtoMLP
-from clip_toolkit import cli
-from clip_toolkit.model_file import read_spec
-from test_commands import TINY_CLIP
-
-ENCODER = ("--encoder", TINY_CLIP)
-MAINS = {"clip-train": train_cli.main, "clip-export": export_cli.main, "clip-infer": cli.main}
+from clip_export.heads.files import load_head
+from clip_export.heads.mlp import VLMtoMLP
+from clip_toolkit.spec.model_file import read_spec
+from commands_in_process import ENCODER, classified, failed, run, train
+from tiny_models import TINY_CLIP
 
 
 @pytest.fixture(scope="module")
@@ -51,47 +44,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
     return folder
-
-
-class Done(NamedTuple):
-    """What a command left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(command: str, *arguments: object, cwd: Path) -> Done:
-    """Run a command of ours inside this process, which has the libraries loaded already."""
-    out, said = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-        code = MAINS[command]([str(item) for item in arguments])
-    return Done(code, out.getvalue(), said.getvalue())
-
-
-def failed(*arguments: object, cwd: Path) -> str:
-    """The one line of stderr of a training that fails as it should."""
-    done = run("clip-train", *arguments, *ENCODER, cwd=cwd)
-    assert done.returncode == 1, done.stdout + done.stderr
-    line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("clip-train: ")
-    return line
-
-
-def train(*arguments: object, cwd: Path) -> Done:
-    done = run("clip-train", *arguments, *ENCODER, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def classified(folder: Path, *images: Path) -> list[dict[str, object]]:
-    """The records of the runtime for the head in a folder, by way of a model file."""
-    exported = run("clip-export", "--head", "head.pt", cwd=folder)
-    assert exported.returncode == 0, exported.stderr
-    assert run("clip-infer", "--selftest", "model.onnx", cwd=folder).returncode == 0
-    done = run("clip-infer", *images, "--format", "jsonl", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_several_labels_from_manifest_to_runtime(pictures: Path, tmp_path: Path):
@@ -250,7 +202,7 @@ class Checkpoints(checkpoints.Checkpoints):
         if self.kept == 20:  # a moment later, in the midst of whatever it does by then
             threading.Timer(0.003, os.kill, (os.getpid(), int(sys.argv[1]))).start()
 checkpoints.INTERVAL, checkpoints.Checkpoints = 0, Checkpoints
-from clip_export.train_cli import main
+from clip_export.commands.train import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -279,7 +231,7 @@ def test_a_broken_off_training_resumes_to_the_same_head(
 
 def test_the_courses_loop_gives_the_same_head(pictures: Path, tmp_path: Path):
     options = [str(pictures / "photos"), "--encoder", str(TINY_CLIP), "--epochs", "3", "--lr", "1e-3", "--seed", "4"]
-    loop = Path(__file__).parents[2] / "examples" / "course_loop.py"
+    loop = Path(__file__).parents[3] / "examples" / "course_loop.py"
     subprocess.run([sys.executable, str(loop), *options], cwd=tmp_path, capture_output=True, check=True)
     train(pictures / "photos", *options[3:], cwd=tmp_path)
     course, ours = (load_head(tmp_path / name).module.state_dict() for name in ("course.pt", "head.pt"))
@@ -367,7 +319,7 @@ def test_without_an_extra_the_option_says_what_to_install(pictures: Path, tmp_pa
     code = (
         "import importlib.util as u, sys; real = u.find_spec; "
         "u.find_spec = lambda name, *a: None if name in ('sklearn', 'tensorboard') else real(name, *a); "
-        "from clip_export.train_cli import main; sys.exit(main(sys.argv[1:]))"
+        "from clip_export.commands.train import main; sys.exit(main(sys.argv[1:]))"
     )
     plain = [sys.executable, "-c", code, str(pictures / "photos"), *map(str, ENCODER), "--epochs", "2"]
     done = subprocess.run([*plain, option, "x"], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -13,17 +13,18 @@ import transformers
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from clip_export import finetune_stage, train_cli
-from clip_export.encoder import Encoder
-from clip_export.encoder_files import earlier_encoders, referenced_encoder, save_with_encoder
-from clip_export.head_files import TrainedHead, load_head, save_head
-from clip_export.text import TextTower
+from clip_export.commands import train as train_cli
+from clip_export.commands import train_finetuning as finetune_stage
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.heads.files import TrainedHead, load_head, save_head
+from clip_export.heads.tuned_encoder import earlier_encoders, referenced_encoder, save_with_encoder
 from clip_export.training.finetuning import LowerHalf, UpperHalf
 from clip_export.training.run import Run
 from clip_toolkit.errors import HeadError, OutputError
-from clip_toolkit.model_file import read_spec
-from test_commands import TINY_CLIP
-from test_training_commands import classified, failed, run, train
+from clip_toolkit.spec.model_file import read_spec
+from commands_in_process import classified, failed, run, train
+from tiny_models import TINY_CLIP
 
 pytestmark = pytest.mark.transformers
 

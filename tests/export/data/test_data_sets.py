@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_export.training.dataset import Dataset
-from clip_export.training.groups import with_groups
-from clip_export.training.image_folder import read_image_folder
-from clip_export.training.manifest import read_manifest
-from clip_export.training.splits import Split, duplicates_across, few_shots, split_dataset
+from clip_export.data.dataset import Dataset
+from clip_export.data.groups import with_groups
+from clip_export.data.image_folder import read_image_folder
+from clip_export.data.manifest import read_manifest
+from clip_export.data.splits import Split, duplicates_across, few_shots, split_dataset
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
 @pytest.fixture

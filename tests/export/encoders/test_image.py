@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_export.encoder import Encoder
-from clip_export.text import TextTower
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
 from clip_toolkit.errors import EncoderError
 from tiny_models import CHECKPOINTS
 

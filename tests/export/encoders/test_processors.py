@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
-from clip_export.processors import preprocessing_of
+from clip_export.encoders.processors import preprocessing_of
 from clip_toolkit.errors import EncoderError
 
 pytestmark = pytest.mark.transformers

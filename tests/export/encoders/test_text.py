@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from clip_export.text import TextTower, text_features, token_counts, tokenised, truncated
+from clip_export.encoders.text import TextTower, text_features, token_counts, tokenised, truncated
 from clip_toolkit.errors import EncoderError
 from tiny_tokenizers import CONTEXT
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_export.encoder import Encoder
-from clip_export.text import TextTower
-from clip_export.training import backends, row_cache
-from clip_export.training.augment import augmented
-from clip_export.training.feature_cache import FeatureCache, encoder_identity
-from clip_export.training.features import Features, image_features
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower
+from clip_export.features import backends
+from clip_export.features import rows as row_cache
+from clip_export.features.augment import augmented
+from clip_export.features.cache import FeatureCache, encoder_identity
+from clip_export.features.images import Features, image_features
+from clip_export.features.texts import tower_identity
 from clip_export.training.finetuning import LowerHalf, hidden_cache
-from clip_export.training.texts import tower_identity
 from clip_toolkit.errors import DeviceError
 
 CheckpointOf = Callable[[str], Path]

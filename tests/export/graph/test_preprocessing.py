@@ -1,4 +1,4 @@
-"""Preprocessing three ways: the transformers processor, `clip_toolkit.preprocess`, and the graph."""
+"""Preprocessing three ways: the transformers processor, `clip_toolkit.images.preprocess`, and the graph."""
 
 import io
 from pathlib import Path
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import BlipImageProcessor, CLIPImageProcessor, SiglipImageProcessor
 
-from clip_export.pictures import picture
-from clip_export.preprocess_graph import GraphPreprocessor, preprocess_graph
-from clip_export.processors import load_processor, preprocessing_of
-from clip_toolkit.preprocess import normalise, preprocess
+from clip_export.encoders.processors import load_processor, preprocessing_of
+from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
+from clip_export.samples.pictures import picture
+from clip_toolkit.images.preprocess import normalise, preprocess
 
 pytestmark = pytest.mark.transformers
 
@@ -61,7 +61,7 @@ def test_pillow_path_equals_the_transformers_processor_bit_for_bit(processor, sh
     image = pixels_of(shape)
     if TALL_FIRST and rule.mode == "crop" and shape[0] > 2 * shape[1]:
         pytest.skip(
-            "Pillow 13 takes the vertical pass first here; ours stays horizontal first (clip_toolkit.preprocess)"
+            "Pillow 13 takes the vertical pass first here; ours stays horizontal first (clip_toolkit.images.preprocess)"
         )
     if TALL_FIRST and rule.mode == "squash":
         filter_ = Image.Resampling[rule.resample.upper()]

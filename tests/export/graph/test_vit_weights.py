@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clip_export.encoder import Encoder
-from clip_export.operators import ACTIVATIONS, STANDARD
-from clip_export.vit_weights import canonical_vit
+from clip_export.encoders.image import Encoder
+from clip_export.graph.operators import ACTIVATIONS, STANDARD
+from clip_export.graph.vit_weights import canonical_vit
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.preprocess import normalise
+from clip_toolkit.images.preprocess import normalise
 from tiny_models import CHECKPOINTS, SIZE
 
 pytestmark = pytest.mark.transformers

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clip_export.export_cli import ACTIVATIONS as OFFERED
-from clip_export.head_files import EncoderReference, TrainedHead, load_head, save_head
-from clip_export.heads import ACTIVATIONS, VLMtoMLP
+from clip_export.commands.export import ACTIVATIONS as OFFERED
+from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.mlp import ACTIVATIONS, VLMtoMLP
 from clip_toolkit.errors import HeadError, OutputError
 
 FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))

@@ -16,26 +16,26 @@ import transformers
 from PIL import Image
 from torch.nn import functional
 
-from clip_export.encoder import Encoder
-from clip_export.export_cli import main as export
-from clip_export.export_cli import parse_args
+from clip_export.commands.export import main as export
+from clip_export.commands.export import parse_args
+from clip_export.encoders.image import Encoder
+from clip_export.encoders.text import TextTower, text_features
 from clip_export.exporting import export_classifier
-from clip_export.head_files import load_head, save_head
-from clip_export.pictures import picture
-from clip_export.quantization.features import feature_name
-from clip_export.text import TextTower, text_features
-from clip_export.zero_shot import zero_shot, zero_shot_head
+from clip_export.heads.files import load_head, save_head
+from clip_export.heads.zero_shot import zero_shot, zero_shot_head
+from clip_export.quantization.layers.feature import feature_name
+from clip_export.samples.pictures import picture
 from clip_toolkit import load
-from clip_toolkit.cli import main as infer
+from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.errors import HeadError
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.spec.model_file import read_spec
 from tiny_tokenizers import CONTEXT
 
 pytestmark = pytest.mark.transformers
 
 Checkpoint = Callable[[str], Path]
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 LABELS = ("red", "blue", "circle")
 PICTURES = [picture(32, 32, seed) for seed in range(4)]  # of the encoder's size: no resize, no rounding
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import clip_toolkit
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.head_files import TrainedHead
-from clip_export.optimum_check import export_with_optimum, optimum_differences
-from clip_export.pictures import proof_files
-from clip_export.reference import pixel_values, reference
+from clip_export.heads.files import TrainedHead
+from clip_export.proof.optimum import export_with_optimum, optimum_differences
+from clip_export.proof.reference import pixel_values, reference
+from clip_export.samples.pictures import proof_files
 from clip_toolkit.errors import EncoderError
 
 optimum = pytest.importorskip("optimum.exporters.onnx", reason="needs the optimum extra")

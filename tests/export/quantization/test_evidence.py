@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from clip_export.head_files import DataReference
-from clip_export.pictures import picture
-from clip_export.quantization.evidence import Evidence, Wanted, gather, refit_images
+from clip_export.heads.files import DataReference
+from clip_export.quantization.evidence.images import Evidence, Wanted, gather, refit_images
+from clip_export.samples.pictures import picture
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.spec.classifier import Preprocessing
 
 TEXTS = [f"question {number}?" for number in range(6)]
 WANTED = Wanted(("no", "yes"), Preprocessing("squash", 8, 8, "bicubic", (0.0,) * 3, (1.0,) * 3), text_column="text")

@@ -16,23 +16,23 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image
 
-from clip_export.encoder import Encoder
-from clip_export.heads import VLMtoMLP
-from clip_export.network import network_graph
-from clip_export.pictures import picture
-from clip_export.quantization import attention
+from clip_export.encoders.image import Encoder
+from clip_export.graph.network import network_graph
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
-from clip_export.quantization.feeds import Feeds
-from clip_export.quantization.int8 import Int8Scheme, quantize_int8
-from clip_export.quantization.linears import find_linears, with_plain_linears
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.layers import attention
+from clip_export.quantization.layers.linears import find_linears, with_plain_linears
+from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, run
 from clip_export.quantization.rounding import rounded_together
 from clip_export.quantization.search import Int8Search
 from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import TARGETS
 from clip_export.quantization.weights import quantized_weight
+from clip_export.samples.pictures import picture
 from clip_export.training import Examples, TrainingOptions, image_features, train_head
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 from tiny_models import SIZE
 
 EncoderOf = Callable[..., Encoder]

@@ -16,19 +16,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import clip_toolkit
-from clip_export import quantize_cli
-from clip_export.encoder import Encoder
-from clip_export.export_cli import main as export
-from clip_export.head_files import DataReference, EncoderReference, TrainedHead, load_head, save_head
-from clip_export.heads import VLMtoMLP
-from clip_export.pictures import picture
+from clip_export.commands import export_quantization as quantize_cli
+from clip_export.commands.export import main as export
+from clip_export.commands.train import main as train
+from clip_export.encoders.image import Encoder
+from clip_export.heads.files import DataReference, EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization import quantizing, targets
-from clip_export.quantization.linears import with_constants
+from clip_export.quantization.layers.linears import with_constants
 from clip_export.quantization.quantizing import MODES
-from clip_export.train_cli import main as train
+from clip_export.samples.pictures import picture
 from clip_export.training import Examples, TrainingOptions, image_features, train_head
-from clip_toolkit.cli import main as infer
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.commands.infer import main as infer
+from clip_toolkit.spec.model_file import read_spec
 
 CLASSES = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 SIZE = 40

@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clip_export.export_cli import main as export
-from clip_export.head_files import load_head
-from clip_export.heads import VLMtoMLP
-from clip_export.train_arguments import parse_args
-from clip_export.train_cli import main as train
+from clip_export.commands.export import main as export
+from clip_export.commands.train import main as train
+from clip_export.commands.train_arguments import parse_args
+from clip_export.heads.files import load_head
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.zero_shot import ZeroShot
 from clip_export.training.few_shot import train_from_words
 from clip_export.training.loop import Examples, Training, train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
-from clip_export.zero_shot import ZeroShot
-from clip_toolkit.cli import main as infer
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.tasks import MULTI_LABEL, SINGLE_LABEL
-from test_commands import TINY_CLIP
+from clip_toolkit.commands.infer import main as infer
+from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
+from tiny_models import TINY_CLIP
 
 CLASSES, DIM = 6, 32
 OPTIONS = TrainingOptions(learning_rate=1e-2, epochs=40)

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from clip_export import finetune_arguments
-from clip_export.encoder import Encoder
-from clip_export.heads import VLMtoMLP
+from clip_export.commands import train_finetuning_arguments as finetune_arguments
+from clip_export.encoders.image import Encoder
+from clip_export.features.images import row_key
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training import TrainingOptions, train_head
 from clip_export.training.checkpoints import Checkpoints
 from clip_export.training.epochs import Epoch, Examples, improvement, latest
-from clip_export.training.features import row_key
 from clip_export.training.finetuning import (
     FinetuningOptions,
     LowerHalf,
@@ -36,7 +36,7 @@ from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState
 from clip_export.training.updates import PRECISIONS, Updates
 from clip_toolkit.errors import DatasetError, DeviceError, EncoderError, OutputError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 from tiny_models import CHECKPOINTS, SIZE
 
 EncoderOf = Callable[..., Encoder]

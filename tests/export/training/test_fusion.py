@@ -9,18 +9,15 @@ import pytest
 import torch
 from questions import write_questions
 
-from clip_export.head_files import load_head
-from clip_export.text import TextTower, text_features
-from clip_export.training.features import Features
-from clip_export.training.manifest import read_manifest
-from clip_export.training.texts import TextCache, encoded_texts, fused
+from clip_export.data.manifest import read_manifest
+from clip_export.encoders.text import TextTower, text_features
+from clip_export.features.images import Features
+from clip_export.features.texts import TextCache, encoded_texts, fused
+from clip_export.heads.files import load_head
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
-from test_commands import TINY_CLIP
-from test_training_commands import failed, run, train
-
-TEXT_FAMILIES = ("clip", "siglip", "siglip2", "blip-retrieval")
-LONG = "a very " * 40 + "long text"
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
+from commands_in_process import failed, run, train
+from tiny_models import LONG_TEXT, TEXT_FAMILIES, TINY_CLIP
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def test_columns_without_texts_are_refused(tmp_path: Path, rows: str, column: st
 @pytest.mark.parametrize("name", TEXT_FAMILIES)
 def test_each_different_text_is_encoded_once_and_kept(checkpoint: Callable[[str], Path], name: str, tmp_path: Path):
     tower = TextTower.from_pretrained(str(checkpoint(name)))
-    texts = ["a red circle", "", "круг", LONG, "a red circle"]
+    texts = ["a red circle", "", "круг", LONG_TEXT, "a red circle"]
     first = encoded_texts(tower, texts, 2, cache=TextCache(tmp_path, tower))
     expected = torch.cat([text_features(tower, [text]) for text in texts])
     assert torch.allclose(first.values, expected, atol=1e-5)

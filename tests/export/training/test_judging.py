@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from clip_export.tasks import probabilities
-from clip_export.training.calibration import BOUNDS, fit_temperature, reliability
+from clip_export.heads.calibration import BOUNDS, fit_temperature, reliability
+from clip_export.heads.outputs import probabilities
+from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
 from clip_export.training.loop import Examples
-from clip_export.training.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
 from clip_toolkit.errors import DatasetError, MissingDependencyError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 RNG = np.random.default_rng(0)
 
@@ -103,7 +103,7 @@ class Fixed(nn.Module):
 
 def test_without_the_extra_the_evaluation_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     from clip_export import extra
-    from clip_export.training.evaluation import evaluate
+    from clip_export.training.judging.evaluation import evaluate
 
     monkeypatch.setattr(extra, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"scikit-learn.*clip-toolkit\[export,cpu,report\]"):
@@ -112,7 +112,7 @@ def test_without_the_extra_the_evaluation_says_what_to_install(monkeypatch: pyte
 
 def test_figures_are_those_of_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics", reason="needs the report extra")
-    from clip_export.training.evaluation import evaluate
+    from clip_export.training.judging.evaluation import evaluate
 
     logits = torch.randn(200, 3, generator=torch.Generator().manual_seed(2)).round(decimals=1)
     targets = outcomes(2 * logits, SINGLE_LABEL)
@@ -136,7 +136,7 @@ def test_figures_are_those_of_scikit_learn():
 
 def test_groups_make_intervals_wider():
     pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.evaluation import evaluate
+    from clip_export.training.judging.evaluation import evaluate
 
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat_interleave(50, 0)  # ten groups, right or wrong as a whole
     examples = Examples(logits, torch.ones(100, dtype=torch.long))
@@ -147,7 +147,7 @@ def test_groups_make_intervals_wider():
 
 def test_a_label_without_examples_has_no_figures_and_does_no_harm():
     pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.evaluation import evaluate
+    from clip_export.training.judging.evaluation import evaluate
 
     found = evaluate(Fixed(), Examples(torch.eye(3)[:2], torch.tensor([0, 1])), ("a", "b", "c"))
     assert np.isnan(found.by_label[2].figures["AUROC"].value)
@@ -156,7 +156,7 @@ def test_a_label_without_examples_has_no_figures_and_does_no_harm():
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
 def test_the_baseline_learns_what_is_linear(task: str):
     pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.baseline import baseline_score
+    from clip_export.training.judging.baseline import baseline_score
 
     features = torch.randn(200, 5, generator=torch.Generator().manual_seed(3))
     targets = features[:, :2] * 40 if task == REGRESSION else (features[:, :2] > 0).float()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_export.train_arguments import ACTIVATIONS, BACKENDS, OPTIMIZERS, SCHEDULES
-from clip_export.training import backends, options
+from clip_export.commands.train_arguments import ACTIVATIONS, BACKENDS, OPTIMIZERS, SCHEDULES
+from clip_export.features import backends
+from clip_export.training import options
 from clip_export.training.checkpoints import Checkpoints, fingerprint
 from clip_export.training.loop import Epoch, Examples, Training, train_head
 from clip_export.training.objective import Objective, score
@@ -15,7 +16,7 @@ from clip_export.training.options import TrainingOptions
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_toolkit.errors import DatasetError, HeadError
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 OPTIONS = TrainingOptions(epochs=30, learning_rate=1e-2, hidden_dim=16, seed=5)
 
@@ -79,7 +80,7 @@ def test_every_option_trains_every_task(task: str, change: dict[str, object]):
 
 
 def test_the_command_line_offers_what_there_is():
-    from clip_export.heads import ACTIVATIONS as KNOWN
+    from clip_export.heads.mlp import ACTIVATIONS as KNOWN
 
     assert set(ACTIVATIONS) == set(KNOWN)
     assert (OPTIMIZERS, SCHEDULES, BACKENDS) == (options.OPTIMIZERS, options.SCHEDULES, backends.BACKENDS)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clip_toolkit
-from clip_toolkit import classify, cli
-from clip_toolkit.cli import main
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.commands import classify
+from clip_toolkit.commands import infer as cli
+from clip_toolkit.commands.infer import main
+from clip_toolkit.spec.model_file import read_spec
 
 Captured = pytest.CaptureFixture[str]
 KEYS = ["image", "label", "probability", "top", "provider", "error"]
@@ -34,7 +35,7 @@ def image(tmp_path: Path, pixels: NDArray[np.uint8]) -> str:
 
 
 def process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clip_toolkit.cli", *arguments]
+    command = [sys.executable, "-m", "clip_toolkit.commands.infer", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
@@ -149,10 +150,10 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path: Path):
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_need_no_heavy_import(option: str):
-    command = [sys.executable, "-X", "importtime", "-m", "clip_toolkit.cli", option]
+    command = [sys.executable, "-X", "importtime", "-m", "clip_toolkit.commands.infer", option]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "clip_toolkit.cli" in imported or "clip_toolkit" in imported
+    assert "clip_toolkit.commands.infer" in imported or "clip_toolkit" in imported
     assert not imported & {"torch", "transformers", "onnxruntime"}
     assert "clip-infer" in done.stdout
 
@@ -167,7 +168,16 @@ def test_a_prediction_imports_neither_torch_nor_transformers_and_the_library_is_
 
 
 def test_a_reader_that_leaves_early_is_no_error_of_ours(image: str):
-    command = [sys.executable, "-m", "clip_toolkit.cli", *[image] * 40, "--format", "jsonl", "--batch-size", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "clip_toolkit.commands.infer",
+        *[image] * 40,
+        "--format",
+        "jsonl",
+        "--batch-size",
+        "1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         running.stdout.readline()
         running.stdout.close()
@@ -261,7 +271,7 @@ def test_an_output_that_cannot_hold_a_name_is_no_crash(pixels: NDArray[np.uint8]
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
 def test_a_full_disk_is_one_line_and_exit_code_1(image: str):
-    command = [sys.executable, "-m", "clip_toolkit.cli", image, "--format", "jsonl", "--device", "cpu"]
+    command = [sys.executable, "-m", "clip_toolkit.commands.infer", image, "--format", "jsonl", "--device", "cpu"]
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
     assert done.returncode == 1

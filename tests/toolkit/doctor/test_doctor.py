@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from clip_toolkit.cli import main
+from clip_toolkit.commands.infer import main
 from clip_toolkit.doctor import examine, installation, machine, providers
 
 Captured = pytest.CaptureFixture[str]

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit import ImageError, preprocess
-from clip_toolkit.preprocess import MAX_ASPECT, check_aspect, crop_offset, normalise, resized_shape
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.images.preprocess import MAX_ASPECT, check_aspect, crop_offset, normalise, resized_shape
+from clip_toolkit.spec.classifier import Preprocessing
 
 
 def rule(mode: str = "crop", resize: int = 224, size: int = 224, resample: str = "bicubic") -> Preprocessing:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from clip_toolkit import DeviceError, MissingDependencyError, ModelError, devices, load
-from clip_toolkit.devices import CPU
+from clip_toolkit import DeviceError, MissingDependencyError, ModelError, load
+from clip_toolkit.runtime import devices
+from clip_toolkit.runtime.devices import CPU
 
 CUDA, OPENVINO = "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_toolkit import cores
+from clip_toolkit.runtime import processor as cores
 
 
 @pytest.fixture

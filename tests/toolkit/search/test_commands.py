@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clip_toolkit
+from clip_search import SearchIndex
+from clip_search.commands.search import main
+from clip_search.commands.search_arguments import DEFAULT_INDEX
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.search import SearchIndex
-from clip_toolkit.search_arguments import DEFAULT_INDEX
-from clip_toolkit.search_cli import main
-from clip_toolkit.spec import EncoderSpec
+from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.spec.model_file import read_spec
 
 Captured = pytest.CaptureFixture[str]
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220), "a <b> & ü": (240, 200, 40)}
@@ -43,7 +43,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clip_toolkit.search_cli", *arguments]
+    command = [sys.executable, "-m", "clip_search.commands.search", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -233,7 +233,7 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path: Path):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["query", "--help"]], ids=" ".join)
 def test_help_and_version_need_no_heavy_import(arguments: list[str]):
-    command = [sys.executable, "-X", "importtime", "-m", "clip_toolkit.search_cli", *arguments]
+    command = [sys.executable, "-X", "importtime", "-m", "clip_search.commands.search", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in ("torch", "onnxruntime", "usearch", "numkong", "tokenizers"):
         assert f" {name}\n" not in done.stderr

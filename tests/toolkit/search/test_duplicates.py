@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from clip_search import SearchIndex, indexing
+from clip_search.results import duplicates as module
+from clip_search.results.duplicates import Groups, near_pairs
+from clip_search.store.database import Database, Row
 from clip_toolkit import Classifier
 from clip_toolkit.errors import ImageError
-from clip_toolkit.search import SearchIndex, indexing
-from clip_toolkit.search import duplicates as module
-from clip_toolkit.search.database import Database, Row
-from clip_toolkit.search.duplicates import Groups, near_pairs
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 import clip_toolkit
+from clip_search import SearchIndex, indexing
+from clip_search import index as module
+from clip_search.scan import approximate, matrix
+from clip_search.scan.checksum import digest_of
+from clip_search.scan.matrix import FILES
+from clip_search.store.folder import Stamp
 from clip_toolkit import Classifier
 from clip_toolkit.errors import MissingDependencyError, ModelError, SearchIndexError
-from clip_toolkit.search import SearchIndex, approximate, indexing, matrix
-from clip_toolkit.search import index as module
-from clip_toolkit.search.checksum import digest_of
-from clip_toolkit.search.folder import Stamp
-from clip_toolkit.search.matrix import FILES
 
 
 def picture(seed: int) -> Image.Image:
@@ -121,7 +122,7 @@ def test_many_random_changes_later_it_equals_a_fresh_index(
 KILLED = """
 import os, signal, sys
 from clip_toolkit import load
-from clip_toolkit.search import SearchIndex
+from clip_search import SearchIndex
 left = int(sys.argv[3])
 def die(path, error):
     global left

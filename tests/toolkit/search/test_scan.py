@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clip_toolkit.search import scan
-from clip_toolkit.search.byte_products import fastest_products, numpy_products
-from clip_toolkit.search.codes import Codes, limits
-from clip_toolkit.search.scan import nearest
+from clip_search.scan import exact as scan
+from clip_search.scan.byte_products import fastest_products, numpy_products
+from clip_search.scan.codes import Codes, limits
+from clip_search.scan.exact import nearest
 
 ENGINES = {"numpy": numpy_products, "fastest": fastest_products()}
 

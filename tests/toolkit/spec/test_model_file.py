@@ -7,7 +7,7 @@ import pytest
 from onnx_bytes import EXTERNAL, GRAPH, field, metadata, nested
 
 from clip_toolkit import ClipToolkitError, ModelError, ModelNotFoundError, SpecError, load
-from clip_toolkit.model_file import read_spec
+from clip_toolkit.spec.model_file import read_spec
 
 
 def write(path: Path, content: bytes) -> Path:

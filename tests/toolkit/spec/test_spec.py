@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from clip_toolkit import ModelSpec, SpecError, load, metadata
-from clip_toolkit.model_file import read_spec
+from clip_toolkit import ModelSpec, SpecError, load
+from clip_toolkit.spec import metadata
+from clip_toolkit.spec.model_file import read_spec
 
 Edited = Callable[..., Path]
 

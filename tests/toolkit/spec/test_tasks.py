@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from clip_toolkit import ImageError, Prediction, SpecError
-from clip_toolkit.model_file import read_spec
-from clip_toolkit.records import lines, record
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.stream.records import lines, record
 
 Edited = Callable[..., Path]
 

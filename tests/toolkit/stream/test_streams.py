@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from clip_toolkit.cli import main
+from clip_toolkit.commands.infer import main
 from clip_toolkit.stream.inputs import expand
 from clip_toolkit.stream.progress import Progress
 from clip_toolkit.stream.stopping import Stop
@@ -42,7 +42,16 @@ def names(folder: Path) -> list[str]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "clip_toolkit.cli", *map(str, arguments), "--device", "cpu", "--format", "jsonl"]
+    return [
+        sys.executable,
+        "-m",
+        "clip_toolkit.commands.infer",
+        *map(str, arguments),
+        "--device",
+        "cpu",
+        "--format",
+        "jsonl",
+    ]
 
 
 def test_folders_patterns_and_names(folder: Path):

@@ -26,8 +26,8 @@ from clip_toolkit import (
     load_text,
     selftest_text,
 )
-from clip_toolkit.cli import main
-from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
+from clip_toolkit.commands.infer import main
+from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
 
 pytest.importorskip("tokenizers", reason="needs the text extra")
 

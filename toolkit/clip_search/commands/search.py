@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_search.commands.search_arguments import DEFAULT_TEXT_MODEL, parse_args
 from clip_toolkit import terminal
-from clip_toolkit.search_arguments import DEFAULT_TEXT_MODEL, parse_args
 
 if TYPE_CHECKING:
+    from clip_search import Duplicate, Hit, SearchIndex, UpdateReport
     from clip_toolkit.classifier import Classifier
-    from clip_toolkit.search import Duplicate, Hit, SearchIndex, UpdateReport
 
 _PROGRAM = "clip-search"
 _REMINDERS = 5
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _index(args: argparse.Namespace) -> int:
-    from clip_toolkit.search import SearchIndex
+    from clip_search import SearchIndex
     from clip_toolkit.stream.stopping import Stop
 
     with (
@@ -92,8 +92,8 @@ def _summary(report: UpdateReport) -> str:
 
 
 def _query(args: argparse.Namespace) -> int:
-    from clip_toolkit.search.hits import PRESENT
-    from clip_toolkit.search.listing import HIT_KEYS, hit_records, listing
+    from clip_search.results.hits import PRESENT
+    from clip_search.results.listing import HIT_KEYS, hit_records, listing
 
     hits = _hits_by_text(args) if args.text is not None else _hits_by_image(args)
     for line in listing(hit_records(hits), HIT_KEYS, args.format, ascii_only=not terminal.takes_any_text()):
@@ -107,15 +107,15 @@ def _query(args: argparse.Namespace) -> int:
 
 
 def _hits_by_image(args: argparse.Namespace) -> list[Hit]:
-    from clip_toolkit.search import SearchIndex
+    from clip_search import SearchIndex
 
     with SearchIndex.open(args.index, _classifier(args), timeout=args.timeout) as index:
         return index.query(args.image, args.top_k, approximate=args.approximate)
 
 
 def _hits_by_text(args: argparse.Namespace) -> list[Hit]:
+    from clip_search import SearchIndex
     from clip_toolkit import load_text
-    from clip_toolkit.search import SearchIndex
 
     encoder = load_text(args.text_model or DEFAULT_TEXT_MODEL, args.device, args.threads)
     with SearchIndex.open(args.index, timeout=args.timeout) as index, warnings.catch_warnings(record=True) as truncated:
@@ -125,7 +125,7 @@ def _hits_by_text(args: argparse.Namespace) -> list[Hit]:
 
 
 def _show_hits(args: argparse.Namespace, hits: list[Hit]) -> None:
-    from clip_toolkit.search.contact_sheet import Picture, write_contact_sheet
+    from clip_search.results.contact_sheet import Picture, write_contact_sheet
 
     title, query = (args.image, Path(args.image)) if args.text is None else (args.text, None)
     summary = f"{len(hits)} images, most alike first, with their cosine similarity"
@@ -134,8 +134,8 @@ def _show_hits(args: argparse.Namespace, hits: list[Hit]) -> None:
 
 
 def _duplicates(args: argparse.Namespace) -> int:
-    from clip_toolkit.search import SearchIndex
-    from clip_toolkit.search.listing import DUPLICATE_KEYS, duplicate_records, listing
+    from clip_search import SearchIndex
+    from clip_search.results.listing import DUPLICATE_KEYS, duplicate_records, listing
 
     with SearchIndex.open(args.index, timeout=args.timeout) as index:
         groups = index.duplicates(args.threshold)
@@ -150,7 +150,7 @@ def _duplicates(args: argparse.Namespace) -> int:
 
 
 def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> None:
-    from clip_toolkit.search.contact_sheet import Picture, write_contact_sheet
+    from clip_search.results.contact_sheet import Picture, write_contact_sheet
 
     pictures = [[Picture(item.path, item.score) for item in group] for group in groups]
     say(*write_contact_sheet(path, "Duplicates", summary, pictures), f"wrote {path}")
@@ -158,7 +158,7 @@ def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> Non
 
 def _classifier(args: argparse.Namespace) -> Classifier:
     from clip_toolkit.classifier import load
-    from clip_toolkit.locate import find_model
+    from clip_toolkit.files.locate import find_model
 
     located = find_model(args.model)
     is_one_image = args.command == "query"  # for which laying out the weights anew costs more than it saves

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_toolkit.arguments import positive
-from clip_toolkit.devices import DEVICES
-from clip_toolkit.locate import ENVIRONMENT_VARIABLE
-from clip_toolkit.search.database import TIMEOUT
-from clip_toolkit.search.duplicates import THRESHOLD
+from clip_search.results.duplicates import THRESHOLD
+from clip_search.store.database import TIMEOUT
+from clip_toolkit.commands.infer_arguments import positive
+from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
+from clip_toolkit.runtime.devices import DEVICES
 from clip_toolkit.version import __version__
 
 DEFAULT_INDEX = Path(".clip-search")

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from clip_toolkit.atomic import written_atomically
+from clip_search.results.listing import shown
 from clip_toolkit.errors import ImageError
+from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.images import open_image
-from clip_toolkit.search.listing import shown
 
 _SIDE = 224  # pixels of a thumbnail's longer side
 _QUALITY = 85

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.search.database import Row
-from clip_toolkit.search.matrix import Matrix
+from clip_search.scan.matrix import Matrix
+from clip_search.store.database import Row
 
 THRESHOLD = 0.995
 """Cosine similarity from which two pictures count as nearly the same; docs/search.md has the evidence."""

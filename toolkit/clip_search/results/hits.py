@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_toolkit.search.database import Database
-from clip_toolkit.search.folder import is_unchanged
+from clip_search.store.database import Database
+from clip_search.store.folder import is_unchanged
 
 PRESENT, CHANGED, MISSING = "present", "changed", "missing"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from clip_toolkit.search.duplicates import Duplicate
-from clip_toolkit.search.hits import Hit
+from clip_search.results.duplicates import Duplicate
+from clip_search.results.hits import Hit
 from clip_toolkit.terminal import printable
 
 Record: TypeAlias = dict[str, Any]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.atomic import written_atomically
-from clip_toolkit.cores import usable_cores
-from clip_toolkit.devices import import_onnxruntime
+from clip_search.scan.checksum import digest_of, is_still
+from clip_search.scan.exact import best, rescored
+from clip_search.scan.matrix import Matrix
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.search.checksum import digest_of, is_still
-from clip_toolkit.search.matrix import Matrix
-from clip_toolkit.search.scan import best, rescored
+from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.runtime.devices import import_onnxruntime
+from clip_toolkit.runtime.processor import usable_cores
 
 FILE = "approximate.usearch"
 _EXPANSION = 256
@@ -80,7 +80,7 @@ def write_graph(folder: Path, matrix: Matrix) -> str:
 def nearest_in_graph(
     graph: Any, matrix: Matrix, query: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rows and scores as of `clip_toolkit.search.scan.nearest`, of those that the graph finds."""
+    """Rows and scores as of `clip_search.scan.exact.nearest`, of those that the graph finds."""
     if not len(matrix.embeddings):
         return np.empty(0, np.int64), np.empty(0)
     found = graph.search(query.astype(np.float16), min(k * _MORE, len(matrix.embeddings)))

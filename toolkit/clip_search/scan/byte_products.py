@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.search.codes import LARGEST
+from clip_search.scan.codes import LARGEST
 
 Products: TypeAlias = Callable[[NDArray[np.int8], NDArray[np.int8]], NDArray[np.floating] | NDArray[np.int32]]
 """Of vectors ``[n, dim]`` and a query ``[dim]``: ``[n]``, whole numbers."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from clip_toolkit.cores import usable_cores
+from clip_toolkit.runtime.processor import usable_cores
 
 _PIECE = 4 * 2**20
 

@@ -1,7 +1,7 @@
 """The exact scan: the vectors nearest to a query, without looking closely at each.
 
 A first pass over int8 codes, half the bytes of float16, gives limits between which each product lies
-(`clip_toolkit.search.codes`). A vector whose upper limit is below the k-th largest lower limit cannot be among the
+(`clip_search.scan.codes`). A vector whose upper limit is below the k-th largest lower limit cannot be among the
 first k; the others, a few dozen or hundred of a million, are multiplied again in float64 with the float16 vectors
 themselves. So the result is that of a full scan in float64, to the bit, whatever the blocks, the threads and the
 kernels.
@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.cores import usable_cores
-from clip_toolkit.search.byte_products import Products, fastest_products
-from clip_toolkit.search.codes import Codes, limits
+from clip_search.scan.byte_products import Products, fastest_products
+from clip_search.scan.codes import Codes, limits
+from clip_toolkit.runtime.processor import usable_cores
 
 _BLOCK = 2**15
 """Vectors a block: large enough for the arithmetic on its limits to be cheap, small enough to share out."""

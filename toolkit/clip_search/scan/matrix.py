@@ -1,7 +1,7 @@
 """The derived files of an index: what a scan needs, memory-mapped, rebuilt from the database at will.
 
 ``embeddings.npy``: float16 ``[n, dim]``, by path. ``codes.npy``: the same in int8. ``bounds.npy``: float32 ``[3, n]``,
-the scale, rest and length of `clip_toolkit.search.codes`. ``paths.bin``: the path of each row, ended by a zero byte.
+the scale, rest and length of `clip_search.scan.codes`. ``paths.bin``: the path of each row, ended by a zero byte.
 The same embeddings give the same bytes, whatever the history of the index.
 """
 
@@ -17,9 +17,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.atomic import written_atomically
-from clip_toolkit.search.checksum import digest_of, is_still
-from clip_toolkit.search.codes import Codes
+from clip_search.scan.checksum import digest_of, is_still
+from clip_search.scan.codes import Codes
+from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.stream.pipeline import chunks
 
 _EMBEDDINGS, _CODES, _BOUNDS, _PATHS = FILES = ("embeddings.npy", "codes.npy", "bounds.npy", "paths.bin")

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from clip_search.store.connecting import connected
+from clip_search.store.folder import Stamp
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.connecting import connected
-from clip_toolkit.search.folder import Stamp
 
 TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""

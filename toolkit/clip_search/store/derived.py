@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from clip_search.scan.approximate import FILE, read_graph, write_graph
+from clip_search.scan.matrix import FILES, Matrix, read_matrix, write_matrix
+from clip_search.store.database import Database
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.approximate import FILE, read_graph, write_graph
-from clip_toolkit.search.database import Database
-from clip_toolkit.search.matrix import FILES, Matrix, read_matrix, write_matrix
 
 _MATRIX, _GRAPH = "matrix", "graph"
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_search.store.embedding import embedded
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.embedding import embedded
-from clip_toolkit.spec import EncoderSpec
+from clip_toolkit.spec.classifier import EncoderSpec
 
 PROJECTED = "projected"
 """The feature that lies in one space with text."""

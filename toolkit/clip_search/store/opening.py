@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_search.store.database import Database
+from clip_search.store.identity import EncoderIdentity, check_same, probe
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.database import Database
-from clip_toolkit.search.identity import EncoderIdentity, check_same, probe
 
 ROOT = "root"
 """Key of the meta table: the indexed folder, without which an index holds nothing."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from clip_search.store.identity import PROJECTED, EncoderIdentity
 from clip_toolkit.errors import SearchIndexError
-from clip_toolkit.search.identity import PROJECTED, EncoderIdentity
-from clip_toolkit.spec import EncoderSpec
+from clip_toolkit.spec.classifier import EncoderSpec
 
 
 def check_shared_space(where: str, index: EncoderIdentity, text: EncoderSpec) -> None:

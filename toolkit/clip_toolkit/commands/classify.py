@@ -12,19 +12,19 @@ from typing import Any
 
 from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.errors import ImageError
+from clip_toolkit.files.locate import Located
 from clip_toolkit.images import MAX_PIXELS, ImageSource
-from clip_toolkit.locate import Located
-from clip_toolkit.pairs import check_pairing
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.records import Record, lines, record
 from clip_toolkit.stream.inputs import STDIN, Input, expand
 from clip_toolkit.stream.part_file import PartFile
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.progress import Progress
+from clip_toolkit.stream.records import Record, lines, record
 from clip_toolkit.stream.stopping import Stop
 from clip_toolkit.stream.text_table import TEXT_COLUMN, check_table, read_texts
 from clip_toolkit.stream.writers import import_pyarrow, write
 from clip_toolkit.terminal import say
+from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.version import __version__
 
 _FEW = 8

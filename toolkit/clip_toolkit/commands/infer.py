@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_toolkit.arguments import parse_args
-from clip_toolkit.locate import find_model
+from clip_toolkit.commands.infer_arguments import parse_args
+from clip_toolkit.files.locate import find_model
 from clip_toolkit.terminal import exit_code, say
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def run(args: argparse.Namespace) -> int:
     if args.doctor is not None:
         return _doctor(located.path, args)
 
-    from clip_toolkit.classify import classify
+    from clip_toolkit.commands.classify import classify
 
     return classify(located, args)
 
 
 def _describe(path: Path, args: argparse.Namespace) -> int:
-    from clip_toolkit.description import describe
-    from clip_toolkit.model_file import read_any_spec
+    from clip_toolkit.spec.description import describe
+    from clip_toolkit.spec.model_file import read_any_spec
 
     spec = read_any_spec(path)
     print(spec.to_json() if args.format == "json" else describe(spec, path))
@@ -64,11 +64,11 @@ def _selftest(path: Path, args: argparse.Namespace) -> int:
 def _replayed(path: Path, args: argparse.Namespace) -> tuple[Classifier | TextEncoder, list[Drift]]:
     """The opened file and how far it is from its golden vectors."""
     from clip_toolkit.classifier import load
-    from clip_toolkit.model_file import read_any_spec
     from clip_toolkit.selftest import selftest
+    from clip_toolkit.spec.model_file import read_any_spec
+    from clip_toolkit.spec.text_tower import TextTowerSpec
     from clip_toolkit.text_encoder import load_text
     from clip_toolkit.text_selftest import selftest_text
-    from clip_toolkit.text_spec import TextTowerSpec
 
     if isinstance(read_any_spec(path), TextTowerSpec):
         encoder = load_text(path, args.device, args.threads)

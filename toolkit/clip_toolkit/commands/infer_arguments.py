@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_toolkit.devices import DEVICES, RESIZES
-from clip_toolkit.locate import ENVIRONMENT_VARIABLE
-from clip_toolkit.records import FORMATS
+from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
+from clip_toolkit.runtime.devices import DEVICES, RESIZES
 from clip_toolkit.stream.inputs import STDIN
+from clip_toolkit.stream.records import FORMATS
 from clip_toolkit.version import __version__
 
 _MOST = 1024  # threads, images a run, labels an image: beyond it lies a typing error, not a machine

@@ -9,8 +9,8 @@ from clip_toolkit.doctor.installation import installation
 from clip_toolkit.doctor.machine import machine
 from clip_toolkit.doctor.providers import providers
 from clip_toolkit.errors import ModelError
-from clip_toolkit.model_file import read_any_spec
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.spec.model_file import read_any_spec
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def examine(model: Path, threads: int | None = None) -> list[Finding]:

@@ -9,10 +9,10 @@ from importlib.metadata import distributions
 import PIL
 from PIL import features
 
-from clip_toolkit.devices import import_onnxruntime
 from clip_toolkit.doctor.finding import Finding
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.images.formats import registered_formats
+from clip_toolkit.runtime.devices import import_onnxruntime
 
 
 def installation() -> Iterator[Finding]:

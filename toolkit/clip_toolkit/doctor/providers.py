@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.devices import PROVIDERS, import_onnxruntime
 from clip_toolkit.doctor.finding import Finding
 from clip_toolkit.errors import MissingDependencyError
+from clip_toolkit.runtime.devices import PROVIDERS, import_onnxruntime
 
 _SECONDS = 600  # compilers of GPU providers take minutes; beyond this it hangs
 
@@ -33,7 +33,16 @@ def providers(model: Path, threads: int | None) -> Iterator[Finding]:
 
 def _replayed(model: Path, device: str, threads: int | None) -> Finding:
     options = ["--threads", str(threads)] if threads else []
-    command = [sys.executable, "-m", "clip_toolkit.cli", "--selftest", str(model), "--device", device, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "clip_toolkit.commands.infer",
+        "--selftest",
+        str(model),
+        "--device",
+        device,
+        *options,
+    ]
     try:
         done = subprocess.run(  # noqa: S603  # our own command line
             [*command, "--format", "json"], capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -37,7 +37,7 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Located:
 
 
 def _demo() -> Path:
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / _DEMO_NAME
     in_source_tree = package.parents[1] / "models" / _DEMO_NAME
     for path in (installed, in_source_tree):

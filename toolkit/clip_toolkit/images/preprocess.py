@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit.errors import ImageError
-from clip_toolkit.spec import Preprocessing
+from clip_toolkit.spec.classifier import Preprocessing
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 

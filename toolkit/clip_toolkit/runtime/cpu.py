@@ -29,7 +29,7 @@ def saturates(target: str) -> bool:
     """Whether int8 products of a file for ``target`` may overflow here: x86 without `VNNI` adds two of them in 16 bits.
 
     Args:
-        target: as in `clip_toolkit.receipts.QuantizationReceipt`. Files for ``x86`` have small enough weights.
+        target: as in `clip_toolkit.spec.receipts.QuantizationReceipt`. Files for ``x86`` have small enough weights.
     """
     if platform.machine().lower() not in ("x86_64", "amd64", "i686") or target in ("x86", "any"):
         return False

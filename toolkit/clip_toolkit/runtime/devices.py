@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_toolkit.cores import usable_cores
 from clip_toolkit.errors import DeviceError, MissingDependencyError, ModelError
+from clip_toolkit.runtime.processor import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from clip_toolkit.cpu import saturates
-from clip_toolkit.devices import CPU, RESIZES, OpenSession
 from clip_toolkit.errors import ModelError
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tasks import OUTPUTS
-from clip_toolkit.tokenization import INPUTS as TEXT_INPUTS
+from clip_toolkit.runtime.cpu import saturates
+from clip_toolkit.runtime.devices import CPU, RESIZES, OpenSession
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.tasks import OUTPUTS
+from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 
 
 def check_graph(spec: ModelSpec, opened: OpenSession) -> None:

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from clip_toolkit.json_codec import from_json, to_json
-from clip_toolkit.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
-from clip_toolkit.receipts import ParityReceipt, QuantizationReceipt
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL, TASKS
-from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
+from clip_toolkit.spec.json_codec import from_json, to_json
+from clip_toolkit.spec.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
+from clip_toolkit.spec.receipts import ParityReceipt, QuantizationReceipt
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
+from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,12 @@ class ModelSpec:
     version: str = SPEC_VERSION
 
     def to_json(self) -> str:
-        """The text to store under `clip_toolkit.metadata.SPEC_KEY`."""
+        """The text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
         return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read the text stored under `clip_toolkit.metadata.SPEC_KEY`.
+        """Read the text stored under `clip_toolkit.spec.metadata.SPEC_KEY`.
 
         Raises:
             SpecError: not JSON, too large, of a newer major version or of another kind of file, a field missing or of

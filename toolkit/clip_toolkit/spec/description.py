@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_toolkit.receipts import Differences, ParityReceipt, agreement_text
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tasks import REGRESSION
-from clip_toolkit.text_description import text_rows
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.receipts import Differences, ParityReceipt, agreement_text
+from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.text_description import text_rows
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
-from clip_toolkit.metadata import SPEC_KEY, TEXT, kind_of, parsed
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.metadata import SPEC_KEY, TEXT, kind_of, parsed
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 _LARGEST_TAG = 2**32 - 1
 

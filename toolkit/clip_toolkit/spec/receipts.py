@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.spec.tasks import REGRESSION
 
 
 @dataclass(frozen=True)

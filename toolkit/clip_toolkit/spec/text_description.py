@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clip_toolkit.text_spec import TextTowerSpec
+from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def text_rows(spec: TextTowerSpec) -> Iterator[tuple[str, str]]:

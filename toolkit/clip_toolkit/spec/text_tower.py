@@ -6,10 +6,10 @@ import json
 import math
 from dataclasses import dataclass, field
 
-from clip_toolkit.json_codec import from_json, to_json
-from clip_toolkit.metadata import SPEC_VERSION, TEXT, parsed, require, require_kind
-from clip_toolkit.spec import EncoderSpec
-from clip_toolkit.tokenizer_spec import TokenizerSpec, check_tokenizer
+from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.spec.json_codec import from_json, to_json
+from clip_toolkit.spec.metadata import SPEC_VERSION, TEXT, parsed, require, require_kind
+from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ class TextTowerSpec:
     version: str = SPEC_VERSION
 
     def to_json(self) -> str:
-        """The text to store under `clip_toolkit.metadata.SPEC_KEY`."""
+        """The text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
         return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> TextTowerSpec:
-        """Read the text stored under `clip_toolkit.metadata.SPEC_KEY`.
+        """Read the text stored under `clip_toolkit.spec.metadata.SPEC_KEY`.
 
         Raises:
-            SpecError: as in `clip_toolkit.spec.ModelSpec.from_json`, or it is a classifier's.
+            SpecError: as in `clip_toolkit.spec.classifier.ModelSpec.from_json`, or it is a classifier's.
         """
         data = parsed(text)
         require_kind(data, TEXT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip_toolkit.metadata import require
+from clip_toolkit.spec.metadata import require
 
 
 @dataclass(frozen=True)

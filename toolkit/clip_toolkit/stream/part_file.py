@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from clip_toolkit.atomic import check_writable
 from clip_toolkit.errors import OutputError
-from clip_toolkit.records import Record
+from clip_toolkit.files.atomic import check_writable
 from clip_toolkit.stream.inputs import Input
+from clip_toolkit.stream.records import Record
 
 try:
     import fcntl

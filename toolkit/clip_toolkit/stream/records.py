@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a

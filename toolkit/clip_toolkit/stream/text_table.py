@@ -6,8 +6,8 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from clip_toolkit.csv_table import read_rows
 from clip_toolkit.errors import TextError
+from clip_toolkit.files.csv_table import read_rows
 from clip_toolkit.stream.inputs import Input
 
 TEXT_COLUMN = "text"

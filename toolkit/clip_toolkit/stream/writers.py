@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clip_toolkit.atomic import written_atomically
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.records import Record, lines
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.stream.records import Record, lines
 
 _ROWS = 4096  # of a Parquet row group
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from clip_toolkit.errors import TextError
 from clip_toolkit.images import ImageSource
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tokenization import check_texts
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.text.tokenization import check_texts
 
 
 class Pair(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import MissingDependencyError, SpecError, TextError
-from clip_toolkit.tokenizer_spec import TokenizerSpec
+from clip_toolkit.spec.tokenizer import TokenizerSpec
 
 INPUTS = ("input_ids", "attention_mask")
 """Names of the graph's inputs of tokens, int64 ``[batch, tokens]`` each; fields of `Tokens`."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.pictures import golden_files, proof_files
-from clip_export.prompts import PROOF_TEXTS
-from clip_export.quantization.evidence import Evidence, LabelledImage
-from clip_export.quantization.feeds import Feeds
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.evidence.images import Evidence, LabelledImage
+from clip_export.samples.pictures import golden_files, proof_files
+from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import open_image, preprocess
-from clip_toolkit.preprocess import normalise
-from clip_toolkit.spec import ModelSpec
-from clip_toolkit.tokenization import INPUTS, Tokenizer
+from clip_toolkit.images.preprocess import normalise
+from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.text.tokenization import INPUTS, Tokenizer
 
 
 def tuning_feeds(spec: ModelSpec, evidence: Evidence | None) -> Feeds:

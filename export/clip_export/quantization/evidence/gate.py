@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit import Classifier, Prediction
-from clip_toolkit.receipts import Flip
-from clip_toolkit.tasks import REGRESSION
+from clip_toolkit.spec.receipts import Flip
+from clip_toolkit.spec.tasks import REGRESSION
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.head_files import DataReference
-from clip_export.training.dataset import SIDES
-from clip_export.training.manifest import read_manifest
+from clip_export.data.dataset import SIDES
+from clip_export.data.manifest import read_manifest
+from clip_export.heads.files import DataReference
 from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.errors import DatasetError, QuantizationError
-from clip_toolkit.spec import Preprocessing
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.classifier import Preprocessing
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 LEAST_CALIBRATION, MOST_CALIBRATION = 16, 128
 """Ranges settle within some dozens of images; more of them cost time and change nothing."""
@@ -72,7 +72,7 @@ class Wanted:
     Attributes:
         labels: of the model; subfolders, where there are any, must bear these names.
         preprocessing: from image to pixels.
-        task: one of `clip_toolkit.tasks.TASKS`; classes of images are known for ``single-label`` only.
+        task: one of `clip_toolkit.spec.tasks.TASKS`; classes of images are known for ``single-label`` only.
         text_column: where manifests have the texts, for models that read some: for those, folders will not do.
     """
 

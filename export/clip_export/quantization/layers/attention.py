@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, ValueInfoProto, helper
 
-from clip_export.quantization.linears import rebuilt
+from clip_export.quantization.layers.linears import rebuilt
 from clip_export.quantization.targets import Target
 
 MOST_TOKENS = 300

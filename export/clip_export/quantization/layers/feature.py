@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from clip_export.quantization.linears import rebuilt
+from clip_export.quantization.layers.linears import rebuilt
 from clip_export.quantization.ranges import with_outputs
 
 

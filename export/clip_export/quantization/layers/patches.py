@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from clip_export.quantization.linears import rebuilt
+from clip_export.quantization.layers.linears import rebuilt
 from clip_export.quantization.targets import Target
 from clip_export.quantization.weights import microsoft_node, quantized_weight
 
@@ -47,7 +47,7 @@ def with_integer_patches(
     end = next(i for i, node in enumerate(nodes[start:], start) if node.op_type == "Add")
     chain, addition = nodes[start:end], nodes[end]
     if [node.op_type for node in chain if node.op_type != "Pad"] != _FORM:
-        raise AssertionError("the patch embedding has another form than clip_export.vit gives it")
+        raise AssertionError("the patch embedding has another form than clip_export.graph.vit gives it")
     rounding = rounding or functools.partial(quantized_weight, target=target)
     positions = next(name for name in addition.input if name not in chain[-1].output)
     made, constants = _patch_nodes(model, positions, addition.output[0], rounding, ops)

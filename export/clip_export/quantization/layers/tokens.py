@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from clip_export.quantization.linears import rebuilt
+from clip_export.quantization.layers.linears import rebuilt
 
 TABLE = "text.tokens"
 """Name of the layer."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from clip_export.quantization.feeds import Feeds
+from clip_export.quantization.evidence.feeds import Feeds
 from clip_export.quantization.ranges import observe
 from clip_toolkit.errors import QuantizationError
 

@@ -6,10 +6,10 @@ import copy
 
 import onnx
 
-from clip_export.quantization.linears import ENCODER
-from clip_export.quantization.patches import with_integer_patches
+from clip_export.quantization.layers.linears import ENCODER
+from clip_export.quantization.layers.patches import with_integer_patches
+from clip_export.quantization.layers.tokens import with_integer_tokens
 from clip_export.quantization.targets import TARGETS
-from clip_export.quantization.tokens import with_integer_tokens
 from clip_toolkit.errors import QuantizationError
 
 BLOCKS = (128, 64, 32)
@@ -27,9 +27,9 @@ def quantize_int4(model: onnx.ModelProto, block: int, ops: str) -> onnx.ModelPro
     """The network with 4-bit weights.
 
     Args:
-        model: float32, with `clip_export.quantization.linears.with_plain_linears`.
+        model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.
         block: one of `BLOCKS`.
-        ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.ModelSpec`.
+        ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.classifier.ModelSpec`.
 
     Raises:
         QuantizationError: the installed ONNX Runtime is too old.

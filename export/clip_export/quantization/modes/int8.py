@@ -14,11 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from clip_export.quantization.attention import with_integer_attention
-from clip_export.quantization.linears import Constants, Linear, replace_linears
-from clip_export.quantization.patches import PATCH, with_integer_patches
+from clip_export.quantization.layers.attention import with_integer_attention
+from clip_export.quantization.layers.linears import Constants, Linear, replace_linears
+from clip_export.quantization.layers.patches import PATCH, with_integer_patches
+from clip_export.quantization.layers.tokens import with_integer_tokens
 from clip_export.quantization.targets import Target
-from clip_export.quantization.tokens import with_integer_tokens
 from clip_export.quantization.weights import microsoft_node, quantized_weight
 
 Range = tuple[float, float]
@@ -30,7 +30,7 @@ class Int8Scheme:
 
     Attributes:
         target: processor.
-        ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.ModelSpec`.
+        ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.classifier.ModelSpec`.
         ranges: least and largest value of each activation tensor, or None to find them at run time, batch by batch.
         float_layers: names of layers that stay in float.
         fine_layers: names of layers whose activations are the sum of two 8-bit numbers, 16 bits in all; static only.
@@ -49,7 +49,7 @@ def quantize_int8(model: onnx.ModelProto, scheme: Int8Scheme) -> onnx.ModelProto
     """The network in int8.
 
     Args:
-        model: float32, with `clip_export.quantization.linears.with_plain_linears`.
+        model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.
         scheme: how.
     """
     shared: set[str] = set()

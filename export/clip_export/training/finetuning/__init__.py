@@ -8,8 +8,8 @@ With an encoder, a head that was trained on its features, and the files and targ
     validation = Examples(hidden_states(lower, validation_files, cache), validation_targets)
     training = finetune(encoder, head, train, validation, FinetuningOptions(blocks=2))
 
-The encoder has changed in place and goes with ``training.head``: `clip_export.encoder_files.save_with_encoder` writes
-both.
+The encoder has changed in place and goes with ``training.head``:
+`clip_export.heads.tuned_encoder.save_with_encoder` writes both.
 """
 
 from clip_export.training.finetuning.finetune import finetune

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from clip_export.encoder import Encoder
-from clip_export.heads import VLMtoMLP
+from clip_export.encoders.image import Encoder
+from clip_export.features.memory import memory_named
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Epoch, Examples, improvement
 from clip_export.training.finetuning.halves import UpperHalf
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.loop import Training
-from clip_export.training.memory import memory_named
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState, gpus
-from clip_toolkit.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
 def finetune(
@@ -56,7 +56,7 @@ def finetune(
         head_options: how the head learns: its rate and weight decay; and batch size, patience, class weights,
             smoothing and seed of all.
         report: called after every epoch.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         resume: where an earlier call with the same arguments had got to.
         keep: called with the state after every epoch, for a later ``resume``.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_toolkit.errors import EncoderError
 
 

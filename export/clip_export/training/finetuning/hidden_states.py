@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clip_export.training.backends import Runner, on_device
-from clip_export.training.feature_cache import configuration, weights_digest
-from clip_export.training.features import read_images
+from clip_export.features.backends import Runner, on_device
+from clip_export.features.cache import configuration, weights_digest
+from clip_export.features.images import read_images
+from clip_export.features.memory import memory_named
+from clip_export.features.rows import RowCache
 from clip_export.training.finetuning.halves import LowerHalf
-from clip_export.training.memory import memory_named
-from clip_export.training.row_cache import RowCache
 from clip_toolkit import ImageError
 from clip_toolkit.errors import DatasetError, OutputError
 
@@ -80,7 +80,7 @@ def check_room(cache: HiddenCache, keys: Iterable[bytes]) -> None:
 
     Args:
         cache: the cache.
-        keys: of all images and views, as `clip_export.training.features.row_key` makes them.
+        keys: of all images and views, as `clip_export.features.images.row_key` makes them.
 
     Raises:
         OutputError: it has not.
@@ -113,7 +113,7 @@ def hidden_states(
         batch_size: images per run.
         device: a PyTorch device.
         progress: called with the number of files just done.
-        view: number of the augmented view, as in `clip_export.training.augment.augmented`.
+        view: number of the augmented view, as in `clip_export.features.augment.augmented`.
 
     Raises:
         DatasetError: a file cannot be read.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clip_export.extra import require
 from clip_export.training.loop import Examples
-from clip_toolkit.tasks import MULTI_LABEL, REGRESSION
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 
 def baseline_score(train: Examples, held_out: Examples, task: str) -> float:

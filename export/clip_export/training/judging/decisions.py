@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from clip_export.head_files import TrainedHead
-from clip_export.tasks import probabilities
-from clip_export.training.calibration import fit_temperature
-from clip_export.training.evaluation import decide
+from clip_export.heads.calibration import fit_temperature
+from clip_export.heads.files import TrainedHead
+from clip_export.heads.outputs import probabilities
+from clip_export.training.judging.evaluation import decide
+from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds
 from clip_export.training.loop import Examples
 from clip_export.training.objective import score
-from clip_export.training.thresholds import OperatingRule, choose_thresholds
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
 def decisions_for(
@@ -26,7 +26,7 @@ def decisions_for(
     positive: str | None = None,
     calibrate: bool = True,
 ) -> tuple[float, dict[str, float]]:
-    """Temperature and thresholds, as in `clip_toolkit.spec.ModelSpec`, of a head on validation examples.
+    """Temperature and thresholds, as in `clip_toolkit.spec.classifier.ModelSpec`, of a head on validation examples.
 
     Raises:
         DatasetError: the rule does not suit the task.

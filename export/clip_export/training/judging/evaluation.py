@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clip_export.extra import require
-from clip_export.tasks import probabilities
-from clip_export.training.calibration import reliability
+from clip_export.heads.calibration import reliability
+from clip_export.heads.outputs import probabilities
+from clip_export.training.judging.thresholds import OperatingRule, threshold_at
 from clip_export.training.loop import Examples
-from clip_export.training.thresholds import OperatingRule, threshold_at
-from clip_toolkit.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
 
 RESAMPLES = 500
 """Bootstrap samples behind each 95 % interval (percentile method: Efron and Tibshirani 1993, chapter 13)."""
@@ -56,9 +56,9 @@ class Evaluation:
     """What a head made of examples.
 
     Attributes:
-        task: one of `clip_toolkit.tasks.TASKS`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         labels: class names, or names of values.
-        targets: as in `clip_export.training.dataset.Dataset`.
+        targets: as in `clip_export.data.dataset.Dataset`.
         logits: float32 ``[n, labels]``; the values of a regression.
         probabilities: float32 ``[n, labels]``, calibrated; ``[n, 0]`` for a regression.
         decisions: what is said: int64 ``[n]``, or bool ``[n, labels]`` for multi-label, or the values.
@@ -106,8 +106,8 @@ def evaluate(
         head: from features to logits.
         examples: what it did not learn from.
         labels: class names, or names of values.
-        task: one of `clip_toolkit.tasks.TASKS`.
-        temperature: as in `clip_toolkit.spec.ModelSpec`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
         groups: of each example; whole groups are drawn for the intervals, since their images are not independent.
 
@@ -141,7 +141,7 @@ def decide(answers: Array, labels: tuple[str, ...], task: str, thresholds: Mappi
 
 
 def reliability_of(answers: Array, evaluation: Evaluation) -> tuple[Array, float]:
-    """Reliability of probabilities, as `clip_export.training.calibration.reliability` returns it."""
+    """Reliability of probabilities, as `clip_export.heads.calibration.reliability` returns it."""
     return _calibration(answers, evaluation)
 
 

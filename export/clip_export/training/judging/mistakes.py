@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clip_export.training.evaluation import Evaluation
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_export.training.judging.evaluation import Evaluation
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
 class Mistake(NamedTuple):

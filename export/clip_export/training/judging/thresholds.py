@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.tasks import MULTI_LABEL, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
 
 RULES = "most-probable, youden, sensitivity=SHARE or specificity=SHARE"
 
@@ -50,12 +50,12 @@ def choose_thresholds(
     *,
     positive: str | None = None,
 ) -> dict[str, float]:
-    """Thresholds as in `clip_toolkit.spec.ModelSpec`.
+    """Thresholds as in `clip_toolkit.spec.classifier.ModelSpec`.
 
     Args:
         probabilities: ``[n, labels]``, calibrated, of examples that were not learnt from.
-        targets: as in `clip_export.training.dataset.Dataset`.
-        task: one of `clip_toolkit.tasks.TASKS`.
+        targets: as in `clip_export.data.dataset.Dataset`.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
         labels: class names.
         rule: how to choose.
         positive: of two labels the one that is looked for; the last one if None.

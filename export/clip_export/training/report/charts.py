@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from clip_export.tasks import probabilities
-from clip_export.training.evaluation import Evaluation, reliability_of
+from clip_export.heads.outputs import probabilities
+from clip_export.training.judging.evaluation import Evaluation, reliability_of
 from clip_export.training.loop import Training
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 DPI = 110
 BLUE, ORANGE, GREY = "#2463a8", "#d9731a", "#8a8f98"

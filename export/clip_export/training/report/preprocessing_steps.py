@@ -12,10 +12,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from clip_export.encoder import Encoder
+from clip_export.encoders.image import Encoder
 from clip_toolkit import decode, preprocess
-from clip_toolkit.atomic import written_atomically
-from clip_toolkit.preprocess import check_aspect, crop_offset, normalise, resized_shape
+from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.images.preprocess import check_aspect, crop_offset, normalise, resized_shape
 
 _CHANNELS = ("red", "green", "blue")
 

@@ -11,19 +11,19 @@ from textwrap import shorten
 import numpy as np
 from matplotlib.figure import Figure
 
-from clip_export.head_files import TrainedHead
-from clip_export.training import charts
-from clip_export.training.baseline import baseline_score
-from clip_export.training.evaluation import RESAMPLES, Evaluation, evaluate
+from clip_export.heads.files import TrainedHead
 from clip_export.training.fusion import Parts
+from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.evaluation import RESAMPLES, Evaluation, evaluate
+from clip_export.training.judging.mistakes import worst_mistakes
+from clip_export.training.judging.thresholds import positive_index
 from clip_export.training.loop import Training
-from clip_export.training.mistakes import worst_mistakes
-from clip_export.training.page import Section, figures_table, render, shown
 from clip_export.training.preparation import Prepared
-from clip_export.training.thresholds import positive_index
+from clip_export.training.report import charts
+from clip_export.training.report.page import Section, figures_table, render, shown
 from clip_toolkit import open_image
-from clip_toolkit.atomic import written_atomically
-from clip_toolkit.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 PAGE = "report.html"
 _THUMBNAIL = 200  # pixels

@@ -1,0 +1,1 @@
+"""The command lines ``clip-train`` and ``clip-export``."""

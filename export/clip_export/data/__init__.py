@@ -1,0 +1,1 @@
+"""Labelled data sets: reading them and splitting them."""

@@ -1,0 +1,1 @@
+"""Encoders from their checkpoints: finding, reading and saving them, family by family."""

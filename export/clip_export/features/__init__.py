@@ -1,0 +1,1 @@
+"""What an encoder says of images and texts, computed once and kept."""

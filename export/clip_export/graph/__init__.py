@@ -1,0 +1,1 @@
+"""Encoder, head and preprocessing as one ONNX graph."""

@@ -1,0 +1,1 @@
+"""Heads: their network, their files, and other ways to one."""

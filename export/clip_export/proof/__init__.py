@@ -1,0 +1,1 @@
+"""The proof that a file decides as the PyTorch model does."""

@@ -1,0 +1,1 @@
+"""What a quantized file is tuned on and judged by."""

@@ -1,0 +1,1 @@
+"""Pictures and texts that the package makes itself, to prove files on."""

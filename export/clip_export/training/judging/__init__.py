@@ -1,0 +1,1 @@
+"""How good a head is: figures, thresholds and mistakes."""

@@ -1,0 +1,1 @@
+"""The exact scan over an index's vectors."""

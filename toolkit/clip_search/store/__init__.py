@@ -1,0 +1,1 @@
+"""What an index keeps: its database and the folder that it is of."""

@@ -1,0 +1,1 @@
+"""Files: found, read as tables, and written whole or not at all."""

@@ -1,0 +1,1 @@
+"""The contract between a model file and every app: its metadata."""
