@@ -216,6 +216,12 @@ def test_equal_probabilities_keep_the_order_of_the_labels():
     assert top == [*labels[1::2], *labels[::2]]
 
 
+def test_what_a_notebook_shows_of_them_is_short(classifier: Classifier, pixels: Pixels):
+    for shown in (classifier, classifier.spec, classifier.predict(pixels), classifier.spec.golden[0]):
+        assert len(repr(shown)) < 250
+    assert repr(classifier.predict(pixels)).startswith(f"Prediction(label={classifier.predict(pixels).label!r}, prob")
+
+
 def test_files_that_take_pixel_values_get_normalised_pixels_of_their_size(classifier: Classifier, pixels: Pixels):
     spec = replace(classifier.spec, input="pixels")
     given = []

@@ -112,6 +112,10 @@ class Classifier:
         self.options = options or DecodeOptions()
         self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
 
+    def __repr__(self) -> str:
+        """Show the model and where it runs."""
+        return f"<Classifier {self.spec!r} on {self.provider}, threads: {self.threads}>"
+
     def predict(self, image: ImageSource, text: str | None = None) -> Prediction:
         """Classify one image, together with a text if the model reads one.
 

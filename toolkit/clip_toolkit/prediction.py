@@ -19,7 +19,7 @@ class Score(NamedTuple):
     probability: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The result for one image, and the text that goes with it.
 
@@ -44,6 +44,12 @@ class Prediction:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     text: str | None = None
     text_truncated: bool = False
+
+    def __repr__(self) -> str:
+        """Show the answer, without the arrays."""
+        names = {SINGLE_LABEL: ("label", "probability"), REGRESSION: ("values",)}.get(self.task, ("decisions",))
+        answer = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"Prediction({answer}, provider={self.provider!r})"
 
     @property
     def decisions(self) -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class TextEncoder:
         self._session = opened.session
         self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
 
+    def __repr__(self) -> str:
+        """Show the tower and where it runs."""
+        return f"<TextEncoder {self.spec.encoder.id!r} on {self.provider}, threads: {self.threads}>"
+
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """The embeddings of texts, comparable with those of images by the same encoder's projected feature.
 

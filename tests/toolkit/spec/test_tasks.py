@@ -14,7 +14,7 @@ from clip_toolkit import ImageError, Prediction, SpecError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from clip_toolkit.stream.records import lines, record
+from clip_toolkit.stream.records import COLUMNAR, lines, record
 
 Edited = Callable[..., Path]
 
@@ -66,15 +66,24 @@ def rows(demo: Path, task: str, form: str) -> list[str]:
     spec = spec_of(demo, task)
     results = [ImageError("bad.png: is not an image"), prediction([0.75, 0.5], task)]
     names = ("bad.png", "good.png")
-    return list(lines([record(n, r, 3, "CPU", spec) for n, r in zip(names, results, strict=True)], form))
+    return shown([(name, result) for name, result in zip(names, results, strict=True)], spec, form)
+
+
+def shown(results: list[tuple[str, Prediction | ImageError]], spec: ModelSpec, form: str, top_k: int = 3) -> list[str]:
+    columns = form in COLUMNAR
+    return list(lines([record(name, each, top_k, "CPU", spec, columns=columns) for name, each in results], form))
 
 
 def test_records_of_several_labels(demo: Path):
     bad, good = map(json.loads, rows(demo, MULTI_LABEL, "jsonl"))
     assert (bad["labels"], bad["label"]) == ([], None)
     assert (good["labels"], good["label"]) == (["ant", "bee"], "ant")
-    assert list(csv.DictReader(rows(demo, MULTI_LABEL, "csv")))[1]["label"] == "ant;bee"
-    assert [line.endswith("*") for line in rows(demo, MULTI_LABEL, "table")] == [False, True, True]
+    bad, good = csv.DictReader(rows(demo, MULTI_LABEL, "csv"))
+    assert (good["label"], good["p:ant"], good["p:bee"]) == ("ant;bee", "0.75", "0.5")
+    assert (bad["label"], bad["p:ant"], bad["p:bee"]) == ("", "", "")
+    *table, mark = rows(demo, MULTI_LABEL, "table")
+    assert [line.endswith("*") for line in table] == [False, True, True]
+    assert "at or above its threshold" in mark
 
 
 def test_records_of_a_regression(demo: Path):
@@ -88,12 +97,21 @@ def test_records_of_a_regression(demo: Path):
     assert rows(demo, REGRESSION, "table")[1].split() == ["good.png", "ant", "0.75"]
 
 
-def test_a_star_marks_a_label_that_its_threshold_chose(demo: Path):
+def test_the_label_that_a_threshold_predicted_comes_first_and_its_star_is_explained(demo: Path):
     spec = spec_of(demo, SINGLE_LABEL)
-    turned = record("a.png", prediction([0.75, 0.25], SINGLE_LABEL, {"bee": 0.2}), 2, "CPU", spec)
-    plain = record("a.png", prediction([0.75, 0.25], SINGLE_LABEL, {"bee": 0.3}), 2, "CPU", spec)
-    assert [line[-1] for line in lines([turned], "table")][1:] == ["%", "*"]
-    assert [line[-1] for line in lines([plain], "table")][1:] == ["%", "%"]
+    turned = prediction([0.75, 0.25], SINGLE_LABEL, {"bee": 0.2})
+    plain = prediction([0.75, 0.25], SINGLE_LABEL, {"bee": 0.3})
+    _, first, second, mark = shown([("a.png", turned)], spec, "table")
+    assert (first.split(), second.split()) == (["a.png", "bee", "25.00%", "*"], ["ant", "75.00%"])
+    assert "threshold" in mark
+    assert [line[-1] for line in shown([("a.png", plain)], spec, "table")][1:] == ["%", "%"]
+
+
+def test_every_predicted_label_is_in_the_table(demo: Path):
+    spec = replace(spec_of(demo, MULTI_LABEL), labels=("ant", "bee", "cow"))
+    rare = prediction([0.4, 0.3, 0.1], MULTI_LABEL, {"bee": 0.3, "cow": 0.1})
+    _, *rows, _ = shown([("a.png", rare)], spec, "table", top_k=1)
+    assert [row.split()[-3] for row in rows] == ["bee", "cow"]
 
 
 def decided(task: str, thresholds: dict[str, float], temperature: float = 1.0) -> Callable[[dict[str, Any]], None]:

@@ -131,7 +131,13 @@ def test_parquet_holds_the_same_records(folder: Path):
     assert main([str(folder), "--format", "parquet", "--output", "out.parquet"]) == 1
     assert main([str(folder), "--format", "jsonl", "--output", "out.jsonl"]) == 1
     expected = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
-    assert parquet.read_table("out.parquet").to_pylist() == expected
+    found = parquet.read_table("out.parquet").to_pylist()
+    assert [{name: row[name] for name in expected[0]} for row in found] == expected
+    for row in found:
+        columns = {name.removeprefix("p:"): value for name, value in row.items() if name.startswith("p:")}
+        assert len(columns) == 10
+        assert all(columns[score["label"]] == score["probability"] for score in row["top"])
+        assert row["error"] is None or set(columns.values()) == {None}
 
 
 def test_parquet_without_pyarrow_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured):
@@ -227,6 +233,7 @@ def test_handlers_are_given_back():
     [
         (["--top-k", "1"], "another top_k"),
         (["--batch-size", "4"], "another batch_size"),
+        (["--format", "jsonl"], "another columns"),
         (["extra"], "inputs have changed"),
     ],
 )

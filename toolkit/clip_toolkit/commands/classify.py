@@ -19,7 +19,7 @@ from clip_toolkit.stream.inputs import STDIN, Input, expand
 from clip_toolkit.stream.part_file import PartFile
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.progress import Progress
-from clip_toolkit.stream.records import Record, lines, record
+from clip_toolkit.stream.records import COLUMNAR, Record, lines, record
 from clip_toolkit.stream.stopping import Stop
 from clip_toolkit.stream.text_table import TEXT_COLUMN, check_table, read_texts
 from clip_toolkit.stream.writers import import_pyarrow, write
@@ -67,7 +67,8 @@ def _opened(located: Located, args: argparse.Namespace) -> Classifier:
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
     check_pairing(classifier.spec, _has_texts(args))
-    say(*classifier.notes, f"{classifier.provider}, threads: {classifier.threads}")
+    remarks = f" ({'; '.join(classifier.notes)})" if classifier.notes else ""
+    say(f"{classifier.provider}, threads: {classifier.threads}{remarks}")
     return classifier
 
 
@@ -127,7 +128,10 @@ def _records(
             progress.clear()
             say(remark)
         progress.step(isinstance(result, ImageError))
-        yield record(item.name, result, args.top_k, classifier.provider, classifier.spec, text=item.text)
+        columns = args.format in COLUMNAR
+        yield record(
+            item.name, result, args.top_k, classifier.provider, classifier.spec, text=item.text, columns=columns
+        )
 
 
 def _remark(item: Input, result: Prediction | ImageError, classifier: Classifier) -> str | None:
@@ -172,4 +176,5 @@ def _settings(classifier: Classifier, model: Path, args: argparse.Namespace) -> 
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     options = {name: getattr(args, name) for name in ("batch_size", "top_k", "max_pixels", "resize")}
     decoding = {name: getattr(args, name) for name in ("allow_truncated", "fast_decode")}
-    return {"clip_toolkit": __version__, "model": digest, "provider": classifier.provider, **options, **decoding}
+    run = {"clip_toolkit": __version__, "model": digest, "provider": classifier.provider}
+    return {**run, **options, **decoding, "columns": args.format in COLUMNAR}

@@ -89,7 +89,7 @@ def open_session(
             return _open_named(path, candidate, threads, ops, prepack)
         except (DeviceError, ModelError) as error:
             notes.append(f"{error} Running on the CPU.")
-    notes = notes or ["running on the CPU: this build of ONNX Runtime has no GPU provider"]
+    notes = notes or ["this build of ONNX Runtime has no GPU provider"]
     return OpenSession(_session(path, [CPU], threads, prepack), CPU, tuple(notes), threads)
 
 

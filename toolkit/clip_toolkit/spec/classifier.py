@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,15 +112,15 @@ class GoldenVector:
         input_ids: its tokens by PyTorch's tokenizer, without padding to the longest of a batch.
     """
 
-    png: bytes
-    probabilities: tuple[float, ...]
-    logits: tuple[float, ...]
-    embedding: tuple[float, ...]
+    png: bytes = field(repr=False)
+    probabilities: tuple[float, ...] = field(repr=False)
+    logits: tuple[float, ...] = field(repr=False)
+    embedding: tuple[float, ...] = field(repr=False)
     text: str | None = None
     input_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSpec:
     """Everything an app must know about a model file.
 
@@ -160,6 +161,11 @@ class ModelSpec:
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     version: str = SPEC_VERSION
+
+    def __repr__(self) -> str:
+        """Show what the model does; `clip_toolkit.spec.description.describe` tells everything."""
+        labels = reprlib.repr(self.labels)
+        return f"ModelSpec(task={self.task!r}, labels={labels}, encoder={self.encoder.id!r}, input={self.input!r})"
 
     def to_json(self) -> str:
         """The text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""

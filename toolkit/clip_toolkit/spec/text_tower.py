@@ -24,7 +24,7 @@ class GoldenText:
 
     text: str
     input_ids: tuple[int, ...]
-    features: tuple[float, ...]
+    features: tuple[float, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class TextTowerSpec:
     ops: str = "ort"
     parity: TextParity | None = None
     quantization: TextQuantization | None = None
-    golden: tuple[GoldenText, ...] = ()
-    tools: dict[str, str] = field(default_factory=dict)
+    golden: tuple[GoldenText, ...] = field(default=(), repr=False)
+    tools: dict[str, str] = field(default_factory=dict, repr=False)
     kind: str = TEXT
     version: str = SPEC_VERSION
 

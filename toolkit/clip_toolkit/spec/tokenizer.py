@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clip_toolkit.spec.metadata import require
 
@@ -20,7 +20,7 @@ class TokenizerSpec:
         padding_side: ``right``, or ``left`` where a tower reads the padding and was trained so.
     """
 
-    json: str
+    json: str = field(repr=False)
     context: int
     pad_id: int
     pad_to_context: bool = False

@@ -17,12 +17,24 @@ from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
-text with each image also ``text`` and ``text_truncated``."""
+text with each image also ``text`` and ``text_truncated``. For `COLUMNAR` forms also ``p:<label>``, the probability of
+each label."""
 
 _SHOWN = 40  # characters of a text in a table
 
 FORMATS = ("table", "json", "jsonl", "csv", "parquet")
 """Forms of output; `lines` gives the text of all but ``parquet``."""
+
+COLUMNAR = ("table", "csv", "parquet")
+"""Forms that want the probability of every label, ``p:<label>``."""
+
+_COLUMN = "p:"
+
+_MARK = {
+    False: "* predicted by the model's threshold, though not the most probable label: see clip-infer --describe",
+    True: "* predicted: at or above its threshold, see clip-infer --describe",
+}
+"""What a star in a table means, by whether the model predicts any number of labels."""
 
 
 def record(
@@ -33,8 +45,12 @@ def record(
     spec: ModelSpec,
     *,
     text: str | None = None,
+    columns: bool = False,
 ) -> Record:
-    """The record of one image: a prediction, or ``error`` and nothing else. The spec says which keys it has."""
+    """The record of one image: a prediction, or ``error`` and nothing else.
+
+    The spec says which keys it has, and ``columns`` adds the probability of each label.
+    """
     item: Record = {"image": image, "label": None, "probability": None, "top": []}
     item |= {"provider": provider, "error": None}
     if spec.text is not None:
@@ -43,6 +59,8 @@ def record(
         item["labels"] = []
     if spec.task == REGRESSION:
         item["values"] = dict.fromkeys(spec.labels)
+    if columns:
+        item |= dict.fromkeys(probability_columns(spec))
     if isinstance(result, ClipToolkitError):
         return item | {"error": str(result)}
     if "labels" in item:
@@ -51,8 +69,15 @@ def record(
         item["values"] = result.values
     if "text" in item:
         item["text_truncated"] = result.text_truncated
+    if columns:
+        item |= dict(zip(probability_columns(spec), map(float, result.probabilities), strict=True))
     top = [score._asdict() for score in result.top(top_k)]
     return item | {"label": result.label, "probability": result.probability, "top": top, "provider": result.provider}
+
+
+def probability_columns(spec: ModelSpec) -> list[str]:
+    """Name the columns of probabilities, one a label; a regression has none."""
+    return [] if spec.task == REGRESSION else [f"{_COLUMN}{label}" for label in spec.labels]
 
 
 def lines(records: Iterable[Record], form: str) -> Iterator[str]:
@@ -73,9 +98,11 @@ def _csv(records: Iterable[Record]) -> Iterator[str]:
         said = {"label": ";".join(item["labels"])} if "labels" in item else {"label": item["label"]}
         answer = values if values is not None else said | {"probability": item["probability"]}
         asked = {name: item[name] for name in ("image", "text", "text_truncated") if name in item}
+        answer |= {"provider": item["provider"], "error": item["error"]}
+        answer |= {name: value for name, value in item.items() if name.startswith(_COLUMN)}
         if number == 0:
-            yield _csv_line([*asked, *answer, "provider", "error"])
-        yield _csv_line([*asked.values(), *answer.values(), item["provider"], item["error"]])
+            yield _csv_line([*asked, *answer])
+        yield _csv_line([*asked.values(), *answer.values()])
 
 
 def _csv_line(cells: Iterable[Any]) -> str:
@@ -97,6 +124,8 @@ def _table(records: list[Record]) -> Iterator[str]:
     for name, rows in zip(names, answers, strict=True):
         for rank, (label, text) in enumerate(rows):
             yield f"{name if rank == 0 else '':<{name_width}}  {label:<{label_width}}  {text}"
+    if any(text.endswith("*") for rows in answers for _, text in rows):
+        yield _MARK["labels" in good[0]]
 
 
 def _name(item: Record) -> str:
@@ -107,13 +136,13 @@ def _name(item: Record) -> str:
 
 
 def _answers(item: Record) -> list[tuple[str, str]]:
-    """Label and number, as text. Labels that a multi-label model says carry a star, as does what a threshold turned."""
+    """Label and number, as text: all predicted labels first; those that a threshold predicted have a star."""
     if "values" in item:
         return [(name, f"{value:>10.5g}") for name, value in item["values"].items()]
-    said = item.get("labels", [item["label"]])
-    turned = item["top"][:1] and said != [item["top"][0]["label"]]
-    starred = said if "labels" in item or turned else ()
-    return [
-        (score["label"], f"{score['probability']:>10.2%}{' *' if score['label'] in starred else ''}")
-        for score in item["top"]
-    ]
+    scores = {name.removeprefix(_COLUMN): value for name, value in item.items() if name.startswith(_COLUMN)}
+    predicted = item.get("labels", [item["label"]])
+    ranked = sorted(scores, key=lambda label: (label not in predicted, -scores[label]))
+    by_threshold = "labels" in item or predicted != [item["top"][0]["label"]]
+    starred = predicted if by_threshold else ()
+    shown = ranked[: max(len(item["top"]), len(predicted))]
+    return [(label, f"{scores[label]:>10.2%}{' *' if label in starred else ''}") for label in shown]

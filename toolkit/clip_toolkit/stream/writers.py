@@ -11,7 +11,7 @@ from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
-from clip_toolkit.stream.records import Record, lines
+from clip_toolkit.stream.records import Record, lines, probability_columns
 
 _ROWS = 4096  # of a Parquet row group
 
@@ -84,4 +84,5 @@ def _schema(arrow: Any, spec: ModelSpec) -> Any:
         columns.append(("labels", arrow.list_(arrow.string())))
     if spec.task == REGRESSION:
         columns.append(("values", arrow.struct([(name, arrow.float64()) for name in spec.labels])))
+    columns += [(name, arrow.float64()) for name in probability_columns(spec)]
     return arrow.schema(columns)
