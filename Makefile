@@ -2,11 +2,17 @@
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/$(SCRIPTS)
 DEMO := build/demo
 EXAMPLES := examples/node examples/browser
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-openvino fuzz lint format types models tiny-clip examples bench clean
+# One process a core, each with one thread: tiny models gain nothing from two. Files stay whole, and with them their fixtures.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+test test-wheel test-transformers5 test-newest: export OMP_NUM_THREADS = 1
+
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-openvino fuzz lint format types docs notebooks
+.PHONY: models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -16,8 +22,10 @@ demo: $(VENV)/ready
 	$(BIN)/clip-infer --selftest $(DEMO)/model.onnx
 	cd $(DEMO) && $(CURDIR)/$(BIN)/clip-infer $$(cd $(CURDIR)/$(DEMO) && ls photos/*/* | awk 'NR % 40 == 7')
 
+# With npm at hand the examples are tested as well; the last lines say what was left out.
 test: $(VENV)/ready
-	$(BIN)/pytest -q -m "not slow"
+	command -v npm >/dev/null && $(MAKE) examples || true
+	$(BIN)/pytest -q -m "not slow" $(PARALLEL)
 
 # Full-size models.
 test-slow: $(VENV)/ready
@@ -26,14 +34,18 @@ test-slow: $(VENV)/ready
 # The wheel with the runtime's dependencies alone: no torch, no transformers.
 test-wheel:
 	rm -rf build/wheel && $(PYTHON) -m venv build/wheel
-	build/wheel/bin/pip install -q --upgrade pip build
-	build/wheel/bin/python -m build --wheel --outdir build/wheel/dist .
-	build/wheel/bin/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text]" pytest
-	! build/wheel/bin/python -c "import torch" 2>/dev/null
-	build/wheel/bin/python -m pytest -q tests/toolkit
+	build/wheel/$(SCRIPTS)/pip install -q --upgrade pip build
+	build/wheel/$(SCRIPTS)/python -m build --wheel --outdir build/wheel/dist .
+	build/wheel/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text]" --group test
+	! build/wheel/$(SCRIPTS)/python -c "import torch" 2>/dev/null
+	build/wheel/$(SCRIPTS)/python -m pytest -q $(PARALLEL) tests/toolkit
 
 test-transformers5: .venv5/ready
-	.venv5/bin/pytest -q -m "transformers and not slow" tests/export
+	.venv5/$(SCRIPTS)/pytest -q -m "transformers and not slow" $(PARALLEL) tests/export
+
+# The newest release of every dependency, whatever the constraints say. Optimum would hold transformers back.
+test-newest: .venv-newest/ready
+	.venv-newest/$(SCRIPTS)/pytest -q -m "not slow" $(PARALLEL) tests/toolkit tests/export
 
 # The OpenVINO build of ONNX Runtime, which cannot share an environment with the plain one.
 test-openvino: .venv-openvino/ready $(VENV)/ready
@@ -42,7 +54,7 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 	$(BIN)/clip-train build/openvino/photos --encoder models/tiny-clip --out build/openvino/head.pt
 	$(BIN)/clip-export --head build/openvino/head.pt -o build/openvino/ort.onnx
 	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
-	.venv-openvino/bin/pytest -q tests/openvino
+	.venv-openvino/$(SCRIPTS)/pytest -q tests/openvino
 
 # Seeded mutants of images and model files; minutes.
 fuzz: $(VENV)/ready
@@ -51,6 +63,7 @@ fuzz: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix
@@ -58,6 +71,17 @@ format: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+# The site of the documentation, in build/site. A broken link or an unknown name is an error.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Every cell runs; nothing is written into the notebooks.
+notebooks: $(VENV)/ready
+	$(BIN)/pytest -q --nbmake notebooks
+
+dist: $(VENV)/ready
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
 
 # The built-in demo model, by our own commands.
 models: $(VENV)/ready
@@ -83,22 +107,31 @@ bench: bench/.venv/ready
 	bench/.venv/bin/python bench/few_shot.py
 	bench/.venv/bin/python bench/search.py
 
+# All that CI needs; `make -j` builds them side by side.
+environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
+
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard,search]' pytest ruff mypy
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard,search]' --group dev
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
 	$(PYTHON) -m venv .venv5
-	.venv5/bin/pip install -q --upgrade pip
-	.venv5/bin/pip install -q -c constraints-transformers5.txt -e '.[export,cpu,report,tensorboard]' pytest
+	.venv5/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv5/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt -e '.[export,cpu,report,tensorboard]' --group test
+	touch $@
+
+.venv-newest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,report,tensorboard,search]' --group test
 	touch $@
 
 .venv-openvino/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-openvino
-	.venv-openvino/bin/pip install -q --upgrade pip
-	.venv-openvino/bin/pip install -q -e '.[openvino]' pytest
+	.venv-openvino/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv-openvino/$(SCRIPTS)/pip install -q -e '.[openvino]' --group test
 	touch $@
 
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
@@ -108,4 +141,4 @@ bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build $(VENV) .venv5 .venv-openvino bench/.venv
+	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-openvino bench/.venv

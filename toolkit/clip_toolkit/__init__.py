@@ -6,6 +6,7 @@ classifier = load("model.onnx")
 print(classifier.predict("photo.jpg").label)
 """
 
+import clip_toolkit.telemetry  # noqa: F401  # before whatever imports ONNX Runtime
 from clip_toolkit.classifier import Classifier, Outputs, load
 from clip_toolkit.errors import (
     ClipToolkitError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -13,6 +14,7 @@ from clip_toolkit.doctor.finding import Finding
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.images.formats import registered_formats
 from clip_toolkit.runtime.devices import import_onnxruntime
+from clip_toolkit.telemetry import VARIABLE, telemetry_is_off
 
 
 def installation() -> Iterator[Finding]:
@@ -20,6 +22,7 @@ def installation() -> Iterator[Finding]:
     yield Finding("Python", "fine", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield _onnxruntime()
     yield _duplicates()
+    yield _telemetry()
     optional = [name for name in ("AVIF", "HEIF", "JPEG2000", "WEBP") if name in registered_formats()]
     turbo = "with" if features.check_feature("libjpeg_turbo") else "without"
     yield Finding("Pillow", "fine", f"{PIL.__version__} {turbo} libjpeg-turbo; also reads {', '.join(optional)}")
@@ -31,6 +34,13 @@ def _onnxruntime() -> Finding:
     except MissingDependencyError:
         return Finding("ONNX Runtime", "wrong", "not installed", "pip install 'clip-toolkit[cpu]'")
     return Finding("ONNX Runtime", "fine", f"{runtime.__version__} for {runtime.get_device()}")
+
+
+def _telemetry() -> Finding:
+    setting = f"{VARIABLE}={os.environ.get(VARIABLE, '')}"
+    if telemetry_is_off():
+        return Finding("telemetry", "fine", f"off ({setting})")
+    return Finding("telemetry", "note", f"{setting}: ONNX Runtime may send usage data", f"unset {VARIABLE}")
 
 
 def _duplicates() -> Finding:
