@@ -17,10 +17,10 @@ import torch
 from sections import replaced_section
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.heads.zero_shot import ZeroShot, linear_head, zero_shot
+from clip_export.training.epochs import Examples
 from clip_export.training.few_shot import calibrated_loss, train_from_words
-from clip_export.training.loop import Examples
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.spec.tasks import SINGLE_LABEL
@@ -90,7 +90,7 @@ def accuracy(head: torch.nn.Module, examples: Examples) -> float:
     return score(head(examples.features), examples.targets, SINGLE_LABEL)
 
 
-def table(task: str, tower: TextTower, scenes: list[Scene], features: torch.Tensor) -> Iterator[str]:
+def table(task: str, tower: TextEncoder, scenes: list[Scene], features: torch.Tensor) -> Iterator[str]:
     """A row for each number of shots: means over the draws; the worst draw of each choice goes to standard error."""
     names = [TASKS[task](scene) for scene in scenes]
     labels = sorted(set(names))
@@ -117,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     scenes = random_scenes(POOL + MANY + TEST, SEED)
     features = drawn_features(Encoder.from_pretrained(str(ENCODER), feature="projected"), scenes)
-    tower = TextTower.from_pretrained(str(ENCODER))
+    tower = TextEncoder.from_pretrained(str(ENCODER))
     lines = [
         f"Accuracy on {TEST:,} drawn pictures after a few of each label; mean of {DRAWS} draws. A linear head on",
         "tiny-clip's normalised projected feature, Adam 1e-2, 100 epochs. *Zero-shot start*: the words, best pull.",

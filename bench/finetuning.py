@@ -21,23 +21,22 @@ from sections import replaced_section
 from torch import Tensor, nn
 
 from clip_export.data.dataset import Dataset
+from clip_export.data.image_folder import read_image_folder
 from clip_export.data.splits import split_dataset
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import FeatureCache
+from clip_export.features.images import image_features
 from clip_export.heads.mlp import VLMtoMLP
-from clip_export.training import Encoder, Examples, FeatureCache, TrainingOptions, image_features, read_image_folder
-from clip_export.training.epochs import improvement
-from clip_export.training.finetuning import (
-    FinetuningOptions,
-    LowerHalf,
-    UpperHalf,
-    features_of,
-    finetune,
-    hidden_cache,
-    hidden_states,
-)
+from clip_export.training.epochs import Examples, improvement
+from clip_export.training.finetuning.finetune import finetune
+from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
+from clip_export.training.finetuning.hidden_states import features_of, hidden_cache, hidden_states
+from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.judging.baseline import baseline_score
 from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import train_head
 from clip_export.training.objective import Objective
+from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
 from clip_export.training.run import Pace, Run
 from clip_toolkit import open_image, preprocess

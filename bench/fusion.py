@@ -19,7 +19,7 @@ from sections import replaced_section
 
 from clip_export.data.manifest import read_manifest
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.features.images import image_features
 from clip_export.features.texts import encoded_texts, fused
 from clip_export.training.epochs import Examples
@@ -43,7 +43,7 @@ SEEDS = (100, 101, 102)
 OPTIONS = TrainingOptions(learning_rate=1e-3, patience=20)
 
 
-def drawn(seed: int, folder: Path, encoder: Encoder, tower: TextTower) -> Examples:
+def drawn(seed: int, folder: Path, encoder: Encoder, tower: TextEncoder) -> Examples:
     """All questions of a seed: both features side by side, and the answers."""
     data = read_manifest(write_questions(folder, max(SIZES) + TEST, seed), text_column="question")
     features = fused(image_features(encoder, data.files), encoded_texts(tower, data.texts or ()).values)
@@ -70,7 +70,7 @@ def sides(questions: Examples, size: int, part: slice) -> list[Examples]:
 
 def table() -> Iterator[str]:
     """The section's lines."""
-    encoder, tower = Encoder.from_pretrained(str(ENCODER)), TextTower.from_pretrained(str(ENCODER))
+    encoder, tower = Encoder.from_pretrained(str(ENCODER)), TextEncoder.from_pretrained(str(ENCODER))
     with tempfile.TemporaryDirectory() as folder:
         drawings = [drawn(seed, Path(folder, str(seed)), encoder, tower) for seed in SEEDS]
     yield from wrap(

@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
+from clip_export.features.images import image_features
 from clip_export.graph.network import network_graph
 from clip_export.heads.files import DataReference, TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
@@ -31,7 +32,9 @@ from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import find_target
 from clip_export.samples.pictures import picture
-from clip_export.training import Examples, TrainingOptions, image_features, train_head
+from clip_export.training.epochs import Examples
+from clip_export.training.loop import train_head
+from clip_export.training.options import TrainingOptions
 from clip_toolkit.images.preprocess import normalise
 from encoders import SUBJECTS, save_checkpoint
 

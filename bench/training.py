@@ -20,12 +20,18 @@ import numpy as np
 import torch
 from sections import replaced_section
 
+from clip_export.data.image_folder import read_image_folder
 from clip_export.data.splits import split_dataset
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import FeatureCache
+from clip_export.features.images import image_features
 from clip_export.heads.files import load_head
-from clip_export.training import Encoder, FeatureCache, TrainingOptions, examples, image_features, read_image_folder
+from clip_export.training.epochs import Examples
 from clip_export.training.judging.baseline import baseline_score
-from clip_export.training.loop import Examples, train_head
+from clip_export.training.loop import train_head
 from clip_export.training.objective import score
+from clip_export.training.options import TrainingOptions
+from clip_export.training.preparation import examples
 from encoders import SUBJECTS, save_checkpoint
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from clip_export.heads.files import EncoderReference, TrainedHead, save_head
-from clip_export.training import Encoder, VLMtoMLP, read_image_folder, split_dataset
+from clip_export import (
+    Encoder,
+    EncoderReference,
+    TrainedHead,
+    VLMtoMLP,
+    read_image_folder,
+    save_head,
+    split_dataset,
+)
 from clip_toolkit import decode
 
 

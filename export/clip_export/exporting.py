@@ -10,7 +10,7 @@ import onnx
 from torch import nn
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower, text_features
+from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import save_model
@@ -74,7 +74,7 @@ def export_classifier(
     labels: Sequence[str] | None = None,
     options: ExportOptions = ExportOptions(),
     *,
-    tower: TextTower | None = None,
+    tower: TextEncoder | None = None,
 ) -> Exported:
     """Write encoder, head and preprocessing as one ONNX file, proved against PyTorch before it appears.
 
@@ -109,7 +109,7 @@ def export_classifier(
         return _quantized(temporary, spec, head.module, options.quantization)
 
 
-def _graph(encoder: Encoder, tower: TextTower | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     answers = Answers(spec.task, spec.temperature)
     if tower is None:
         return network_graph(encoder, head, spec.input, spec.ops, answers)
@@ -129,7 +129,7 @@ def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: Quantizatio
 
 
 def checked_labels(
-    head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None, tower: TextTower | None = None
+    head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None, tower: TextEncoder | None = None
 ) -> tuple[str, ...]:
     """The class names that an export will write: ``labels``, or else the head's own.
 
@@ -160,7 +160,7 @@ def checked_labels(
 
 
 def _spec(
-    head: TrainedHead, encoder: Encoder, tower: TextTower | None, labels: tuple[str, ...], options: ExportOptions
+    head: TrainedHead, encoder: Encoder, tower: TextEncoder | None, labels: tuple[str, ...], options: ExportOptions
 ) -> ModelSpec:
     return ModelSpec(
         labels=labels,
@@ -188,7 +188,7 @@ def _proved(
     spec: ModelSpec,
     head: nn.Module,
     encoder: Encoder,
-    tower: TextTower | None,
+    tower: TextEncoder | None,
     path: Path,
     *,
     cross_checks: Sequence[tuple[str, CrossCheck]],

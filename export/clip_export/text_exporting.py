@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.graph.model_file import save_model
 from clip_export.graph.text_network import text_graph
@@ -22,7 +22,7 @@ from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
 def export_text_tower(
-    tower: TextTower, output: Path, ops: str = "ort", min_cosine: float | None = None
+    tower: TextEncoder, output: Path, ops: str = "ort", min_cosine: float | None = None
 ) -> TextTowerSpec:
     """Write a text tower and its tokenizer as one ONNX file, proved against PyTorch before it appears.
 
@@ -68,7 +68,7 @@ def _quantized(model: onnx.ModelProto, spec: TextTowerSpec, path: Path, min_cosi
     return spec
 
 
-def _spec(tower: TextTower, ops: str) -> TextTowerSpec:
+def _spec(tower: TextEncoder, ops: str) -> TextTowerSpec:
     return TextTowerSpec(
         encoder=tower.spec(),
         tokenizer=tokenizer_spec(tower),

@@ -12,7 +12,7 @@ import torch
 from questions import write_questions
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower, text_features
+from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
@@ -35,10 +35,10 @@ pytestmark = pytest.mark.transformers
 LABELS = ("ant", "bee", "cow")
 TEXTS = ("the red circle", "", "круг 東京", LONG_TEXT)
 
-Made = tuple[Encoder, TextTower, TrainedHead, Path]
+Made = tuple[Encoder, TextEncoder, TrainedHead, Path]
 
 
-def fused_head(encoder: Encoder, tower: TextTower, task: str = "single-label") -> TrainedHead:
+def fused_head(encoder: Encoder, tower: TextEncoder, task: str = "single-label") -> TrainedHead:
     """A head with random weights that reads both features, each of about the same weight."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -54,7 +54,7 @@ def made(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
     def make(name: str, ops: str = "ort", kind: str = "image", task: str = "single-label") -> Made:
         key = (name, ops, kind, task)
         if key not in files:
-            encoder, tower = (each.from_pretrained(str(checkpoint(name))) for each in (Encoder, TextTower))
+            encoder, tower = (each.from_pretrained(str(checkpoint(name))) for each in (Encoder, TextEncoder))
             head = fused_head(encoder, tower, task)
             path = tmp_path_factory.mktemp("fused") / "model.onnx"
             export_classifier(head, encoder, path, options=ExportOptions(kind, ops), tower=tower)

@@ -18,7 +18,7 @@ from clip_export import text_exporting
 from clip_export.commands.export import main as export
 from clip_export.commands.export import parse_args
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower, text_features, tokenised, truncated
+from clip_export.encoders.text import TextEncoder, text_features, tokenised, truncated
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.graph.text_weights import canonical_text
 from clip_export.proof.text_parity import check_text
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.transformers
 
 Checkpoint = Callable[[str], Path]
 Captured = pytest.CaptureFixture[str]
-TowerOf = Callable[[str], TextTower]
+TowerOf = Callable[[str], TextEncoder]
 
 FAMILIES = ("clip", "clip-gelu", "siglip", "siglip2", "blip-retrieval", "tiny-clip")
 FILES = (
@@ -53,8 +53,8 @@ def tower(checkpoint: Checkpoint) -> TowerOf:
     """The text tower of a tiny checkpoint."""
 
     @functools.cache
-    def make(name: str) -> TextTower:
-        return TextTower.from_pretrained(str(TINY_CLIP if name == "tiny-clip" else checkpoint(name)))
+    def make(name: str) -> TextEncoder:
+        return TextEncoder.from_pretrained(str(TINY_CLIP if name == "tiny-clip" else checkpoint(name)))
 
     return make
 
@@ -72,7 +72,7 @@ def text_file(tower: TowerOf, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return make
 
 
-def tokens(used: TextTower, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def tokens(used: TextEncoder, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     found = tokenised(used, texts)
     return found["input_ids"], found.get("attention_mask", torch.ones_like(found["input_ids"]))
 
@@ -91,7 +91,7 @@ def test_clips_of_both_rules_for_the_end_of_a_text(checkpoint: Checkpoint, tmp_p
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["eos_token_id"] = 2
     (folder / "config.json").write_text(json.dumps(config))
-    old, new = TextTower.from_pretrained(str(folder)), TextTower.from_pretrained(str(checkpoint("clip")))
+    old, new = TextEncoder.from_pretrained(str(folder)), TextEncoder.from_pretrained(str(checkpoint("clip")))
     assert {canonical_text(used).config.pooling for used in (old, new)} == {"largest", "end"}
     ids, mask = tokens(new, TEXTS)
     ids[0, 3] = new.model.config.vocab_size - 1  # an end mark in the middle of a text: the first one counts
@@ -163,11 +163,11 @@ def test_padding_on_the_left_is_refused_where_it_would_move_words(checkpoint: Ch
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
     with pytest.raises(EncoderError, match=r"pads on the left.*padding_side"):
-        tokenizer_spec(TextTower.from_pretrained(str(folder)))
+        tokenizer_spec(TextEncoder.from_pretrained(str(folder)))
 
 
 def test_a_tokenizer_that_gives_other_tokens_is_refused(tower: TowerOf, monkeypatch: pytest.MonkeyPatch):
-    def shouted(used: TextTower, texts: list[str]) -> dict[str, torch.Tensor]:
+    def shouted(used: TextEncoder, texts: list[str]) -> dict[str, torch.Tensor]:
         return tokenised(used, [text.upper() + "!" for text in texts])
 
     monkeypatch.setattr("clip_export.encoders.tokenizer.tokenised", shouted)

@@ -18,7 +18,7 @@ from clip_export.commands.export_text_tower import add_text_arguments, check_tex
 
 if TYPE_CHECKING:
     from clip_export.encoders.image import Encoder
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
     from clip_export.exporting import ExportOptions
     from clip_export.heads.files import TrainedHead
     from clip_toolkit.spec.classifier import ModelSpec
@@ -132,12 +132,12 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     from clip_export.encoders.checkpoint import Checkpoint
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
     from clip_export.heads.zero_shot import TEMPLATES, check_words, zero_shot_head
 
     templates = args.templates or TEMPLATES
     check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
-    head = zero_shot_head(TextTower.from_pretrained(args.encoder, args.revision), args.labels, templates)
+    head = zero_shot_head(TextEncoder.from_pretrained(args.encoder, args.revision), args.labels, templates)
     print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head
 
@@ -149,11 +149,11 @@ def _text_column(head: TrainedHead) -> str | None:
     return (head.data.text_column if head.data is not None else None) or "text"
 
 
-def _tower(encoder: Encoder) -> TextTower:
+def _tower(encoder: Encoder) -> TextEncoder:
     """The text tower that a head reads beside the encoder of the same checkpoint."""
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
 
-    return TextTower.from_pretrained(encoder.id, encoder.revision)
+    return TextEncoder.from_pretrained(encoder.id, encoder.revision)
 
 
 def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:

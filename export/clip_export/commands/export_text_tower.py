@@ -46,13 +46,13 @@ def check_text_arguments(parser: argparse.ArgumentParser, args: argparse.Namespa
 
 def export_text(args: argparse.Namespace) -> int:
     """Export a text tower and print the receipt; return the exit code."""
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
     from clip_export.text_exporting import export_text_tower
     from clip_toolkit.files.atomic import check_writable
 
     output = args.output or _OUTPUT
     check_writable(output)
-    tower = TextTower.from_pretrained(args.encoder, args.revision)
+    tower = TextEncoder.from_pretrained(args.encoder, args.revision)
     spec = export_text_tower(tower, output, args.ops, least_agreement(args) if args.quantize else None)
     print("\n".join(text_receipt(spec)))
     print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), the text tower of {spec.encoder.id}")

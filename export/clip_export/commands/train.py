@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.commands.train_finished_head import finished_head
     from clip_export.commands.train_from_words import start_words, trained_from_words
     from clip_export.commands.train_stages import prepared_data, scored_alone, tell, trained
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
     from clip_export.training.judging.thresholds import check_rule, operating_rule
     from clip_export.training.preparation import read_dataset
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
     )
-    tower = None if options.text_column is None else TextTower.from_pretrained(args.encoder, args.revision)
+    tower = None if options.text_column is None else TextEncoder.from_pretrained(args.encoder, args.revision)
     prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
     alone = scored_alone(args, prepared, training, chosen)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _encoder(args: argparse.Namespace) -> Encoder:
     from clip_export.encoders.image import Encoder
-    from clip_export.training.finetuning import check_blocks
+    from clip_export.training.finetuning.halves import check_blocks
 
     feature = args.feature or ("projected" if args.init else "pooled")
     encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)

@@ -21,18 +21,17 @@ from clip_export.features.images import row_key
 from clip_export.progress import bar
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.epochs import Examples
-from clip_export.training.finetuning import (
-    FinetuningOptions,
+from clip_export.training.finetuning.finetune import finetune
+from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
+from clip_export.training.finetuning.hidden_states import (
     HiddenCache,
     HiddenStates,
-    LowerHalf,
-    UpperHalf,
     check_room,
     features_of,
-    finetune,
     hidden_cache,
     hidden_states,
 )
+from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions

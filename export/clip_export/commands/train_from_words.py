@@ -6,11 +6,12 @@ import argparse
 
 from clip_export.commands.train_arguments import training_options
 from clip_export.data.dataset import Dataset
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.heads.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
 from clip_export.progress import bar
+from clip_export.training.epochs import Epoch
 from clip_export.training.few_shot import PULLS, train_from_words
-from clip_export.training.loop import Epoch, Training
+from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
 from clip_toolkit.errors import HeadError
@@ -26,7 +27,7 @@ def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:
     """
     labels, templates = [label.replace("_", " ") for label in dataset.labels], args.templates or TEMPLATES
     check_words(labels, templates)
-    words = zero_shot(TextTower.from_pretrained(args.encoder, args.revision), labels, templates)
+    words = zero_shot(TextEncoder.from_pretrained(args.encoder, args.revision), labels, templates)
     if dataset.task == MULTI_LABEL and words.task != MULTI_LABEL:
         raise HeadError(
             f"--init zero-shot: {args.encoder} was trained to tell texts apart, not to accept or refuse each, so that "

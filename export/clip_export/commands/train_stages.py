@@ -13,7 +13,7 @@ from clip_export.commands.train_arguments import PROGRAM, training_options
 from clip_export.commands.train_finished_head import SCORES
 from clip_export.data.dataset import Dataset
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.features.cache import FeatureCache, default_folder
 from clip_export.features.texts import TextCache, TextSide
 from clip_export.heads.files import TrainedHead
@@ -40,7 +40,7 @@ def prepared_data(
     encoder: Encoder,
     dataset: Dataset,
     options: DataOptions,
-    tower: TextTower | None = None,
+    tower: TextEncoder | None = None,
 ) -> Prepared:
     """Encode and split the data; name what was skipped, and count what is left."""
     folder = None if args.no_cache else args.cache or default_folder()

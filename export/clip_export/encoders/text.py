@@ -28,7 +28,7 @@ _BLIP_LOGIT_SCALE = 1 / 0.07
 
 
 @dataclass(frozen=True)
-class TextTower:
+class TextEncoder:
     """A text tower and everything around it.
 
     Attributes:
@@ -57,7 +57,7 @@ class TextTower:
     logit_bias: float | None
 
     @classmethod
-    def from_pretrained(cls, encoder: str, revision: str | None = None) -> TextTower:
+    def from_pretrained(cls, encoder: str, revision: str | None = None) -> TextEncoder:
         """Load the text tower that was trained together with an image encoder.
 
         Args:
@@ -92,7 +92,7 @@ class TextTower:
         """Channels of the feature."""
         return self.projection.out_features if self.projection is not None else self.model.head.out_features
 
-    def to(self, device: str) -> TextTower:
+    def to(self, device: str) -> TextEncoder:
         """The same tower, moved to a PyTorch device."""
         for module in filter(None, (self.model, self.projection)):
             module.to(device)
@@ -103,7 +103,7 @@ class TextTower:
         return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
 
 
-def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) -> Tensor:
+def text_features(tower: TextEncoder, texts: Sequence[str], batch_size: int = 64) -> Tensor:
     """The features of texts, by the unpatched transformers modules: equal to its ``get_text_features``.
 
     What goes beyond the context is left out; `truncated` tells of which texts.
@@ -124,14 +124,14 @@ def text_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64) 
         return torch.cat(batches) if batches else torch.empty(0, tower.dim)
 
 
-def _features(tower: TextTower, texts: Sequence[str]) -> Tensor:
+def _features(tower: TextEncoder, texts: Sequence[str]) -> Tensor:
     device = next(tower.model.parameters()).device
     outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
     feature = outputs.last_hidden_state[:, 0] if tower.reads_first_token else outputs.pooler_output
     return (feature if tower.projection is None else tower.projection(feature)).cpu()
 
 
-def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:
+def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
     """Tokens in the form that the family was trained with.
 
     Returns:
@@ -155,19 +155,19 @@ def tokenised(tower: TextTower, texts: Sequence[str]) -> dict[str, Tensor]:
     return {name: tokens[name] for name in (["input_ids"] if is_siglip else ["input_ids", "attention_mask"])}
 
 
-def token_ids(tower: TextTower, text: str) -> tuple[int, ...]:
+def token_ids(tower: TextEncoder, text: str) -> tuple[int, ...]:
     """The tokens of one text, as `tokenised` gives them."""
     return tuple(tokenised(tower, [text])["input_ids"][0].tolist())
 
 
-def token_counts(tower: TextTower, texts: Sequence[str]) -> list[int]:
+def token_counts(tower: TextEncoder, texts: Sequence[str]) -> list[int]:
     """How many tokens each text has, with the marks around it, before anything is cut off."""
     if not texts:
         return []
     return [len(ids) for ids in tower.tokenizer(list(texts), verbose=False)["input_ids"]]
 
 
-def truncated(tower: TextTower, texts: Sequence[str]) -> list[str]:
+def truncated(tower: TextEncoder, texts: Sequence[str]) -> list[str]:
     """The texts that go beyond the context, of which `text_features` sees the beginning only."""
     return [text for text, count in zip(texts, token_counts(tower, texts), strict=True) if count > tower.context]
 

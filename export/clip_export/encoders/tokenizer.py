@@ -6,14 +6,14 @@ import tokenizers
 
 from clip_export.encoders.families import SIGLIP
 from clip_export.encoders.sentencepiece import converted_siglip
-from clip_export.encoders.text import TextTower, tokenised
+from clip_export.encoders.text import TextEncoder, tokenised
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.tokenizer import TokenizerSpec
 from clip_toolkit.text.tokenization import Tokenizer
 
 
-def tokenizer_spec(tower: TextTower) -> TokenizerSpec:
+def tokenizer_spec(tower: TextEncoder) -> TokenizerSpec:
     """The tower's tokenizer, shown to give the very tokens that transformers gives.
 
     Raises:
@@ -35,7 +35,7 @@ def tokenizer_spec(tower: TextTower) -> TokenizerSpec:
     return spec
 
 
-def _backend(tower: TextTower) -> tokenizers.Tokenizer:
+def _backend(tower: TextEncoder) -> tokenizers.Tokenizer:
     """The checkpoint's tokenizer in the form of the ``tokenizers`` package, to be changed at will."""
     if tower.tokenizer.is_fast:
         return tokenizers.Tokenizer.from_str(tower.tokenizer.backend_tokenizer.to_str())
@@ -48,7 +48,7 @@ def _backend(tower: TextTower) -> tokenizers.Tokenizer:
     return converted_siglip(tower.tokenizer)
 
 
-def _check_padding(tower: TextTower, spec: TokenizerSpec) -> None:
+def _check_padding(tower: TextEncoder, spec: TokenizerSpec) -> None:
     if spec.padding_side == "left" and not spec.pad_to_context:
         raise EncoderError(
             f"{tower.id}: its tokenizer pads on the left, which would move the positions of {tower.family.name}'s "
@@ -56,7 +56,7 @@ def _check_padding(tower: TextTower, spec: TokenizerSpec) -> None:
         )
 
 
-def _check_equal(tower: TextTower, spec: TokenizerSpec) -> None:
+def _check_equal(tower: TextEncoder, spec: TokenizerSpec) -> None:
     ours = Tokenizer(spec)
     for text in PROOF_TEXTS:
         expected = tokenised(tower, [text])["input_ids"][0].tolist()

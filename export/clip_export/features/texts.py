@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clip_export.encoders.text import TextTower, text_features, truncated
+from clip_export.encoders.text import TextEncoder, text_features, truncated
 from clip_export.features.cache import configuration, weights_digest
 from clip_export.features.images import Features
 from clip_export.features.memory import memory_named
@@ -48,7 +48,7 @@ class TextFeatures:
             yield f"{self.empty} of {len(self.values)} texts are empty"
 
 
-def tower_identity(tower: TextTower) -> dict[str, object]:
+def tower_identity(tower: TextEncoder) -> dict[str, object]:
     """Everything about a text tower that decides its features."""
     modules = [tower.model] + ([tower.projection] if tower.projection is not None else [])
     return {
@@ -73,7 +73,7 @@ def _tokenizer_text(tokenizer: Any) -> str:
 class TextCache(RowCache):
     """The features of one text tower on disk, beside those of image encoders."""
 
-    def __init__(self, base: Path, tower: TextTower) -> None:
+    def __init__(self, base: Path, tower: TextEncoder) -> None:
         """Open the cache of a text tower below ``base``."""
         super().__init__(base, tower_identity(tower), (tower.dim,))
 
@@ -81,12 +81,12 @@ class TextCache(RowCache):
 class TextSide(NamedTuple):
     """The text tower that reads a data set's texts, and where its features are kept, if anywhere."""
 
-    tower: TextTower
+    tower: TextEncoder
     cache: TextCache | None
 
 
 def encoded_texts(
-    tower: TextTower,
+    tower: TextEncoder,
     texts: Sequence[str],
     batch_size: int = 64,
     device: str = "cpu",
@@ -128,7 +128,7 @@ def fused(features: Features, texts: Tensor) -> Features:
 
 
 def _computed(
-    tower: TextTower,
+    tower: TextEncoder,
     texts: Sequence[str],
     batch_size: int,
     device: str,
@@ -150,7 +150,7 @@ def _computed(
     return rows
 
 
-def _run(tower: TextTower, texts: Sequence[str], device: str) -> Tensor:
+def _run(tower: TextEncoder, texts: Sequence[str], device: str) -> Tensor:
     with memory_named(device, len(texts), "texts"):
         return text_features(tower.to(device), texts, len(texts))
 

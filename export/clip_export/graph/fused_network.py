@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.graph.network import Answers, behind_preprocessing, pixel_example
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_network import text_examples, text_sizes
@@ -36,7 +36,7 @@ class FusedNetwork(nn.Module):
 
 
 def fused_graph(
-    encoder: Encoder, tower: TextTower, head: nn.Module, input_kind: str, *, ops: str, answers: Answers
+    encoder: Encoder, tower: TextEncoder, head: nn.Module, input_kind: str, *, ops: str, answers: Answers
 ) -> onnx.ModelProto:
     """The ONNX model of encoder, text tower and head, without metadata.
 

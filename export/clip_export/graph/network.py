@@ -10,11 +10,11 @@ from onnx import compose
 from torch import Tensor, nn
 
 from clip_export.encoders.image import Encoder
-from clip_export.graph.operators import OPERATORS, unit_length
+from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
 from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, exported
 from clip_export.graph.vit_weights import canonical_vit
-from clip_export.heads.outputs import probabilities
+from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
 
 

@@ -47,14 +47,6 @@ def _tanh_gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-_LEAST_NORM = 1e-12  # PyTorch's: a row of zeros stays one
-
-
-def unit_length(x: Tensor) -> Tensor:
-    """Rows of L2 norm 1, as ``torch.nn.functional.normalize``, which would leave the norm's expansion in the graph."""
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
-
-
 FORBIDDEN = -1e4
 """What BERT adds to the scores of tokens not to be seen: their exponential is 0, and half precision can hold it."""
 

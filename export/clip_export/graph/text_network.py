@@ -6,11 +6,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from clip_export.encoders.text import TextTower
-from clip_export.graph.operators import OPERATORS, unit_length
+from clip_export.encoders.text import TextEncoder
+from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_transformer import TextTransformer
 from clip_export.graph.text_weights import canonical_text
 from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, exported
+from clip_export.heads.outputs import unit_length
 from clip_toolkit.text.tokenization import INPUTS
 from clip_toolkit.text_encoder import TextOutputs
 
@@ -41,7 +42,7 @@ def text_examples() -> dict[str, Tensor]:
     return {name: torch.ones(EXAMPLE_BATCH, _EXAMPLE_TOKENS, dtype=torch.int64) for name in INPUTS}
 
 
-def text_graph(tower: TextTower, ops: str) -> onnx.ModelProto:
+def text_graph(tower: TextEncoder, ops: str) -> onnx.ModelProto:
     """The ONNX model of a text tower, without metadata.
 
     Args:

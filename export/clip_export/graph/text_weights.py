@@ -11,13 +11,13 @@ from clip_export.graph.text_transformer import TextConfig, TextTransformer
 if TYPE_CHECKING:
     from torch import nn
 
-    from clip_export.encoders.text import TextTower
+    from clip_export.encoders.text import TextEncoder
 
 _UNKNOWN_END = 2
 """The ``eos_token_id`` of CLIP checkpoints from before transformers 4.31, which is not that of their tokenizer."""
 
 
-def canonical_text(tower: TextTower, operators: Operators = STANDARD) -> TextTransformer:
+def canonical_text(tower: TextEncoder, operators: Operators = STANDARD) -> TextTransformer:
     """The tower as the one canonical text transformer, projection included, float32 and in evaluation mode.
 
     Args:
@@ -32,7 +32,7 @@ def canonical_text(tower: TextTower, operators: Operators = STANDARD) -> TextTra
     return model.eval().requires_grad_(False)
 
 
-def _config(tower: TextTower) -> TextConfig:
+def _config(tower: TextEncoder) -> TextConfig:
     config, projection = tower.model.config, _projection(tower)
     return TextConfig(
         **block_settings(config, tower.id),
@@ -62,12 +62,12 @@ def _switches(family: str, config: Any) -> dict[str, Any]:
             }
 
 
-def _projection(tower: TextTower) -> nn.Linear:
+def _projection(tower: TextEncoder) -> nn.Linear:
     """SigLIP's is a part of its text module."""
     return tower.model.head if tower.projection is None else tower.projection
 
 
-def _weights(tower: TextTower) -> Weights:
+def _weights(tower: TextEncoder) -> Weights:
     source = {name: tensor.detach().float() for name, tensor in tower.model.state_dict().items()}
     config, is_bert = tower.model.config, "embeddings.word_embeddings.weight" in source
     weights = _bert_embeddings(source) if is_bert else _embeddings(source)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from clip_export.graph.operators import unit_length
+from clip_export.heads.outputs import unit_length
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.classifier import HeadSpec
 

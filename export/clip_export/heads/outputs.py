@@ -1,4 +1,4 @@
-"""What a head's raw outputs mean, by task."""
+"""What a head's raw outputs mean, by task, and features of unit length."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ def probabilities(logits: Tensor, task: str, temperature: float = 1.0) -> Tensor
         return logits[:, :0]
     scaled = logits if temperature == 1 else logits / temperature
     return torch.sigmoid(scaled) if task == MULTI_LABEL else torch.softmax(scaled, dim=-1)
+
+
+_LEAST_NORM = 1e-12  # PyTorch's: a row of zeros stays one
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Rows of L2 norm 1, as ``torch.nn.functional.normalize``, which would leave the norm's expansion in the graph."""
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)

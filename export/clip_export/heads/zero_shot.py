@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clip_export.encoders.families import SIGLIP, Family
-from clip_export.encoders.text import TextTower, text_features, token_counts, tokenised
+from clip_export.encoders.text import TextEncoder, text_features, token_counts, tokenised
 from clip_export.heads.files import EncoderReference, TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit.errors import HeadError
@@ -43,7 +43,7 @@ class ZeroShot(NamedTuple):
     task: str
 
 
-def zero_shot(tower: TextTower, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> ZeroShot:
+def zero_shot(tower: TextEncoder, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> ZeroShot:
     """Ask a text tower for the directions of labels.
 
     Args:
@@ -69,7 +69,7 @@ def zero_shot(tower: TextTower, labels: Sequence[str], templates: Sequence[str] 
     )
 
 
-def zero_shot_head(tower: TextTower, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> TrainedHead:
+def zero_shot_head(tower: TextEncoder, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> TrainedHead:
     """A classifier of ``labels`` that has seen no image: reads the normalised projected feature.
 
     Raises:
@@ -128,7 +128,7 @@ def check_words(labels: Sequence[str], templates: Sequence[str], family: Family 
             )
 
 
-def _check_length(tower: TextTower, prompts: Sequence[str]) -> None:
+def _check_length(tower: TextEncoder, prompts: Sequence[str]) -> None:
     """A prompt that is cut off may have lost the very word that tells two labels apart."""
     for prompt, count in zip(prompts, token_counts(tower, prompts), strict=True):
         if count > tower.context:
@@ -138,7 +138,7 @@ def _check_length(tower: TextTower, prompts: Sequence[str]) -> None:
             )
 
 
-def _check_read(tower: TextTower, template: str, labels: Sequence[str]) -> None:
+def _check_read(tower: TextEncoder, template: str, labels: Sequence[str]) -> None:
     """Tokenizers lower-case, leave out punctuation (SigLIP), and have one token for whatever they do not know."""
     seen: dict[tuple[int, ...], str] = {}
     prompts = [template.replace(_SLOT, label) for label in ("", *labels)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower, text_features, token_ids
+from clip_export.encoders.text import TextEncoder, text_features, token_ids
 from clip_export.proof.reference import reference
 from clip_export.samples.pictures import golden_files
 from clip_export.samples.texts import GOLDEN_TEXTS
@@ -17,7 +17,7 @@ from clip_toolkit.spec.classifier import GoldenVector, ModelSpec
 
 
 def golden_vectors(
-    encoder: Encoder, tower: TextTower | None, head: nn.Module, spec: ModelSpec
+    encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec
 ) -> tuple[GoldenVector, ...]:
     """What PyTorch answers to each golden picture, and to the text that goes with it if there is a text tower."""
     files = golden_files(encoder.preprocessing.resize)
@@ -30,7 +30,7 @@ def golden_vectors(
     )
 
 
-def _texts(tower: TextTower | None, count: int) -> Sequence[tuple[()] | tuple[str, tuple[int, ...]]]:
+def _texts(tower: TextEncoder | None, count: int) -> Sequence[tuple[()] | tuple[str, tuple[int, ...]]]:
     """Each golden text with its tokens; nothing without a text tower."""
     if tower is None:
         return [()] * count

@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clip_export.encoders.text import TextTower, text_features, token_ids, truncated
+import clip_toolkit
+from clip_export.encoders.text import TextEncoder, text_features, token_ids, truncated
 from clip_export.proof.parity import BATCHES, TOLERANCE, check_bounds
 from clip_export.samples.texts import GOLDEN_TEXTS, PROOF_TEXTS
-from clip_toolkit import load_text
 from clip_toolkit.errors import ParityError
 from clip_toolkit.spec.text_tower import GoldenText, TextParity
-from clip_toolkit.text_encoder import TextEncoder
 
 Features = NDArray[np.float32]
 
 
-def prove_text(path: Path, tower: TextTower) -> TextParity:
+def prove_text(path: Path, tower: TextEncoder) -> TextParity:
     """Compare an exported file with PyTorch's answers, at several batch sizes, and so at several amounts of padding.
 
     Args:
@@ -30,7 +29,7 @@ def prove_text(path: Path, tower: TextTower) -> TextParity:
     Raises:
         ParityError: a difference is out of tolerance; the message names it.
     """
-    encoder = load_text(path, device="cpu")
+    encoder = clip_toolkit.load_text(path, device="cpu")
     expected = text_features(tower, PROOF_TEXTS, batch_size=1)
     if not expected.isfinite().all():
         raise ParityError("the PyTorch model itself answers NaN or infinity: its text tower holds damaged weights.")
@@ -59,7 +58,7 @@ def check_text(receipt: TextParity) -> None:
     check_bounds("texts", receipt, bounds)
 
 
-def golden_texts(tower: TextTower) -> tuple[GoldenText, ...]:
+def golden_texts(tower: TextEncoder) -> tuple[GoldenText, ...]:
     """Texts to keep in the model file, each with its tokens and PyTorch's features of it alone."""
     features = text_features(tower, GOLDEN_TEXTS, batch_size=1)
     return tuple(
@@ -68,7 +67,7 @@ def golden_texts(tower: TextTower) -> tuple[GoldenText, ...]:
     )
 
 
-def own_golden_texts(encoder: TextEncoder) -> tuple[GoldenText, ...]:
+def own_golden_texts(encoder: clip_toolkit.TextEncoder) -> tuple[GoldenText, ...]:
     """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
     return tuple(
         replace(item, features=tuple(encoder.run(encoder.tokenizer.encode([item.text])).features[0].tolist()))
@@ -76,7 +75,7 @@ def own_golden_texts(encoder: TextEncoder) -> tuple[GoldenText, ...]:
     )
 
 
-def _outputs(encoder: TextEncoder, batch: int) -> tuple[Features, Features]:
+def _outputs(encoder: clip_toolkit.TextEncoder, batch: int) -> tuple[Features, Features]:
     starts = range(0, len(PROOF_TEXTS), batch)
     runs = [encoder.run(encoder.tokenizer.encode(PROOF_TEXTS[start : start + batch])) for start in starts]
     return np.concatenate([run.features for run in runs]), np.concatenate([run.embedding for run in runs])

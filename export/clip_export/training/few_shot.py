@@ -12,7 +12,8 @@ from torch.nn import functional
 from clip_export.heads.calibration import fit_temperature
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.zero_shot import ZeroShot, linear_head
-from clip_export.training.loop import Epoch, Examples, Training, train_head
+from clip_export.training.epochs import Epoch, Examples
+from clip_export.training.loop import Training, train_head
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.spec.tasks import SINGLE_LABEL

@@ -24,7 +24,7 @@ from clip_export.features.images import Features, image_features
 from clip_export.features.texts import TextFeatures, TextSide, encoded_texts, fused
 from clip_export.heads.files import DataReference
 from clip_export.progress import Advance
-from clip_export.training.loop import Examples
+from clip_export.training.epochs import Examples
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 

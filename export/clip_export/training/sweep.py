@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from clip_export.training.loop import Epoch, Examples, train_head
+from clip_export.training.epochs import Epoch, Examples
+from clip_export.training.loop import train_head
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from clip_export.commands import train as train_cli
 from clip_export.commands import train_finetuning as finetune_stage
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.tuned_encoder import earlier_encoders, referenced_encoder, save_with_encoder
-from clip_export.training.finetuning import LowerHalf, UpperHalf
+from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.run import Run
 from clip_toolkit.errors import HeadError, OutputError
 from clip_toolkit.spec.model_file import read_spec
@@ -76,7 +76,7 @@ def test_from_folder_to_runtime(crosses: Path, tuned: Path):
     assert np.mean(right) == pytest.approx(head.training["train accuracy"], abs=0.2)
     spec = read_spec(tuned / "model.onnx")
     assert (spec.encoder.id, spec.encoder.revision) == (folder.name, head.encoder.sha256)
-    assert TextTower.from_pretrained(str(folder)).revision == spec.encoder.revision
+    assert TextEncoder.from_pretrained(str(folder)).revision == spec.encoder.revision
     assert (spec.training["unfrozen blocks"], spec.training["encoder before fine-tuning"]) == (2, "tiny-clip")
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_toolkit.errors import EncoderError
 from tiny_models import CHECKPOINTS
 
@@ -66,14 +66,14 @@ def test_the_spec_keeps_a_local_folders_name_only(checkpoint: Checkpoint):
 def test_both_towers_of_a_local_folder_have_the_revision_of_its_content(checkpoint: Checkpoint, copy: Path):
     spec = Encoder.from_pretrained(str(copy), feature="projected").spec()
     assert re.fullmatch("[0-9a-f]{64}", spec.revision)
-    assert TextTower.from_pretrained(str(copy)).spec() == spec
+    assert TextEncoder.from_pretrained(str(copy)).spec() == spec
     assert Encoder.from_pretrained(str(checkpoint("clip"))).revision == spec.revision  # wherever it lies
     weights = load_file(copy / "model.safetensors")
     weights["logit_scale"] += 1
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     other = Encoder.from_pretrained(str(copy), feature="projected").spec()
     assert other.revision != spec.revision
-    assert TextTower.from_pretrained(str(copy)).spec() == other
+    assert TextEncoder.from_pretrained(str(copy)).spec() == other
 
 
 def test_missing_folder_and_unknown_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from clip_export.encoders.text import TextTower, text_features, token_counts, tokenised, truncated
+from clip_export.encoders.text import TextEncoder, text_features, token_counts, tokenised, truncated
 from clip_toolkit.errors import EncoderError
 from tiny_tokenizers import CONTEXT
 
@@ -24,8 +24,8 @@ TEXTS = ["a photo of the red circle", "blue", "", "日本語 ñandú Приве�
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def tower(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> TextTower:
-    return TextTower.from_pretrained(str(checkpoint(request.param)))
+def tower(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> TextEncoder:
+    return TextEncoder.from_pretrained(str(checkpoint(request.param)))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def by_transformers(folder: str, texts: list[str]) -> torch.Tensor:
     return found if isinstance(found, torch.Tensor) else found.pooler_output
 
 
-def test_features_are_those_of_transformers(tower: TextTower):
+def test_features_are_those_of_transformers(tower: TextEncoder):
     found = text_features(tower, TEXTS)
     assert found.shape == (len(TEXTS), tower.dim)
     assert found.dtype == torch.float32
@@ -62,35 +62,35 @@ def test_features_are_those_of_transformers(tower: TextTower):
     assert torch.equal(torch.cdist(found, found) > 1e-3, (tokens[:, None] != tokens).any(-1))
 
 
-def test_features_do_not_depend_on_the_other_texts_of_a_batch(tower: TextTower):
+def test_features_do_not_depend_on_the_other_texts_of_a_batch(tower: TextEncoder):
     assert torch.allclose(text_features(tower, TEXTS), text_features(tower, TEXTS, batch_size=1), atol=1e-5)
 
 
-def test_no_texts_have_no_features(tower: TextTower):
+def test_no_texts_have_no_features(tower: TextEncoder):
     assert text_features(tower, []).shape == (0, tower.dim)
     assert truncated(tower, []) == []
 
 
-def test_tower_is_frozen_and_in_float32(tower: TextTower):
+def test_tower_is_frozen_and_in_float32(tower: TextEncoder):
     assert not tower.model.training
     assert {parameter.dtype for parameter in tower.model.parameters()} == {torch.float32}
     assert not any(parameter.requires_grad for parameter in tower.model.parameters())
 
 
-def test_texts_beyond_the_context_are_named(tower: TextTower):
+def test_texts_beyond_the_context_are_named(tower: TextEncoder):
     assert truncated(tower, TEXTS) == [text for text in TEXTS if token_counts(tower, [text])[0] > CONTEXT]
     assert LONG in truncated(tower, TEXTS)
     assert tokenised(tower, [LONG])["input_ids"].shape == (1, CONTEXT)
 
 
-def test_a_text_that_just_fits_is_not_cut(tower: TextTower):
+def test_a_text_that_just_fits_is_not_cut(tower: TextEncoder):
     fits = next("x" * n for n in range(CONTEXT) if token_counts(tower, ["x" * n]) == [CONTEXT])
     assert truncated(tower, [fits, fits + "x"]) == [fits + "x"]
 
 
 @pytest.mark.parametrize("name", ["siglip", "siglip2"])
 def test_siglip_pads_to_its_context_reads_the_padding_and_lower_cases(checkpoint: Checkpoint, name: str):
-    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    tower = TextEncoder.from_pretrained(str(checkpoint(name)))
     tokens = tokenised(tower, ["Red", "red"])
     assert set(tokens) == {"input_ids"}
     assert tokens["input_ids"].shape == (2, CONTEXT)
@@ -99,17 +99,17 @@ def test_siglip_pads_to_its_context_reads_the_padding_and_lower_cases(checkpoint
 
 @pytest.mark.parametrize("name", ["clip", "blip-retrieval"])
 def test_clip_and_blip_mask_the_padding(checkpoint: Checkpoint, name: str):
-    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    tower = TextEncoder.from_pretrained(str(checkpoint(name)))
     tokens = tokenised(tower, ["red", "red circle"])
     assert tokens["attention_mask"].sum(1).tolist() == token_counts(tower, ["red", "red circle"])
 
 
 def test_scale_and_bias_are_the_checkpoints(checkpoint: Checkpoint):
     weights = load_file(checkpoint("siglip") / "model.safetensors")
-    siglip = TextTower.from_pretrained(str(checkpoint("siglip")))
+    siglip = TextEncoder.from_pretrained(str(checkpoint("siglip")))
     assert siglip.logit_scale == pytest.approx(weights["logit_scale"].exp().item())
     assert siglip.logit_bias == pytest.approx(weights["logit_bias"].item())
-    assert TextTower.from_pretrained(str(checkpoint("clip"))).logit_bias is None
+    assert TextEncoder.from_pretrained(str(checkpoint("clip"))).logit_bias is None
 
 
 @pytest.mark.parametrize(
@@ -128,27 +128,27 @@ def test_checkpoints_without_a_text_tower_are_refused_by_name(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
     with pytest.raises(EncoderError, match=rf"{architecture} has no text tower.*CLIPModel, SiglipModel, BlipFor"):
-        TextTower.from_pretrained(str(folder))
+        TextEncoder.from_pretrained(str(folder))
 
 
 def test_missing_tokenizer(copy: Path):
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         (copy / name).unlink()
     with pytest.raises(EncoderError, match=r"has no tokenizer.*save_pretrained"):
-        TextTower.from_pretrained(str(copy))
+        TextEncoder.from_pretrained(str(copy))
 
 
 def test_damaged_tokenizer(copy: Path):
     (copy / "vocab.json").write_text("{")
     with pytest.raises(EncoderError, match="tokenizer cannot be loaded"):
-        TextTower.from_pretrained(str(copy))
+        TextEncoder.from_pretrained(str(copy))
 
 
 def test_a_tokenizer_without_padding_token(copy: Path):
     config = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": None}))
     with pytest.raises(EncoderError, match=r'no padding token.*"pad_token" in its tokenizer_config\.json'):
-        TextTower.from_pretrained(str(copy))
+        TextEncoder.from_pretrained(str(copy))
 
 
 def test_missing_text_weights_are_not_filled_with_random_ones(copy: Path):
@@ -156,12 +156,12 @@ def test_missing_text_weights_are_not_filled_with_random_ones(copy: Path):
     del weights["text_projection.weight"]
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(EncoderError, match=r"lacks 1 of the text tower's weights.*text_projection"):
-        TextTower.from_pretrained(str(copy))
+        TextEncoder.from_pretrained(str(copy))
 
 
 def test_tokenizer_of_another_checkpoint(copy: Path):
     vocabulary = json.loads((copy / "vocab.json").read_text())
     (copy / "vocab.json").write_text(json.dumps({token: index + 500 for token, index in vocabulary.items()}))
-    tower = TextTower.from_pretrained(str(copy))
+    tower = TextEncoder.from_pretrained(str(copy))
     with pytest.raises(EncoderError, match=r"token \d+, but the text tower knows 514"):
         text_features(tower, ["red"])

@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower
+from clip_export.encoders.text import TextEncoder
 from clip_export.features import backends
 from clip_export.features import rows as row_cache
 from clip_export.features.augment import augmented
 from clip_export.features.cache import FeatureCache, encoder_identity
 from clip_export.features.images import Features, image_features
 from clip_export.features.texts import tower_identity
-from clip_export.training.finetuning import LowerHalf, hidden_cache
+from clip_export.training.finetuning.halves import LowerHalf
+from clip_export.training.finetuning.hidden_states import hidden_cache
 from clip_toolkit.errors import DeviceError
 
 CheckpointOf = Callable[[str], Path]
@@ -135,7 +136,7 @@ def test_an_encoder_of_other_configuration_has_a_cache_of_its_own(checkpoint: Ch
         changed = {part: {**config[part], **change} for part in ("vision_config", "text_config")}
         (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
         encoder = Encoder.from_pretrained(str(folder))
-        identities = (encoder_identity(encoder), tower_identity(TextTower.from_pretrained(str(folder))))
+        identities = (encoder_identity(encoder), tower_identity(TextEncoder.from_pretrained(str(folder))))
         hidden = hidden_cache(tmp_path, LowerHalf(encoder, 1)).folder.name
         owners.append((*(json.dumps(identity, sort_keys=True) for identity in identities), hidden))
     assert [len(set(kind)) for kind in zip(*owners, strict=True)] == [4, 4, 4]

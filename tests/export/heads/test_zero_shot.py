@@ -19,7 +19,7 @@ from torch.nn import functional
 from clip_export.commands.export import main as export
 from clip_export.commands.export import parse_args
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.text import TextTower, text_features
+from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.exporting import export_classifier
 from clip_export.heads.files import load_head, save_head
 from clip_export.heads.zero_shot import zero_shot, zero_shot_head
@@ -100,7 +100,7 @@ def test_the_file_says_how_it_was_made_and_has_no_text_tower(
 
 
 def test_an_ensemble_is_the_normalised_mean_of_normalised_prompts(checkpoint: Checkpoint):
-    tower = TextTower.from_pretrained(str(checkpoint("clip")))
+    tower = TextEncoder.from_pretrained(str(checkpoint("clip")))
     found = zero_shot(tower, ["red", "blue"], ["a {}", "{} {}", "of the {}"])
     for label, direction in zip(("red", "blue"), found.directions, strict=True):
         prompts = [f"a {label}", f"{label} {label}", f"of the {label}"]
@@ -109,7 +109,7 @@ def test_an_ensemble_is_the_normalised_mean_of_normalised_prompts(checkpoint: Ch
 
 
 def test_a_zero_shot_head_survives_its_file(checkpoint: Checkpoint, encoder: Callable[..., Encoder], tmp_path: Path):
-    head = zero_shot_head(TextTower.from_pretrained(str(checkpoint("clip"))), LABELS)
+    head = zero_shot_head(TextEncoder.from_pretrained(str(checkpoint("clip"))), LABELS)
     save_head(head, tmp_path / "head.pt")
     again = load_head(tmp_path / "head.pt")
     features = torch.randn(5, 24)
@@ -122,7 +122,7 @@ def test_a_zero_shot_head_survives_its_file(checkpoint: Checkpoint, encoder: Cal
 def test_readers_that_would_not_normalise_are_told_to_upgrade(
     checkpoint: Checkpoint, encoder: Callable[..., Encoder], head_for: Callable, tmp_path: Path
 ):
-    zero = zero_shot_head(TextTower.from_pretrained(str(checkpoint("clip"))), LABELS)
+    zero = zero_shot_head(TextEncoder.from_pretrained(str(checkpoint("clip"))), LABELS)
     versions = []
     for head in (zero, head_for(encoder("clip"))):
         save_head(head, tmp_path / "head.pt")
@@ -199,16 +199,16 @@ def test_words_that_make_no_classifier(
 
 
 def test_one_label_is_enough_for_siglip_alone(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
-    assert zero_shot_head(TextTower.from_pretrained(str(checkpoint("siglip"))), ["red"]).labels == ("red",)
+    assert zero_shot_head(TextEncoder.from_pretrained(str(checkpoint("siglip"))), ["red"]).labels == ("red",)
     with pytest.raises(HeadError, match="only label"):
-        zero_shot_head(TextTower.from_pretrained(str(checkpoint("clip"))), ["red"])
-    monkeypatch.setattr(TextTower, "from_pretrained", lambda *_: pytest.fail("the text tower was loaded"))
+        zero_shot_head(TextEncoder.from_pretrained(str(checkpoint("clip"))), ["red"])
+    monkeypatch.setattr(TextEncoder, "from_pretrained", lambda *_: pytest.fail("the text tower was loaded"))
     assert export(["--zero-shot", "--labels", "red", "--encoder", str(checkpoint("clip"))]) == 1
 
 
 @pytest.mark.parametrize("name", ["siglip", "clip"])
 def test_a_label_that_the_tokenizer_leaves_out_is_refused(checkpoint: Checkpoint, name: str):
-    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    tower = TextEncoder.from_pretrained(str(checkpoint(name)))
     if name == "siglip":  # which reads no punctuation
         with pytest.raises(HeadError, match="nothing is left of the label '!'"):
             zero_shot(tower, ["red", "!"])

@@ -17,6 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from PIL import Image
 
 from clip_export.encoders.image import Encoder
+from clip_export.features.images import image_features
 from clip_export.graph.network import network_graph
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
@@ -31,7 +32,9 @@ from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import TARGETS
 from clip_export.quantization.weights import quantized_weight
 from clip_export.samples.pictures import picture
-from clip_export.training import Examples, TrainingOptions, image_features, train_head
+from clip_export.training.epochs import Examples
+from clip_export.training.loop import train_head
+from clip_export.training.options import TrainingOptions
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from tiny_models import SIZE
 

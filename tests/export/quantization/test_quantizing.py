@@ -20,13 +20,16 @@ from clip_export.commands import export_quantization as quantize_cli
 from clip_export.commands.export import main as export
 from clip_export.commands.train import main as train
 from clip_export.encoders.image import Encoder
+from clip_export.features.images import image_features
 from clip_export.heads.files import DataReference, EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization import quantizing, targets
 from clip_export.quantization.layers.linears import with_constants
 from clip_export.quantization.quantizing import MODES
 from clip_export.samples.pictures import picture
-from clip_export.training import Examples, TrainingOptions, image_features, train_head
+from clip_export.training.epochs import Examples
+from clip_export.training.loop import train_head
+from clip_export.training.options import TrainingOptions
 from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.spec.model_file import read_spec
 

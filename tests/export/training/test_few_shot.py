@@ -17,8 +17,9 @@ from clip_export.commands.train_arguments import parse_args
 from clip_export.heads.files import load_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.zero_shot import ZeroShot
+from clip_export.training.epochs import Examples
 from clip_export.training.few_shot import train_from_words
-from clip_export.training.loop import Examples, Training, train_head
+from clip_export.training.loop import Training, train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.commands.infer import main as infer

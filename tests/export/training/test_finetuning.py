@@ -18,20 +18,15 @@ from clip_export.commands import train_finetuning_arguments as finetune_argument
 from clip_export.encoders.image import Encoder
 from clip_export.features.images import row_key
 from clip_export.heads.mlp import VLMtoMLP
-from clip_export.training import TrainingOptions, train_head
 from clip_export.training.checkpoints import Checkpoints
 from clip_export.training.epochs import Epoch, Examples, improvement, latest
-from clip_export.training.finetuning import (
-    FinetuningOptions,
-    LowerHalf,
-    UpperHalf,
-    check_room,
-    features_of,
-    finetune,
-    hidden_cache,
-    hidden_states,
-)
+from clip_export.training.finetuning.finetune import finetune
+from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
+from clip_export.training.finetuning.hidden_states import check_room, features_of, hidden_cache, hidden_states
+from clip_export.training.finetuning.options import FinetuningOptions
+from clip_export.training.loop import train_head
 from clip_export.training.objective import Objective
+from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState
 from clip_export.training.updates import PRECISIONS, Updates

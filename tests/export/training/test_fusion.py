@@ -10,7 +10,7 @@ import torch
 from questions import write_questions
 
 from clip_export.data.manifest import read_manifest
-from clip_export.encoders.text import TextTower, text_features
+from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.features.images import Features
 from clip_export.features.texts import TextCache, encoded_texts, fused
 from clip_export.heads.files import load_head
@@ -85,7 +85,7 @@ def test_columns_without_texts_are_refused(tmp_path: Path, rows: str, column: st
 
 @pytest.mark.parametrize("name", TEXT_FAMILIES)
 def test_each_different_text_is_encoded_once_and_kept(checkpoint: Callable[[str], Path], name: str, tmp_path: Path):
-    tower = TextTower.from_pretrained(str(checkpoint(name)))
+    tower = TextEncoder.from_pretrained(str(checkpoint(name)))
     texts = ["a red circle", "", "круг", LONG_TEXT, "a red circle"]
     first = encoded_texts(tower, texts, 2, cache=TextCache(tmp_path, tower))
     expected = torch.cat([text_features(tower, [text]) for text in texts])
@@ -98,7 +98,7 @@ def test_each_different_text_is_encoded_once_and_kept(checkpoint: Callable[[str]
 
 
 def test_another_tower_has_a_cache_of_its_own(checkpoint: Callable[[str], Path], tmp_path: Path):
-    towers = [TextTower.from_pretrained(str(checkpoint(name))) for name in ("clip", "clip-gelu")]
+    towers = [TextEncoder.from_pretrained(str(checkpoint(name))) for name in ("clip", "clip-gelu")]
     encoded_texts(towers[0], ["red"], cache=TextCache(tmp_path, towers[0]))
     assert encoded_texts(towers[1], ["red"], cache=TextCache(tmp_path, towers[1])).computed == 1
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from clip_export.heads.calibration import BOUNDS, fit_temperature, reliability
 from clip_export.heads.outputs import probabilities
+from clip_export.training.epochs import Examples
 from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
-from clip_export.training.loop import Examples
 from clip_toolkit.errors import DatasetError, MissingDependencyError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 

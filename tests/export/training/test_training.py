@@ -10,7 +10,8 @@ from clip_export.commands.train_arguments import ACTIVATIONS, BACKENDS, OPTIMIZE
 from clip_export.features import backends
 from clip_export.training import options
 from clip_export.training.checkpoints import Checkpoints, fingerprint
-from clip_export.training.loop import Epoch, Examples, Training, train_head
+from clip_export.training.epochs import Epoch, Examples
+from clip_export.training.loop import Training, train_head
 from clip_export.training.objective import Objective, score
 from clip_export.training.options import TrainingOptions
 from clip_export.training.state import TrainingState

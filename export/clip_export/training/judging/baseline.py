@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_export.extra import require
-from clip_export.training.loop import Examples
+from clip_export.training.epochs import Examples
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from clip_export.heads.calibration import fit_temperature
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.outputs import probabilities
+from clip_export.training.epochs import Examples
 from clip_export.training.judging.evaluation import decide
 from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds
-from clip_export.training.loop import Examples
 from clip_export.training.objective import score
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 

@@ -14,8 +14,8 @@ from torch import nn
 from clip_export.extra import require
 from clip_export.heads.calibration import reliability
 from clip_export.heads.outputs import probabilities
+from clip_export.training.epochs import Examples
 from clip_export.training.judging.thresholds import OperatingRule, threshold_at
-from clip_export.training.loop import Examples
 from clip_toolkit.spec.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
 
 RESAMPLES = 500

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clip_export.extra import require
-from clip_export.training.loop import Epoch
+from clip_export.training.epochs import Epoch
 
 
 @contextmanager
