@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from clip_toolkit.errors import MissingDependencyError
 
-_PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "rich")
+_PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "rich", "scipy", "sklearn")
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where a package is installed under another name than it is imported
 

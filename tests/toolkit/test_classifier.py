@@ -17,7 +17,8 @@ from PIL import Image, ImageFile
 
 from clip_toolkit import Classifier, ImageError, ModelError, Prediction, load
 from clip_toolkit.images.preprocess import normalise
-from clip_toolkit.runtime.devices import CPU, OpenSession
+from clip_toolkit.runtime.devices import CPU
+from clip_toolkit.runtime.session import Session
 
 Pixels = NDArray[np.uint8]
 
@@ -43,7 +44,7 @@ def same(first: Prediction, second: Prediction, tolerance: float = 1e-5) -> bool
 def fake_session(classifier: Classifier, source: str, run: Callable[..., object]) -> SimpleNamespace:
     """A session with the interface of the built-in model, another input name, and a run of the test's own."""
     return SimpleNamespace(
-        run=run, get_inputs=lambda: [SimpleNamespace(name=source)], get_outputs=classifier._session.get_outputs
+        run=run, get_inputs=lambda: [SimpleNamespace(name=source)], get_outputs=classifier._session._inner.get_outputs
     )
 
 
@@ -176,7 +177,7 @@ def _one_label_less(data: dict[str, Any]) -> None:
 
 def test_metadata_that_speaks_of_another_graph(edited: Callable[..., Path]):
     for change in (_one_label_less, lambda data: data.update(input="pixels")):
-        with pytest.raises(ModelError, match="the metadata speaks of"):
+        with pytest.raises(ModelError, match=r"the metadata declares"):
             load(edited(change), device="cpu")
 
 
@@ -230,7 +231,7 @@ def test_files_that_take_pixel_values_get_normalised_pixels_of_their_size(classi
         given.append(feeds)
         return [np.ones((1, len(spec.labels)), np.float32)] * 2 + [np.ones((1, spec.encoder.dim), np.float32)]
 
-    wants_pixels = Classifier(spec, OpenSession(fake_session(classifier, "pixel_values", run), CPU, ()))
+    wants_pixels = Classifier(spec, Session(fake_session(classifier, "pixel_values", run)))
     wants_pixels.predict(pixels)
     assert list(given[0]) == ["pixel_values"]
     expected = normalise(classifier.pixels(pixels)[None], spec.preprocessing)
@@ -245,4 +246,4 @@ def test_a_network_that_fails_is_a_model_error(classifier: Classifier, pixels: P
         raise RuntimeError("out of memory")
 
     with pytest.raises(ModelError, match=f"{CPU}: out of memory"):
-        Classifier(classifier.spec, OpenSession(fake_session(classifier, "image", run), CPU, ())).predict(pixels)
+        Classifier(classifier.spec, Session(fake_session(classifier, "image", run))).predict(pixels)

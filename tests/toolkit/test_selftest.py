@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
-from clip_toolkit.runtime.devices import OpenSession
+from clip_toolkit.runtime.session import Session
 from clip_toolkit.selftest import OTHER_PROVIDER_FACTOR, TOLERANCES
 from clip_toolkit.spec.model_file import read_spec
 
@@ -73,7 +73,7 @@ def test_nan_does_not_pass(demo: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_other_providers_may_drift_further_and_do_not_resize(classifier: Classifier):
-    elsewhere = Classifier(classifier.spec, OpenSession(classifier._session, "CUDAExecutionProvider", ()))
+    elsewhere = Classifier(classifier.spec, Session(classifier._session._inner, "CUDAExecutionProvider"))
     drifts = selftest(elsewhere)
     assert {drift.path for drift in drifts} == {"pillow"}
     assert {drift.tolerance for drift in drifts} == {TOLERANCES["pillow"] * OTHER_PROVIDER_FACTOR}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from threading import Lock
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, open_image, source_name
 from clip_toolkit.images.preprocess import check_aspect, normalise, preprocess
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.runtime.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
 from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
+from clip_toolkit.runtime.session import Opening, Session, open_session, remember, reopen
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION
@@ -65,6 +63,12 @@ def load(
     return Classifier(spec, open_session(path, device, threads, spec.ops, prepack), resize, options)
 
 
+def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions) -> Classifier:
+    """Undo `Classifier.__reduce__`."""
+    spec, session = reopen(opening, digest, read_spec)
+    return Classifier(spec, session, resize, options)
+
+
 class Outputs(NamedTuple):
     """What the network returns for a batch, float32.
 
@@ -80,7 +84,7 @@ class Outputs(NamedTuple):
 
 
 class Classifier:
-    """A model file, opened. Safe to share between threads.
+    """A model file, opened. Safe to share between threads, and picklable: another process opens the file again.
 
     Attributes:
         spec: what the file says of itself.
@@ -93,24 +97,27 @@ class Classifier:
     """
 
     def __init__(
-        self, spec: ModelSpec, opened: OpenSession, resize: str = "pillow", options: DecodeOptions | None = None
+        self, spec: ModelSpec, session: Session, resize: str = "pillow", options: DecodeOptions | None = None
     ) -> None:
         """Wrap an open session; most callers want `load`.
 
         Raises:
             ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
         """
-        check_resize(resize, spec, opened.provider)
-        check_graph(spec, opened)
+        check_resize(resize, spec, session.provider)
+        check_graph(spec, session)
         self.spec = spec
         self.tokenizer = Tokenizer(spec.text.tokenizer) if spec.text is not None else None
-        self.provider = opened.provider
-        self.notes = (*opened.notes, *quantization_notes(spec, opened.provider))
-        self._session = opened.session
-        self.threads = opened.threads
+        self.provider = session.provider
+        self.notes = (*session.notes, *quantization_notes(spec, session.provider))
+        self.threads = session.threads
         self.resize = resize
         self.options = options or DecodeOptions()
-        self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
+        self._session = session
+
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...]]:
+        """Pickle how the file was opened; unpickling raises `ModelError` where it holds another model by then."""
+        return _reopened, (*remember(self._session, self.spec), self.resize, self.options)
 
     def __repr__(self) -> str:
         """Show the model and where it runs."""
@@ -194,11 +201,7 @@ class Classifier:
         """
         check_pairing(self.spec, tokens is not None)
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
-        try:
-            with self._turn:
-                outputs = self._session.run(list(OUTPUTS[self.spec.task]), feeds)
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
+        outputs = self._session.run(OUTPUTS[self.spec.task], feeds)
         if self.spec.task != REGRESSION:
             return Outputs(*outputs)
         values, embedding = outputs

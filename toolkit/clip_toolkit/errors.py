@@ -88,3 +88,8 @@ class ParityError(ClipToolkitError, RuntimeError):
 
 class QuantizationError(ClipToolkitError, RuntimeError):
     """Quantization cannot be done as asked, or the quantized file decides differently."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without the trace that some append; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

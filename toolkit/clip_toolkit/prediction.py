@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.spec.tasks import DEFAULT_THRESHOLD, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.decisions import decide
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
 class Score(NamedTuple):
@@ -54,15 +55,8 @@ class Prediction:
     @property
     def decisions(self) -> tuple[str, ...]:
         """The labels that are said: one, or in a multi-label model any number, or in a regression none."""
-        if self.task == REGRESSION:
-            return ()
-        if self.task == SINGLE_LABEL:
-            return (self._single(),)
-        return tuple(
-            label
-            for label, probability in zip(self.labels, self.probabilities, strict=True)
-            if probability >= self.thresholds.get(label, DEFAULT_THRESHOLD)
-        )
+        found = decide(self.probabilities, self.task, self.labels, self.thresholds)
+        return tuple(label for label, predicted in zip(self.labels, found, strict=True) if predicted)
 
     @property
     def label(self) -> str | None:
@@ -87,9 +81,3 @@ class Prediction:
         """The ``k`` most probable labels (all of them, if there are fewer), best first; equal ones in label order."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [Score(self.labels[i], float(self.probabilities[i])) for i in order]
-
-    def _single(self) -> str:
-        for label, threshold in self.thresholds.items():  # of one of two labels
-            chosen = self.labels.index(label)
-            return self.labels[chosen if self.probabilities[chosen] >= threshold else 1 - chosen]
-        return self.top(1)[0].label

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.errors import ModelError, TextTruncatedWarning
-from clip_toolkit.runtime.devices import ONE_RUN_AT_A_TIME, OpenSession, open_session
+from clip_toolkit.errors import TextTruncatedWarning
+from clip_toolkit.runtime.session import Opening, Session, open_session, remember, reopen
 from clip_toolkit.spec.model_file import read_text_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.text.tokenization import INPUTS, Tokenizer, Tokens, check_texts
@@ -51,8 +49,13 @@ def load_text(model: str | os.PathLike[str], device: str = "auto", threads: int 
     return TextEncoder(spec, open_session(path, device, threads, spec.ops))
 
 
+def _reopened(opening: Opening, digest: str) -> TextEncoder:
+    """Undo `TextEncoder.__reduce__`."""
+    return TextEncoder(*reopen(opening, digest, read_text_spec))
+
+
 class TextEncoder:
-    """A text tower's file, opened. Safe to share between threads.
+    """A text tower's file, opened. Safe to share between threads, and picklable: another process opens the file again.
 
     Attributes:
         spec: what the file says of itself; ``spec.encoder`` names the encoder whose images share the space.
@@ -62,16 +65,23 @@ class TextEncoder:
         threads: CPU threads.
     """
 
-    def __init__(self, spec: TextTowerSpec, opened: OpenSession) -> None:
-        """Wrap an open session; most callers want `load_text`."""
-        _check_graph(spec, opened)
+    def __init__(self, spec: TextTowerSpec, session: Session) -> None:
+        """Wrap an open session; most callers want `load_text`.
+
+        Raises:
+            ModelError: the graph is not the one that the metadata declares.
+        """
+        session.check(INPUTS, dict.fromkeys(TextOutputs._fields, spec.encoder.dim))
         self.spec = spec
         self.tokenizer = Tokenizer(spec.tokenizer)
-        self.provider = opened.provider
-        self.notes = opened.notes
-        self.threads = opened.threads
-        self._session = opened.session
-        self._turn = Lock() if opened.provider in ONE_RUN_AT_A_TIME else nullcontext()
+        self.provider = session.provider
+        self.notes = session.notes
+        self.threads = session.threads
+        self._session = session
+
+    def __reduce__(self) -> tuple[Callable[..., TextEncoder], tuple[object, ...]]:
+        """Pickle how the file was opened; unpickling raises `ModelError` where it holds another model by then."""
+        return _reopened, remember(self._session, self.spec)
 
     def __repr__(self) -> str:
         """Show the tower and where it runs."""
@@ -109,11 +119,7 @@ class TextEncoder:
             ModelError: ONNX Runtime fails on it, such as for tokens that the tower does not know.
         """
         feeds = {name: getattr(tokens, name) for name in INPUTS}
-        try:
-            with self._turn:
-                return TextOutputs(*self._session.run(list(TextOutputs._fields), feeds))
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime failed on {self.provider}: {error}") from error
+        return TextOutputs(*self._session.run(TextOutputs._fields, feeds))
 
     def _warn(self, truncated: Sequence[bool]) -> None:
         if any(truncated):
@@ -123,15 +129,3 @@ class TextEncoder:
                 TextTruncatedWarning,
                 stacklevel=3,
             )
-
-
-def _check_graph(spec: TextTowerSpec, opened: OpenSession) -> None:
-    """The graph must be the one that the metadata speaks of."""
-    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
-    expected = {name: [spec.encoder.dim] for name in TextOutputs._fields}
-    inputs = [item.name for item in opened.session.get_inputs()]
-    if found != expected or inputs != list(INPUTS):
-        raise ModelError(
-            f"the metadata speaks of {expected} from {list(INPUTS)}, the graph has {found} from {inputs}. "
-            "Export the model again."
-        )

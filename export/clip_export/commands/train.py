@@ -102,7 +102,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     check_suffix(args.out)
     check_writable(args.out)
     if args.report is not None:
-        require("report", "matplotlib", "sklearn")
+        require("report", "matplotlib")
     if args.tensorboard is not None:
         require("tensorboard", "tensorboard")
     for folder in filter(None, (args.report, args.tensorboard)):

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from clip_export.commands.train_finished_head import SCORES
 from clip_export.commands.train_stages import Report, say, shown_score, watched
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import default_folder
 from clip_export.features.images import row_key
+from clip_export.heads.outputs import SCORES
 from clip_export.progress import bar
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.epochs import Examples

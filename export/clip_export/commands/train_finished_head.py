@@ -8,6 +8,7 @@ from typing import Any
 
 from clip_export.encoders.image import Encoder
 from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.outputs import SCORES
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.decisions import decisions_for
@@ -15,9 +16,7 @@ from clip_export.training.judging.thresholds import operating_rule
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
-from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-
-SCORES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "accuracy over all labels", REGRESSION: "R squared"}
+from clip_toolkit.spec.tasks import REGRESSION
 
 
 def finished_head(
@@ -58,6 +57,8 @@ def _summary(
 ) -> dict[str, Any]:
     score = SCORES[prepared.dataset.task]
     test = {"test": len(prepared.split.test)} if prepared.split.test else {}
+    fits = args.no_calibration or prepared.dataset.task == REGRESSION or training.best.val_score < 1
+    temperature = {} if fits else {"temperature": "1: no mistake on the validation images to fit it to"}
     start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
     return {
         "images": len(prepared.features.kept),
@@ -74,6 +75,7 @@ def _summary(
         f"train {score}": round(training.best.train_score, 4),
         f"validation {score}": round(training.best.val_score, 4),
         "operating point": args.operating_point,
+        **temperature,
     }
 
 

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from clip_export.commands.train_arguments import PROGRAM, training_options
-from clip_export.commands.train_finished_head import SCORES
 from clip_export.data.dataset import Dataset
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
 from clip_export.features.cache import FeatureCache, default_folder
 from clip_export.features.texts import TextCache, TextSide
 from clip_export.heads.files import TrainedHead
+from clip_export.heads.outputs import SCORES
 from clip_export.progress import bar
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.epochs import Epoch
@@ -29,7 +29,6 @@ from clip_export.training.preparation import DataOptions, Prepared, prepare
 from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
-from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.spec.tasks import REGRESSION
 
 Report = Callable[[Epoch], None]
@@ -165,17 +164,16 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
     if alone is not None:
         image, text, both = (shown_score(value, head.task) for value in alone)
         print(f"image alone {image}, text alone {text}, both {both}")
-    try:
-        plain = baseline_score(prepared.train, examples, head.task)
-        if math.isnan(plain):
-            say("no baseline: a label is on every training image, or on none")
-        else:
-            kind = "ridge" if head.task == REGRESSION else "logistic"
-            print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
-    except MissingDependencyError as error:
-        say(f"no baseline: {error}")
+    plain = baseline_score(prepared.train, examples, head.task)
+    if math.isnan(plain):
+        say("no baseline: a label is on every training image, or on none")
+    else:
+        kind = "ridge" if head.task == REGRESSION else "logistic"
+        print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
     if head.temperature != 1:
         print(f"temperature {head.temperature:.3f}")
+    elif "temperature" in head.training:
+        print(f"temperature {head.training['temperature']}")
     for label, threshold in head.thresholds.items():
         print(f"threshold {threshold:.4f} for {label}")
 

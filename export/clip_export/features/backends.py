@@ -15,7 +15,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.features.memory import memory_named
 from clip_toolkit.errors import DeviceError
 from clip_toolkit.images.preprocess import normalise
-from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
 
 BACKENDS = ("auto", "torch", "onnxruntime")
@@ -97,14 +97,9 @@ def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: s
 
 def onnx_runner(encoder: Encoder) -> Runner:
     """Our graph of the encoder on ONNX Runtime's CPU provider."""
-    import onnxruntime
-
     from clip_export.graph.network import encoder_graph
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    graph = encoder_graph(encoder).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = open_graph(encoder_graph(encoder).SerializeToString())
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         (features,) = session.run(["feature"], {"pixels": pixels})

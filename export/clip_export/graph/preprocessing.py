@@ -8,7 +8,6 @@ passes through unchanged, so that hosts with a resize of their own use the very 
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
@@ -16,6 +15,7 @@ from onnxscript import opset20 as op
 from onnxscript.values import Opset
 
 from clip_export.graph.versions import IR_VERSION
+from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
 
 KEYS_A = -0.5
@@ -47,11 +47,7 @@ class GraphPreprocessor:
 
     def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
         """Open the model that `preprocess_graph` makes."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_graph(model.SerializeToString(), threads)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop uint8 RGB ``[height, width, 3]`` to ``[size, size, 3]``."""

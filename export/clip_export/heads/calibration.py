@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 BOUNDS = (0.1, 10.0)
-"""Temperatures beyond are not believed: a validation set without mistakes would ask for 0."""
+"""Temperatures beyond are not believed."""
 
 _BINS = 15  # of the expected calibration error, as in the paper
 
 
 def fit_temperature(logits: Tensor, targets: Tensor, task: str) -> float:
-    """The temperature, within `BOUNDS`, that makes the targets most likely.
+    """Fit the temperature, within `BOUNDS`, that makes the targets most likely.
+
+    Without a mistake any sharpening makes them likelier, which says nothing of confidence: the temperature stays at 1.
 
     Args:
         logits: float32 ``[n, labels]``, of examples that the head did not learn from.
         targets: as in `clip_export.data.dataset.Dataset`.
         task: one of `clip_toolkit.spec.tasks.TASKS`; a regression has the temperature 1.
-
-    The likelihood is concave in the inverse temperature, so that bisecting its slope finds the maximum.
     """
-    if task == REGRESSION or not len(logits):
+    if task == REGRESSION or not has_mistakes(logits, targets, task):
         return 1.0
-    low, high = 1 / BOUNDS[1], 1 / BOUNDS[0]
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _slope(logits.double(), targets, task, middle) < 0 else (low, middle)
-    return float(min(max(2 / (low + high), BOUNDS[0]), BOUNDS[1]))
+    exact = logits.double()
+
+    def loss(inverse: float) -> float:  # convex
+        if task == SINGLE_LABEL:
+            return functional.cross_entropy(exact * inverse, targets).item()
+        return functional.binary_cross_entropy_with_logits(exact * inverse, targets.double()).item()
+
+    bounds = (1 / BOUNDS[1], 1 / BOUNDS[0])
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    return float(1 / min((found.x, *bounds), key=loss))
 
 
-def _slope(logits: Tensor, targets: Tensor, task: str, inverse: float) -> float:
-    """Slope of the negative log likelihood over the inverse temperature."""
-    scale = torch.tensor(inverse, dtype=torch.float64, requires_grad=True)
+def has_mistakes(logits: Tensor, targets: Tensor, task: str) -> bool:
+    """Tell whether the most probable labels, of several those above 50 %, are not all right."""
     if task == SINGLE_LABEL:
-        loss = functional.cross_entropy(logits * scale, targets)
-    else:
-        loss = functional.binary_cross_entropy_with_logits(logits * scale, targets.double())
-    loss.backward()
-    assert scale.grad is not None
-    return scale.grad.item()
+        return bool((logits.argmax(1) != targets).any())
+    return bool(((logits > 0) != (targets > 0.5)).any())
 
 
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from torch import nn
 from clip_export.encoders.image import Encoder
 from clip_export.proof.reference import Reference, pixel_values
 from clip_toolkit.errors import EncoderError, MissingDependencyError
+from clip_toolkit.runtime.session import open_graph
 
 _VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 
@@ -79,6 +79,5 @@ def export_with_optimum(checkpoint: str, revision: str | None, family: str, fold
 
 
 def _pooled(path: Path, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (pooled,) = session.run(["pooler_output"], {"pixel_values": values})
+    (pooled,) = open_graph(path).run(["pooler_output"], {"pixel_values": values})
     return pooled

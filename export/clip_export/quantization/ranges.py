@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from clip_export.quantization.evidence.feeds import Feeds
+from clip_toolkit.runtime.session import open_graph
 
 BATCH = 8
 """Images in a run."""
@@ -58,15 +58,9 @@ class Activation:
 
 def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray]]:
     """Values of ``outputs`` for each batch of examples, by ONNX Runtime on the CPU."""
-    session = _session(model)
+    session = open_graph(model.SerializeToString())
     for start in range(0, len(feeds), BATCH):
-        yield session.run(list(outputs), dict(feeds[start : start + BATCH].arrays))
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        yield session.run(outputs, feeds[start : start + BATCH].arrays)
 
 
 def observe(model: onnx.ModelProto, feeds: Feeds, tensors: Iterable[str]) -> dict[str, Activation]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip_export.heads.outputs import r_squared
 from clip_export.training.epochs import Examples
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -98,9 +99,7 @@ def score(outputs: Tensor, targets: Tensor, task: str) -> float:
         return float((outputs.argmax(1) == targets).float().mean())
     if task == MULTI_LABEL:
         return float(((outputs > 0) == (targets > 0.5)).float().mean())
-    spread = ((targets - targets.mean(0)) ** 2).sum(0)
-    left = ((outputs - targets) ** 2).sum(0)
-    return float((1 - left / spread.clamp(min=torch.finfo(torch.float32).tiny)).mean())
+    return float(r_squared(targets.numpy(), outputs.numpy()).mean())
 
 
 def _balanced(task: str, targets: Tensor, outputs: int) -> Tensor:

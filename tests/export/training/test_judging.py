@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
+from sklearn.metrics import r2_score
 from torch import nn
 
 from clip_export.heads.calibration import BOUNDS, fit_temperature, reliability
-from clip_export.heads.outputs import probabilities
+from clip_export.heads.outputs import probabilities, r_squared
 from clip_export.training.epochs import Examples
+from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.evaluation import evaluate
 from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
-from clip_toolkit.errors import DatasetError, MissingDependencyError
+from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 RNG = np.random.default_rng(0)
@@ -32,10 +36,28 @@ def test_the_temperature_undoes_over_and_under_confidence(task: str, factor: flo
 
 
 def test_temperatures_stay_within_bounds():
-    perfect = torch.eye(4)
-    assert fit_temperature(perfect, torch.arange(4), SINGLE_LABEL) == pytest.approx(BOUNDS[0])
-    assert fit_temperature(perfect, torch.arange(4).flip(0), SINGLE_LABEL) == pytest.approx(BOUNDS[1])
-    assert fit_temperature(perfect, torch.arange(4), REGRESSION) == 1
+    right = torch.eye(4)
+    assert fit_temperature(right, torch.arange(4).flip(0), SINGLE_LABEL) == BOUNDS[1]
+    hesitant, targets = torch.eye(2).repeat(500, 1) / 100, torch.arange(2).repeat(500)
+    targets[0] = 1  # one mistake in a thousand, at 50.2 % each
+    assert fit_temperature(hesitant, targets, SINGLE_LABEL) == BOUNDS[0]
+    assert fit_temperature(right, torch.arange(4), REGRESSION) == 1
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 100.0])
+def test_without_a_mistake_the_temperature_stays_at_1(factor: float):
+    logits = factor * (torch.eye(4) - 0.5)
+    assert fit_temperature(logits, torch.arange(4), SINGLE_LABEL) == 1
+    assert fit_temperature(logits, torch.eye(4), MULTI_LABEL) == 1
+
+
+def test_r_squared_is_that_of_scikit_learn_and_is_defined_for_constant_values():
+    true = RNG.normal(size=(50, 3))
+    predicted = true + RNG.normal(size=(50, 3)) * [0.1, 1, 10]
+    np.testing.assert_allclose(r_squared(true, predicted), r2_score(true, predicted, multioutput="raw_values"))
+    assert r_squared(np.ones(4), np.ones(4)) == 1
+    assert r_squared(np.ones(4), np.arange(4)) == 0
+    assert np.isnan(r_squared(np.ones((1, 2)), np.ones((1, 2)))).all()
 
 
 def test_reliability_of_a_known_case():
@@ -101,19 +123,7 @@ class Fixed(nn.Module):
         return features
 
 
-def test_without_the_extra_the_evaluation_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    from clip_export import extra
-    from clip_export.training.judging.evaluation import evaluate
-
-    monkeypatch.setattr(extra, "find_spec", lambda _: None)
-    with pytest.raises(MissingDependencyError, match=r"scikit-learn.*clip-toolkit\[export,cpu,report\]"):
-        evaluate(Fixed(), Examples(torch.zeros(2, 2), torch.tensor([0, 1])), ("a", "b"))
-
-
 def test_figures_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics", reason="needs the report extra")
-    from clip_export.training.judging.evaluation import evaluate
-
     logits = torch.randn(200, 3, generator=torch.Generator().manual_seed(2)).round(decimals=1)
     targets = outcomes(2 * logits, SINGLE_LABEL)
     found = evaluate(Fixed(), Examples(logits, targets), ("a", "b", "c"), temperature=0.5)
@@ -135,9 +145,6 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_groups_make_intervals_wider():
-    pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.judging.evaluation import evaluate
-
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat_interleave(50, 0)  # ten groups, right or wrong as a whole
     examples = Examples(logits, torch.ones(100, dtype=torch.long))
     groups = [str(index // 10) for index in range(100)]
@@ -146,18 +153,12 @@ def test_groups_make_intervals_wider():
 
 
 def test_a_label_without_examples_has_no_figures_and_does_no_harm():
-    pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.judging.evaluation import evaluate
-
     found = evaluate(Fixed(), Examples(torch.eye(3)[:2], torch.tensor([0, 1])), ("a", "b", "c"))
     assert np.isnan(found.by_label[2].figures["AUROC"].value)
 
 
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
 def test_the_baseline_learns_what_is_linear(task: str):
-    pytest.importorskip("sklearn", reason="needs the report extra")
-    from clip_export.training.judging.baseline import baseline_score
-
     features = torch.randn(200, 5, generator=torch.Generator().manual_seed(3))
     targets = features[:, :2] * 40 if task == REGRESSION else (features[:, :2] > 0).float()
     data = Examples(features, targets[:, 0].long() if task == SINGLE_LABEL else targets)

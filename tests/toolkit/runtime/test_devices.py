@@ -9,6 +9,7 @@ import pytest
 
 from clip_toolkit import DeviceError, MissingDependencyError, ModelError, load
 from clip_toolkit.runtime import devices
+from clip_toolkit.runtime import session as runtime_session
 from clip_toolkit.runtime.devices import CPU
 
 CUDA, OPENVINO = "CUDAExecutionProvider", "OpenVINOExecutionProvider"
@@ -133,7 +134,7 @@ def test_threads_reach_the_session(  # the sessions are not opened: no threads a
             get_providers=lambda: providers, get_inputs=opened.get_inputs, get_outputs=opened.get_outputs
         )
 
-    monkeypatch.setattr(devices, "usable_cores", lambda: 5)
+    monkeypatch.setattr(runtime_session, "usable_cores", lambda: 5)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     load(demo, device=device, threads=threads)

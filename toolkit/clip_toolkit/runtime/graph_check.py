@@ -1,32 +1,25 @@
-"""Is the graph of a file the one that its metadata speaks of, and can it run as asked?"""
+"""Is the graph of a file the one that its metadata declares, and can it run as asked?"""
 
 from __future__ import annotations
 
 from clip_toolkit.errors import ModelError
 from clip_toolkit.runtime.cpu import saturates
-from clip_toolkit.runtime.devices import CPU, RESIZES, OpenSession
+from clip_toolkit.runtime.devices import CPU, RESIZES
+from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import OUTPUTS
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 
 
-def check_graph(spec: ModelSpec, opened: OpenSession) -> None:
+def check_graph(spec: ModelSpec, session: Session) -> None:
     """Compare names and sizes of inputs and outputs.
 
     Raises:
-        ModelError: the graph has others than the metadata speaks of.
+        ModelError: the graph has others than the metadata declares.
     """
-    found = {output.name: output.shape[-1:] for output in opened.session.get_outputs()}
-    classes, dim = len(spec.labels), spec.encoder.dim
-    expected = {name: [dim if name == "embedding" else classes] for name in OUTPUTS[spec.task]}
-    if found != expected:
-        raise ModelError(f"the metadata speaks of outputs {expected}, the graph has {found}. Export the model again.")
-    names = ["image" if spec.input == "image" else "pixel_values", *(TEXT_INPUTS if spec.text else ())]
-    inputs = [item.name for item in opened.session.get_inputs()]
-    if inputs != names:
-        raise ModelError(
-            f"the metadata speaks of the input {', '.join(names)}, the graph has {inputs}. Export the model again."
-        )
+    source = "image" if spec.input == "image" else "pixel_values"
+    sizes = {name: spec.encoder.dim if name == "embedding" else len(spec.labels) for name in OUTPUTS[spec.task]}
+    session.check([source, *(TEXT_INPUTS if spec.text else ())], sizes)
 
 
 def quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:

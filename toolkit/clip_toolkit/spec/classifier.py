@@ -136,7 +136,7 @@ class ModelSpec:
         temperature: the logits are divided by it before the softmax or sigmoid.
         thresholds: probability from which a label is said. Single-label: none, so that the most probable label is,
             or, of two labels, that of one: it is said from there on and the other one below. Multi-label: of each
-            label, `DEFAULT_THRESHOLD` where it has none.
+            label, `clip_toolkit.spec.decisions.DEFAULT_THRESHOLD` where it has none.
         training: summary written by the trainer, for people.
         parity: evidence of the export, of the float file if this one is quantized.
         quantization: evidence of the quantization, or None in a float32 file.

@@ -12,6 +12,3 @@ OUTPUTS = {
 """Names of the graph's outputs, by task."""
 
 TASKS = tuple(OUTPUTS)
-
-DEFAULT_THRESHOLD = 0.5
-"""Probability from which a label of a multi-label model is said, where the file names no other."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clip_export.heads.outputs import r_squared
 from clip_toolkit import Classifier, Prediction
 from clip_toolkit.spec.receipts import Flip
 from clip_toolkit.spec.tasks import REGRESSION
@@ -20,7 +21,8 @@ class Decisions:
 
     Attributes:
         images: number of images.
-        agreement: share of images with the same decision; of a regression `_kept_variance`.
+        agreement: share of images with the same decision; of a regression the share of the old values'
+            variance that the new ones keep, of the value that fares worst, at least 0.
         flips: the others, by file name; none in a regression.
         mean_shift: mean over the images of the largest absolute change of a probability, or of a regression's value.
         largest_shift: the largest of those changes.
@@ -67,7 +69,7 @@ def compare(
     is_regression = before[0].task == REGRESSION
     return Decisions(
         images=len(names),
-        agreement=_kept_variance(old, new) if is_regression else 1 - len(flips) / len(names),
+        agreement=max(float(r_squared(old, new).min()), 0.0) if is_regression else 1 - len(flips) / len(names),
         flips=flips,
         mean_shift=float(shifts.mean()),
         largest_shift=float(shifts.max()),
@@ -79,14 +81,6 @@ def compare(
 def _numbers(answers: Sequence[Prediction]) -> NDArray[np.float32]:
     """Probabilities ``[images, classes]``, or the values of a regression."""
     return np.stack([answer.logits if answer.task == REGRESSION else answer.probabilities for answer in answers])
-
-
-def _kept_variance(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """The coefficient of determination of the new values for the old ones, at least 0; that of the worst value."""
-    error = np.square(after - before).sum(0)
-    spread = np.square(before - before.mean(0)).sum(0)
-    kept = 1 - error / np.maximum(spread, np.finfo(np.float32).tiny)
-    return float(max(kept.min(), 0))
 
 
 def _accuracy(answers: Sequence[Prediction], targets: Sequence[int | None]) -> float | None:

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from clip_export.extra import require
+from clip_export.heads.outputs import r_squared
 from clip_export.training.epochs import Examples
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
@@ -19,15 +23,7 @@ def baseline_score(train: Examples, held_out: Examples, task: str) -> float:
     Returns:
         Share of right decisions on ``held_out``, 0 to 1; for a regression R squared, the mean of all values. NaN where
         a label of a multi-label task is on all training images, or on none.
-
-    Raises:
-        MissingDependencyError: scikit-learn is not installed.
     """
-    require("report", "sklearn")
-    from sklearn.metrics import r2_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     x, y = train.features.numpy(), train.targets.numpy()
     if task == MULTI_LABEL and (y == y[0]).all(axis=0).any():
         return float("nan")
@@ -38,14 +34,11 @@ def baseline_score(train: Examples, held_out: Examples, task: str) -> float:
         answers: NDArray[Any] = np.asarray(model.predict(held_out.features.numpy()))
     targets = held_out.targets.numpy()
     if task == REGRESSION:
-        return float(r2_score(targets, answers.reshape(targets.shape)))
+        return float(r_squared(targets, answers.reshape(targets.shape)).mean())
     return float((answers.reshape(targets.shape) == targets).mean())
 
 
 def _estimator(task: str) -> Any:
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.multioutput import MultiOutputClassifier
-
     if task == REGRESSION:
         return Ridge()
     logistic = LogisticRegression(max_iter=1000)

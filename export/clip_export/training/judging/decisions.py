@@ -1,8 +1,7 @@
-"""From logits to what is said: the temperature and the thresholds of a trained head, and how often it is right."""
+"""The temperature and the thresholds of a trained head, and how often it is right with them."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -10,10 +9,10 @@ from clip_export.heads.calibration import fit_temperature
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.outputs import probabilities
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.evaluation import decide
+from clip_export.training.judging.answers import answer
 from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds
 from clip_export.training.objective import score
-from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION
 
 
 def decisions_for(
@@ -49,11 +48,13 @@ def held_out_score(head: TrainedHead, examples: Examples) -> float:
     if head.task == REGRESSION:
         return plain_score(head.module, examples, REGRESSION)
     assert head.labels is not None
-    with torch.inference_mode():
-        logits = head.module(examples.features)
-    answers = probabilities(logits, head.task, head.temperature).numpy()
-    targets = examples.targets.numpy()
-    right = decide(answers, head.labels, head.task, head.thresholds) == (
-        targets if head.task == SINGLE_LABEL else targets > 0.5
+    return float(
+        answer(
+            head.module,
+            examples,
+            head.labels,
+            task=head.task,
+            temperature=head.temperature,
+            thresholds=head.thresholds,
+        ).right.mean()
     )
-    return float(np.mean(right))

@@ -31,10 +31,10 @@ def worst_mistakes(evaluation: Evaluation, most: int = 24) -> list[Mistake]:
 
 
 def _of_classes(evaluation: Evaluation) -> list[tuple[float, Mistake]]:
-    names = evaluation.labels
+    names, predicted = evaluation.labels, evaluation.predicted.argmax(1)
     found = []
-    for row in np.flatnonzero(evaluation.decisions != evaluation.targets).tolist():
-        said = evaluation.decisions[row]
+    for row in np.flatnonzero(~evaluation.right).tolist():
+        said = predicted[row]
         confidence = float(evaluation.probabilities[row, said])
         found.append((confidence, Mistake(row, f"{names[said]} {confidence:.0%}", names[evaluation.targets[row]])))
     return found
@@ -42,9 +42,9 @@ def _of_classes(evaluation: Evaluation) -> list[tuple[float, Mistake]]:
 
 def _of_labels(evaluation: Evaluation) -> list[tuple[float, Mistake]]:
     found = []
-    for row, index in np.argwhere(evaluation.decisions != evaluation.is_true()).tolist():
+    for row, index in np.argwhere(~evaluation.right).tolist():
         probability, label = float(evaluation.probabilities[row, index]), evaluation.labels[index]
-        said = evaluation.decisions[row, index]
+        said = evaluation.predicted[row, index]
         confidence = probability if said else 1 - probability
         true = f"has no {label}" if said else f"has {label}"
         found.append((confidence, Mistake(row, f"{'' if said else 'no '}{label}, {probability:.0%}", true)))

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, precision_recall_curve, roc_curve
 
-from clip_export.heads.outputs import probabilities
-from clip_export.training.judging.evaluation import Evaluation, reliability_of
+from clip_export.heads.outputs import SCORES
+from clip_export.training.judging.evaluation import Evaluation
 from clip_export.training.loop import Training
-from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 DPI = 110
 BLUE, ORANGE, GREY = "#2463a8", "#d9731a", "#8a8f98"
@@ -27,10 +27,9 @@ def learning_curves(training: Training, task: str) -> Figure:
     """Loss and score of every epoch, and which epoch the head is of."""
     figure, (left, right) = _panels(2)
     numbers = [epoch.number for epoch in training.history]
-    score = "R squared" if task == REGRESSION else "accuracy"
     for axes, title, fields in (
         (left, "loss", ("loss", "val_loss")),
-        (right, score, ("train_score", "val_score")),
+        (right, SCORES[task], ("train_score", "val_score")),
     ):
         for name, field, colour in zip(("training", "validation"), fields, (BLUE, ORANGE), strict=True):
             axes.plot(numbers, [getattr(epoch, field) for epoch in training.history], color=colour, label=name)
@@ -42,32 +41,28 @@ def learning_curves(training: Training, task: str) -> Figure:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Figure:
-    """Counts of true by said class, shaded by the share of the true class."""
+    """Counts of true by predicted class, shaded by the share of the true class."""
     counts = evaluation.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     many = len(counts)
     side = min(9.0, 2.6 + 0.5 * many)
     figure = Figure(figsize=(side + 0.9, side), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, fraction=0.046, label="share of the true class")
-    names = [_short(label) for label in evaluation.labels]
-    axes.set_xticks(
-        range(many), names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right" if many > 3 else "center"
-    )
-    axes.set_yticks(range(many), names)
-    axes.set(xlabel="said", ylabel="true")
-    if many <= _MOST_NUMBERED:
-        for (row, column), count in np.ndenumerate(counts):
-            colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    display = ConfusionMatrixDisplay(shares, display_labels=[_short(label) for label in evaluation.labels])
+    rotation = 45 if max(map(len, display.display_labels)) > 3 else 0
+    display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=many <= _MOST_NUMBERED, im_kw={"clim": (0, 1)})
+    figure.colorbar(display.im_, ax=axes, fraction=0.046, label="share of the true class")
+    axes.set_xticks(range(many), display.display_labels, rotation=rotation, ha="right" if many > 3 else "center")
+    axes.set(xlabel="predicted", ylabel="true")
+    for text, count in zip(np.ravel(display.text_) if many <= _MOST_NUMBERED else (), counts.ravel(), strict=False):
+        text.set_text(str(count))
     return figure
 
 
 def roc_and_pr(evaluation: Evaluation, thresholds: Mapping[str, float], shown: Sequence[int]) -> Figure:
     """ROC and precision-recall curves of the labels at indices ``shown``, with the operating points."""
     figure, (left, right) = _panels(2, height=4.6)
-    true = evaluation.is_true()
+    true = evaluation.true
     drawn = _curves_worth_drawing(evaluation, shown)
     for colour, index in zip(COLOURS * 2, drawn, strict=False):
         scores, positive = evaluation.probabilities[:, index], true[:, index]
@@ -79,7 +74,7 @@ def roc_and_pr(evaluation: Evaluation, thresholds: Mapping[str, float], shown: S
         precision, recall, _ = precision_recall_curve(positive, scores)
         right.step(recall, precision, where="post", label=f"{label}: {figures['AUPRC'].value:.3f}", **style)
         if evaluation.labels[index] in thresholds:
-            said = scores >= thresholds[evaluation.labels[index]]
+            said = evaluation.predicted[:, index]
             _mark(left, (said & ~positive).sum() / (~positive).sum(), (said & positive).sum() / positive.sum(), colour)
             _mark(right, (said & positive).sum() / positive.sum(), positive[said].mean() if said.any() else 1.0, colour)
     if len(drawn) == 1:
@@ -96,13 +91,10 @@ def roc_and_pr(evaluation: Evaluation, thresholds: Mapping[str, float], shown: S
 
 def reliability_diagram(evaluation: Evaluation, temperature: float) -> Figure:
     """Confidence against the share of right answers, before and after the temperature, and how many there are."""
-    from torch import from_numpy
-
-    before = probabilities(from_numpy(evaluation.logits), evaluation.task).numpy()
     figure, panels = _panels(2, height=4.4)
     titles = ("before", f"after (temperature {temperature:.3f})")
-    for axes, title, answers in zip(panels, titles, (before, evaluation.probabilities), strict=True):
-        table, error = reliability_of(answers, evaluation)
+    for axes, title, answers in zip(panels, titles, (evaluation.uncalibrated, evaluation.probabilities), strict=True):
+        table, error = evaluation.reliability(answers)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
         axes.plot(table[:, 0], table[:, 1], color=BLUE, alpha=0.5)
         sizes = 25 + 250 * table[:, 2] / table[:, 2].sum()
@@ -119,10 +111,12 @@ def predicted_against_true(evaluation: Evaluation) -> Figure:
     """Each value of a regression, predicted against true."""
     figure, panels = _panels(len(evaluation.labels), height=4.4)
     for axes, index, label in zip(panels, range(len(panels)), evaluation.labels, strict=True):
-        true, said = evaluation.targets[:, index], evaluation.logits[:, index]
-        ends = [min(true.min(), said.min()), max(true.max(), said.max())]
-        axes.plot(ends, ends, color=GREY, linestyle=":")
-        axes.scatter(true, said, s=14, color=BLUE, alpha=0.6)
+        PredictionErrorDisplay(y_true=evaluation.targets[:, index], y_pred=evaluation.logits[:, index]).plot(
+            ax=axes,
+            kind="actual_vs_predicted",
+            line_kwargs={"color": GREY, "linestyle": ":"},
+            scatter_kwargs={"s": 14, "color": BLUE, "alpha": 0.6},
+        )
         figures = evaluation.by_label[index].figures
         title = f"{_short(label)}: R squared {figures['R squared'].value:.3f}, MAE {figures['MAE'].value:.3g}"
         axes.set(xlabel="true", ylabel="predicted", title=title)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from clip_export.training.judging.evaluation import Interval, LabelFigures
+from clip_export.training.judging.figures import Interval, LabelFigures
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2128; }

@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from clip_export.heads.files import TrainedHead
+from clip_export.heads.outputs import SCORES
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.baseline import baseline_score
-from clip_export.training.judging.evaluation import RESAMPLES, Evaluation, evaluate
+from clip_export.training.judging.evaluation import Evaluation, evaluate
+from clip_export.training.judging.figures import RESAMPLES
 from clip_export.training.judging.mistakes import worst_mistakes
 from clip_export.training.judging.thresholds import positive_index
 from clip_export.training.loop import Training
@@ -54,7 +56,6 @@ def write_report(
         The page.
 
     Raises:
-        MissingDependencyError: the extra ``report`` is not installed.
         OutputError: a file cannot be written.
     """
     name, indices, examples = prepared.held_out
@@ -77,14 +78,12 @@ def write_report(
     sections.insert(
         1, Section("Label by label", _VALUE_NOTE if head.task == REGRESSION else _LABEL_NOTE, table=by_label)
     )
-    score = f"{_SCORES[head.task]} {shown(evaluation.score)}"
+    score = f"{_score_name(head.task)} {shown(evaluation.score)}"
     facts = [*_operating(evaluation, positive), *_facts(prepared, training, head), *_parts(alone, head.task)]
     page = render("Training report", f"{score}, {name}", facts, list(_warnings(prepared, name)), sections)
     _write(folder / PAGE, page.encode())
     return folder / PAGE
 
-
-_SCORES = {SINGLE_LABEL: "Accuracy", "multi-label": "Accuracy over all labels", REGRESSION: "R squared"}
 
 _LABEL_NOTE = (
     f"Small figures: 95 % intervals of {RESAMPLES} bootstrap samples (of whole groups, where there are groups). "
@@ -168,8 +167,8 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
     if math.isnan(plain):
         yield f"no {model} beside it: a label is on every training image, or on none"
     else:
-        yield f"{_SCORES[head.task]} of {model} on the same features and images: {plain:.3f}"
-    yield f"{_SCORES[head.task]} on the training images: {training.best.train_score:.3f}"
+        yield f"{_score_name(head.task)} of {model} on the same features and images: {plain:.3f}"
+    yield f"{_score_name(head.task)} on the training images: {training.best.train_score:.3f}"
     if head.encoder is not None:
         yield f"encoder {head.encoder.id}, {head.encoder.feature} feature; head {head.module.spec.layers}"
     yield from (f"{label} is said from {value:.4f} on" for label, value in head.thresholds.items())
@@ -178,7 +177,7 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
 def _parts(alone: Parts | None, task: str) -> Iterator[str]:
     if alone is not None:
         yield (
-            f"{_SCORES[task]} of the same head on the image alone {alone.image:.3f}, on the text alone "
+            f"{_score_name(task)} of the same head on the image alone {alone.image:.3f}, on the text alone "
             f"{alone.text:.3f}, on both {alone.both:.3f} (most probable label, without a threshold)"
         )
 
@@ -189,6 +188,11 @@ def _warnings(prepared: Prepared, name: str) -> Iterator[str]:
         yield _VALIDATION_WARNING
     if len(prepared.held_out[1]) < _FEW:
         yield f"Only {len(prepared.held_out[1])} images were held out: read the intervals, not the figures."
+
+
+def _score_name(task: str) -> str:
+    """What a line begins with."""
+    return SCORES[task][0].upper() + SCORES[task][1:]
 
 
 def _thumbnail(file: Path) -> np.ndarray:

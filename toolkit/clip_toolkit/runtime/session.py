@@ -1,0 +1,224 @@
+"""ONNX Runtime sessions: opened, compared with the metadata, run and handed to other processes by one rule."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from clip_toolkit.errors import DeviceError, ModelError, first_line
+from clip_toolkit.runtime.devices import (
+    CPU,
+    DEVICES,
+    ONE_RUN_AT_A_TIME,
+    advice,
+    automatic_devices,
+    find_provider,
+    import_onnxruntime,
+)
+from clip_toolkit.runtime.processor import usable_cores
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class Opening(NamedTuple):
+    """How a model file was opened, and can be opened again in another process.
+
+    Attributes:
+        path: of the file, absolute: the other process may have another working folder.
+        device: as it was asked for.
+        threads: likewise; None for all cores that the process may use.
+        prepack: whether weights are laid out anew.
+    """
+
+    path: Path
+    device: str = "auto"
+    threads: int | None = None
+    prepack: bool = True
+
+
+class Spec(Protocol):
+    """What is needed of a file's metadata to open the file again."""
+
+    @property
+    def ops(self) -> str:
+        """Operators that the file uses."""
+
+    def to_json(self) -> str:
+        """All of the metadata."""
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+class Session:
+    """An open graph. Safe to share between threads.
+
+    Attributes:
+        provider: the execution provider that really took the graph.
+        notes: remarks for the user, one line each.
+        threads: CPU threads that it was given.
+        opening: how its file was opened, or None for a graph in memory.
+    """
+
+    def __init__(
+        self,
+        inner: onnxruntime.InferenceSession,
+        provider: str = CPU,
+        notes: tuple[str, ...] = (),
+        threads: int = 1,
+        opening: Opening | None = None,
+    ) -> None:
+        """Wrap an ONNX Runtime session; most callers want `open_session` or `open_graph`."""
+        self.provider, self.notes, self.threads, self.opening = provider, notes, threads, opening
+        self._inner = inner
+        self._turn = Lock() if provider in ONE_RUN_AT_A_TIME else nullcontext()
+
+    def check(self, inputs: Sequence[str], outputs: Mapping[str, int]) -> None:
+        """Compare the graph with its metadata: names of inputs, and names and last dimensions of outputs.
+
+        Raises:
+            ModelError: the graph has others.
+        """
+        found = {output.name: output.shape[-1:] for output in self._inner.get_outputs()}
+        expected = {name: [size] for name, size in outputs.items()}
+        if found != expected:
+            raise ModelError(
+                f"the metadata declares the outputs {expected}, but the graph has {found}. Export the model again."
+            )
+        names = [item.name for item in self._inner.get_inputs()]
+        if names != list(inputs):
+            raise ModelError(
+                f"the metadata declares the inputs {list(inputs)}, but the graph has {names}. Export the model again."
+            )
+
+    def providers(self) -> list[str]:
+        """The execution providers that run some of the graph."""
+        found: list[str] = self._inner.get_providers()
+        return found
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the named outputs.
+
+        Raises:
+            ModelError: ONNX Runtime fails.
+        """
+        try:
+            with self._turn:
+                found: list[NDArray[Any]] = self._inner.run(list(outputs), dict(feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed on {self.provider}: {first_line(error)}") from error
+        return found
+
+
+def open_session(
+    path: Path, device: str = "auto", threads: int | None = None, ops: str = "standard", prepack: bool = True
+) -> Session:
+    """Open a model file on a device.
+
+    Args:
+        path: the model file.
+        device: one of `DEVICES`.
+        threads: threads inside one operator; default `usable_cores`.
+        ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
+        prepack: lay out the weights anew for speed; without, a session opens sooner, in less memory, and runs slower.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        DeviceError: the device is unknown, or was asked for by name and is not there or does not start.
+        ModelError: ONNX Runtime refuses the file.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    opening = Opening(path.absolute(), device, threads, prepack)
+    if device != "auto":
+        return _open_on(device, path, opening, ops)
+    notes = []
+    for candidate in automatic_devices():
+        try:
+            return _open_on(candidate, path, opening, ops)
+        except (DeviceError, ModelError) as error:
+            notes.append(f"{error} Running on the CPU.")
+    notes = notes or ["this build of ONNX Runtime has no GPU provider"]
+    return _opened(path, CPU, tuple(notes), opening)
+
+
+def remember(session: Session, spec: Spec) -> tuple[Opening, str]:
+    """What to pickle in the place of an open file, for `reopen`.
+
+    Raises:
+        TypeError: the session has no file.
+    """
+    if session.opening is None:
+        raise TypeError("a model that was not opened from a file cannot be pickled")
+    return session.opening, _digest(spec)
+
+
+def reopen(opening: Opening, digest: str, read: Callable[[Path], AnySpec]) -> tuple[AnySpec, Session]:
+    """Open a file as it was opened in the process that pickled what `remember` gave.
+
+    Raises:
+        ModelError: the file holds another model by now; or what ``read`` and `open_session` raise.
+    """
+    spec = read(opening.path)
+    if _digest(spec) != digest:
+        raise ModelError(f"{opening.path}: holds another model than when this one was pickled. Load it again.")
+    return spec, open_session(opening.path, opening.device, opening.threads, spec.ops, opening.prepack)
+
+
+def _digest(spec: Spec) -> str:
+    """Golden vectors are in a spec, so that other weights have another digest."""
+    return hashlib.sha256(spec.to_json().encode()).hexdigest()
+
+
+def open_graph(model: bytes | Path, threads: int | None = None) -> Session:
+    """Open a graph without metadata, from its bytes or its file, on the CPU.
+
+    Raises:
+        MissingDependencyError, ModelError: as `open_session`.
+    """
+    threads = threads or usable_cores()
+    if isinstance(model, Path):
+        return Session(_inner(os.fspath(model), str(model), [CPU], threads), threads=threads)
+    return Session(_inner(model, "the graph", [CPU], threads), threads=threads)
+
+
+def _open_on(device: str, path: Path, opening: Opening, ops: str) -> Session:
+    provider = find_provider(device)
+    session = _opened(path, provider, advice(device, ops), opening)
+    if provider not in session.providers():
+        raise DeviceError(
+            f"device {device}: {provider} did not start (driver or libraries missing?). Run: clip-infer --doctor"
+        )
+    return session
+
+
+def _opened(path: Path, provider: str, notes: tuple[str, ...], opening: Opening) -> Session:
+    threads = opening.threads or usable_cores()
+    providers = list(dict.fromkeys([provider, CPU]))
+    inner = _inner(os.fspath(path), str(path), providers, threads, prepack=opening.prepack)
+    return Session(inner, provider, notes, threads, opening)
+
+
+def _inner(
+    model: bytes | str, name: str, providers: Sequence[str], threads: int, *, prepack: bool = True
+) -> onnxruntime.InferenceSession:
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        options.intra_op_num_threads = threads
+        # Idle threads that spin would take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+        # Without its fallback, which would go on on the CPU and leave the provider's name standing.
+        return runtime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    except Exception as error:  # ONNX Runtime raises its own classes, which share no base
+        raise ModelError(f"{name}: ONNX Runtime cannot open it ({first_line(error)})") from error
