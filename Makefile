@@ -79,7 +79,7 @@ docs: $(VENV)/ready
 
 # Every cell runs; nothing is written into the notebooks.
 notebooks: $(VENV)/ready
-	$(BIN)/pytest -q --nbmake notebooks
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --nbmake notebooks
 
 dist: $(VENV)/ready
 	rm -rf dist && $(BIN)/python -m build --outdir dist .

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import clip_export
 from clip_export.heads.mlp import VLMtoMLP
 from hub_server import serve
 
@@ -77,3 +78,8 @@ def test_make_targets_the_readme_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_the_api_reference_has_every_public_name_of_clip_export():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: clip_export\.(\w+)$", page, re.MULTILINE)) == sorted(clip_export.__all__)
