@@ -1,31 +1,13 @@
-"""What the command lines of this package share: the extra is there, errors become one line and exit code 1."""
+"""What the command lines of this package share."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable
 
 from clip_export.extra import require_export_extra
-from clip_toolkit.errors import ClipToolkitError
-from clip_toolkit.terminal import print_any_text
 from clip_toolkit.version import __version__
-
-
-def execute(program: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a command and return its exit code."""
-    try:
-        print_any_text()
-        require_export_extra()
-        _quiet_libraries()
-        return run(args)
-    except ClipToolkitError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print(f"{program}: {interrupt or 'interrupted, nothing was written'}", file=sys.stderr)
-        return 130
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +59,13 @@ def number(above: float, below: float = math.inf, *, or_equal: bool = False) -> 
     return parse
 
 
-def _quiet_libraries() -> None:
-    """Our users asked us a question, not the libraries underneath."""
+def prepare_libraries() -> None:
+    """Check that the extra is installed, and keep its libraries quiet: users asked us a question, not them.
+
+    Raises:
+        MissingDependencyError: a package of it is missing.
+    """
+    require_export_extra()
     import logging
     import warnings
 

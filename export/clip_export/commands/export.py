@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.commands.argument_types import add_common_arguments, execute
+from clip_export.commands.argument_types import add_common_arguments, prepare_libraries
 from clip_export.commands.export_quantization import (
     add_quantization_arguments,
     check_quantization_arguments,
     quantization_receipt,
 )
 from clip_export.commands.export_text_tower import add_text_arguments, check_text_arguments, export_text
+from clip_toolkit.terminal import run_command, show
 
 if TYPE_CHECKING:
     from clip_export.encoders.image import Encoder
@@ -114,10 +115,10 @@ def _export_classifier(args: argparse.Namespace) -> int:
     options = _options(args, labels, encoder, head)
     exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
-    print("\n".join(receipt(spec)))
+    show(*receipt(spec))
     if exported.quantized is not None:
-        print("\n".join(quantization_receipt(exported.quantized, spec.task)))
-    print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
+        show(*quantization_receipt(exported.quantized, spec.task))
+    show(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
     return 0
 
 
@@ -138,7 +139,7 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     templates = args.templates or TEMPLATES
     check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
     head = zero_shot_head(TextEncoder.from_pretrained(args.encoder, args.revision), args.labels, templates)
-    print(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
+    show(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head
 
 
@@ -199,9 +200,15 @@ def _row(name: str, found: Differences) -> str:
     return f"{name:<20}{pixels:>14}{found.embedding:>12.1e}{found.logits:>12.1e}{found.probabilities:>15.1e}"
 
 
+def _main(argv: Sequence[str] | None) -> int:
+    args = parse_args(argv)
+    prepare_libraries()
+    return run(args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return execute(PROGRAM, run, parse_args(argv))
+    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands.argument_types import number, share
 from clip_toolkit.spec.receipts import agreement_text
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.terminal import say
 
 if TYPE_CHECKING:
     from clip_export.heads.files import DataReference
@@ -101,13 +101,13 @@ def quantization_options(
     target = find_target(args.target)
     evidence = gather(wanted, args.calibration, args.evaluation, remembered)
     if evidence is None:
-        _say(
+        say(
             "no images were given, and the training folder is not there: ranges are found at run time, and drawn "
             "pictures judge. Give typical images with --calibration for a proof that means something."
         )
     else:
         for error in evidence.unreadable:
-            _say(f"skipped: {error}")
+            say(f"skipped: {error}")
     data = None if args.refit in (None, _TRAINING_DATA) else Path(args.refit)
     return QuantizationOptions(
         mode=args.quantize,
@@ -116,17 +116,13 @@ def quantization_options(
         refit=refit_images(data, evidence, wanted) if args.refit is not None else (),
         min_agreement=least_agreement(args),
         minutes=_MINUTES if args.search_minutes is None else args.search_minutes,
-        report=_say,
+        report=say,
     )
 
 
 def least_agreement(args: argparse.Namespace) -> float:
     """``--min-agreement``, or its default."""
     return _MIN_AGREEMENT if args.min_agreement is None else float(args.min_agreement)
-
-
-def _say(text: str) -> None:
-    print(f"quantization: {text}", file=sys.stderr, flush=True)
 
 
 def quantization_receipt(quantized: Quantized, task: str) -> list[str]:

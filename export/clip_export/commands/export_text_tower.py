@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands.export_quantization import least_agreement
+from clip_toolkit.terminal import show
 
 if TYPE_CHECKING:
     from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -54,8 +55,8 @@ def export_text(args: argparse.Namespace) -> int:
     check_writable(output)
     tower = TextEncoder.from_pretrained(args.encoder, args.revision)
     spec = export_text_tower(tower, output, args.ops, least_agreement(args) if args.quantize else None)
-    print("\n".join(text_receipt(spec)))
-    print(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), the text tower of {spec.encoder.id}")
+    show(*text_receipt(spec))
+    show(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), the text tower of {spec.encoder.id}")
     return 0
 
 

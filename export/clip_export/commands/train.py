@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clip_export.commands.argument_types import execute
+from clip_export.commands.argument_types import prepare_libraries
 from clip_export.commands.train_arguments import PROGRAM, data_options, parse_args
 from clip_export.commands.train_finetuning_arguments import finetuning_options
+from clip_toolkit.terminal import run_command, say, show
 
 if TYPE_CHECKING:
     from clip_export.commands.train_finetuning import FineTuned
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.commands.train_from_words import start_words, trained_from_words
     from clip_export.commands.train_stages import prepared_data, scored_alone, tell, trained
     from clip_export.encoders.text import TextEncoder
-    from clip_export.training.judging.thresholds import check_rule, operating_rule
+    from clip_export.training.judging.thresholds import check_rule
     from clip_export.training.preparation import read_dataset
 
     if args.explain_preprocessing is not None:
@@ -36,12 +37,10 @@ def run(args: argparse.Namespace) -> int:
     options = data_options(args, _device(args.device))
     tuning = finetuning_options(args, options.device)
     dataset = read_dataset(args.data, options)
-    check_rule(operating_rule(args.operating_point), dataset.task, dataset.labels, args.positive)
+    check_rule(args.operating_point, dataset.task, dataset.labels, args.positive)
     words = start_words(args, dataset) if args.init else None
     encoder = _encoder(args)
-    print(
-        f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide"
-    )
+    show(f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide")
     tower = None if options.text_column is None else TextEncoder.from_pretrained(args.encoder, args.revision)
     prepared = prepared_data(args, encoder, dataset, options, tower)
     training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
@@ -54,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     head = finished_head(args, prepared, training, chosen, encoder, alone=alone)
     head = _saved(args, head, encoder, tuned)
     tell(prepared, training, head, alone)
-    print(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))
+    show(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))
     if args.report is not None:
         from clip_export.training.report.report import write_report
 
-        print(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
+        show(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
     return 0
 
 
@@ -76,7 +75,6 @@ def _encoder(args: argparse.Namespace) -> Encoder:
 def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
     """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
     from clip_export.commands.train_finetuning import PART
-    from clip_export.commands.train_stages import say
     from clip_export.heads.files import save_head
     from clip_export.heads.tuned_encoder import earlier_encoders, save_with_encoder
     from clip_export.training.checkpoints import checkpoint_path
@@ -139,13 +137,19 @@ def _explain(args: argparse.Namespace) -> int:
     check_writable(args.out)
     encoder = Encoder.from_pretrained(args.encoder, args.revision, args.feature or "pooled")
     draw_steps(encoder, args.explain_preprocessing, args.out)
-    print(f"wrote {args.out}")
+    show(f"wrote {args.out}")
     return 0
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = parse_args(argv)
+    prepare_libraries()
+    return run(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return execute(PROGRAM, run, parse_args(argv))
+    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clip_export.commands.argument_types import add_common_arguments, number, positive, seed
 from clip_export.commands.train_finetuning_arguments import add_finetuning_arguments, check_finetuning_arguments
+from clip_export.training.judging.thresholds import OperatingRule
 from clip_toolkit.spec.tasks import REGRESSION, TASKS
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _judging_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--operating-point",
         type=_rule,
-        default="most-probable",
+        default=OperatingRule(),
         metavar="RULE",
         help=f"how thresholds are chosen: most-probable, youden, sensitivity=SHARE, specificity=SHARE {DEFAULT}",
     )
@@ -164,16 +165,11 @@ def _judging_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _rule(text: str) -> str:
-    kind, _, share = text.partition("=")
-    bare = kind in ("most-probable", "youden") and not share
+def _rule(text: str) -> OperatingRule:
     try:
-        shared = kind in ("sensitivity", "specificity") and 0 < float(share) <= 1
-    except ValueError:
-        shared = False
-    if not (bare or shared):
-        raise argparse.ArgumentTypeError("expected most-probable, youden, sensitivity=SHARE or specificity=SHARE")
-    return text
+        return OperatingRule.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

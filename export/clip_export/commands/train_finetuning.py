@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from clip_export.commands.train_stages import Report, say, shown_score, watched
+from clip_export.commands.train_stages import Report, shown_score, watched
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import default_folder
 from clip_export.features.images import row_key
@@ -37,6 +37,7 @@ from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
 from clip_export.training.state import TrainingState
+from clip_toolkit.terminal import say, show
 
 PART = "encoder"
 """Of `checkpoint_path`."""
@@ -79,7 +80,7 @@ def finetuned(
         features = [features_of(upper, side, args.batch_size, options.device) for side in sides]
     tuned = _with_features(prepared, features)
     name, before, after = _scores(prepared, frozen, tuned, training)
-    print(
+    show(
         f"fine-tuned {options.blocks} of {_depth(encoder)} blocks, epoch {training.best.number} of {options.epochs}: "
         f"{name} {after}, with the frozen encoder {before}"
     )
@@ -124,8 +125,9 @@ def _hidden_sides(
             train += states(split.train, view)
         sides = [train, *(states(indices) for indices in (split.validation, split.test) if indices)]
     except KeyboardInterrupt:
-        kept = "of the hidden states nothing is kept with --no-cache" if args.no_cache else "what was computed is kept"
-        raise KeyboardInterrupt(f"interrupted; {kept}, go on with --resume") from None
+        kept = "with --no-cache no hidden states are kept" if args.no_cache else "computed hidden states are kept"
+        say(f"{kept}: continue with --resume")
+        raise
     say(*cache.notes)
     _tell_hidden(sides, encoder, options, cache)
     return sides
@@ -143,7 +145,7 @@ def _row_keys(prepared: Prepared, views: int) -> Iterator[bytes]:
 
 def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: HiddenCache) -> None:
     images, computed = sum(map(len, sides)), sum(side.computed for side in sides)
-    print(
+    show(
         f"hidden states below the last {options.blocks} of {_depth(encoder)} blocks: {computed} "
         f"computed, {images - computed} from the cache; {images * cache.row_bytes / 2**20:.0f} MiB"
     )

@@ -12,7 +12,6 @@ from clip_export.heads.outputs import SCORES
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.decisions import decisions_for
-from clip_export.training.judging.thresholds import operating_rule
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
@@ -34,7 +33,7 @@ def finished_head(
         prepared.validation,
         prepared.dataset.task,
         prepared.dataset.labels,
-        operating_rule(args.operating_point),
+        args.operating_point,
         positive=args.positive,
         calibrate=not args.no_calibration,
     )
@@ -74,7 +73,7 @@ def _summary(
         "seed": args.seed,
         f"train {score}": round(training.best.train_score, 4),
         f"validation {score}": round(training.best.val_score, 4),
-        "operating point": args.operating_point,
+        "operating point": str(args.operating_point),
         **temperature,
     }
 

@@ -16,6 +16,7 @@ from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.tasks import MULTI_LABEL
+from clip_toolkit.terminal import show
 
 
 def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:
@@ -49,5 +50,5 @@ def trained_from_words(
 
         task = prepared.dataset.task
         tried = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
-    print("validation loss by start:", "; ".join(f"{training.start} {loss:.4f}" for training, loss in tried))
+    show("validation loss by start: " + "; ".join(f"{training.start} {loss:.4f}" for training, loss in tried))
     return tried[0].training, options

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from clip_export.commands.train_arguments import PROGRAM, training_options
+from clip_export.commands.train_arguments import training_options
 from clip_export.data.dataset import Dataset
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
@@ -30,6 +29,7 @@ from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.terminal import say, show
 
 Report = Callable[[Epoch], None]
 
@@ -51,12 +51,12 @@ def prepared_data(
     if features.errors:
         say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
     found = len(features.kept) - features.computed
-    print(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
+    show(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
     if prepared.texts is not None:
         computed, different = prepared.texts.computed, prepared.texts.different
-        print(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
+        show(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
     for side, counts in prepared.counts():
-        print(f"{side}: {counts}")
+        show(f"{side}: {counts}")
     return prepared
 
 
@@ -93,9 +93,8 @@ def scored_alone(
     try:
         return parts(prepared, training.head, options, bar)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the checkpoint is {checkpoint_path(args.out)}; go on with --resume"
-        ) from None
+        say(f"the checkpoint is {checkpoint_path(args.out)}: continue with --resume")
+        raise
 
 
 def watched(
@@ -127,8 +126,8 @@ def watched(
             return learn(report, state)
         except KeyboardInterrupt:
             saved = checkpoints.write()
-            where = f"the checkpoint is {checkpoints.path}; go on with --resume" if saved else "nothing was written"
-            raise KeyboardInterrupt(f"interrupted; {where}") from None
+            say(f"the checkpoint is {checkpoints.path}: continue with --resume" if saved else "nothing was written")
+            raise
 
 
 def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
@@ -141,12 +140,12 @@ def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
             task=prepared.dataset.task,
             report=lambda trial: advance(1, f"validation loss {trial.best.val_loss:.4f}"),
         )
-    print(f"sweep of {len(trials)}: {'lr':>8} {'decay':>6}  {'hidden':<8} {'epochs':>6} {'loss':>8} {'score':>7}")
+    show(f"sweep of {len(trials)}: {'lr':>8} {'decay':>6}  {'hidden':<8} {'epochs':>6} {'loss':>8} {'score':>7}")
     for trial in trials[:5]:
         tried, best = trial
         width = "x".join(map(str, tried.hidden_dim)) or "linear"  # type: ignore[arg-type]  # sweep gives tuples
         figures = f"{best.number:>6} {best.val_loss:>8.4f} {best.val_score:>7.3f}"
-        print(f"{'':<11} {tried.learning_rate:>9g} {tried.weight_decay:>6g}  {width:<8} {figures}")
+        show(f"{'':<11} {tried.learning_rate:>9g} {tried.weight_decay:>6g}  {width:<8} {figures}")
     return trials[0].options
 
 
@@ -160,30 +159,24 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
     own, learnt = (
         shown_score(value, head.task) for value in (held_out_score(head, examples), training.best.train_score)
     )
-    print(f"{name} {SCORES[head.task]} {own} on {len(indices)} images, training {learnt}")
+    show(f"{name} {SCORES[head.task]} {own} on {len(indices)} images, training {learnt}")
     if alone is not None:
         image, text, both = (shown_score(value, head.task) for value in alone)
-        print(f"image alone {image}, text alone {text}, both {both}")
+        show(f"image alone {image}, text alone {text}, both {both}")
     plain = baseline_score(prepared.train, examples, head.task)
     if math.isnan(plain):
         say("no baseline: a label is on every training image, or on none")
     else:
         kind = "ridge" if head.task == REGRESSION else "logistic"
-        print(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
+        show(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
     if head.temperature != 1:
-        print(f"temperature {head.temperature:.3f}")
+        show(f"temperature {head.temperature:.3f}")
     elif "temperature" in head.training:
-        print(f"temperature {head.training['temperature']}")
+        show(f"temperature {head.training['temperature']}")
     for label, threshold in head.thresholds.items():
-        print(f"threshold {threshold:.4f} for {label}")
+        show(f"threshold {threshold:.4f} for {label}")
 
 
 def shown_score(score: float, task: str) -> str:
     """A share as a percentage, R squared as it is."""
     return f"{score:.3f}" if task == REGRESSION else f"{score:.1%}"
-
-
-def say(*messages: str) -> None:
-    """Remarks, apart from the results."""
-    for message in messages:
-        print(f"{PROGRAM}: {message}", file=sys.stderr)

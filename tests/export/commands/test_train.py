@@ -222,7 +222,7 @@ def test_a_broken_off_training_resumes_to_the_same_head(
         )
         assert process.returncode == (130 if stop == signal.SIGINT else -stop)
         assert "Traceback" not in process.stderr
-        assert ("go on with --resume" in process.stderr) == (stop == signal.SIGINT)
+        assert ("continue with --resume" in process.stderr) == (stop == signal.SIGINT)
     done = train(pictures / "photos", *LONG, "--resume", cwd=tmp_path)
     assert "resum" in done.stderr
     assert same_heads(tmp_path / "head.pt", uninterrupted)
@@ -403,3 +403,27 @@ def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):
     with pytest.raises(SystemExit, match="2"):
         run("clip-train", *arguments, "--encoder", "x", cwd=tmp_path)
+
+
+def test_an_operating_point_is_any_number(pictures: Path, tmp_path: Path):
+    options = ("--operating-point", "sensitivity=9e-1", "--positive", "box", "--epochs", 1)
+    train(pictures / "photos", *options, cwd=tmp_path)
+    assert load_head(tmp_path / "head.pt").training["operating point"] == "sensitivity=0.9"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+def test_results_that_cannot_be_written_are_one_line(pictures: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "clip_export.commands.train", pictures / "photos", *ENCODER, "--epochs", "1"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "clip-train: the output cannot be written (No space left on device)\n"
+
+
+def test_file_names_reach_the_terminal_without_their_escapes(pictures: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures / "photos", data)
+    (next(data.iterdir()) / "\x1b[31mred\nclip-train.png").write_bytes(b"no image")
+    done = train(data, "--epochs", 1, cwd=tmp_path)
+    assert "\\x1b[31mred\\nclip-train.png" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout

@@ -174,7 +174,7 @@ def test_a_break_leaves_a_checkpoint_and_changes_nothing(
     monkeypatch.setattr(Run, "epoch", broken)
     done = run("clip-train", *arguments, "--encoder", TINY_CLIP, cwd=tmp_path)
     assert done.returncode == 130
-    assert "the checkpoint is head.pt.encoder.checkpoint; go on with --resume" in done.stderr
+    assert "the checkpoint is head.pt.encoder.checkpoint: continue with --resume" in done.stderr
     assert not (tmp_path / "head.pt").exists()
     monkeypatch.undo()
     done = train(*arguments, "--resume", cwd=tmp_path)
@@ -190,8 +190,8 @@ def test_a_break_leaves_a_checkpoint_and_changes_nothing(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "interrupted; what was computed is kept, go on with --resume"),
-        (("--no-cache",), "interrupted; of the hidden states nothing is kept with --no-cache, go on with --resume"),
+        ((), "computed hidden states are kept: continue with --resume"),
+        (("--no-cache",), "with --no-cache no hidden states are kept: continue with --resume"),
     ],
 )
 def test_a_break_before_the_first_epoch_says_what_is_kept(

@@ -146,7 +146,7 @@ def test_an_interrupted_comparison_keeps_the_head(asked: Path, tmp_path: Path, m
         patch.setattr("clip_export.training.fusion.train_head", interrupted)
         done = run("clip-train", asked, *options, cwd=tmp_path)
     assert done.returncode == 130
-    assert "go on with --resume" in done.stderr
+    assert "continue with --resume" in done.stderr
     assert "resuming after epoch 2" in run("clip-train", asked, *options, "--resume", cwd=tmp_path).stderr
     assert run("clip-train", asked, *options, "-o", "whole.pt", cwd=tmp_path).returncode == 0
     heads = [load_head(tmp_path / name).module.state_dict() for name in ("head.pt", "whole.pt")]

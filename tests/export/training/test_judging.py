@@ -12,7 +12,7 @@ from clip_export.heads.outputs import probabilities, r_squared
 from clip_export.training.epochs import Examples
 from clip_export.training.judging.baseline import baseline_score
 from clip_export.training.judging.evaluation import evaluate
-from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, operating_rule, threshold_at
+from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, threshold_at
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -96,7 +96,7 @@ def test_youden_is_the_best_sum():
 
 def test_thresholds_by_task():
     answers, targets = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]), np.array([0, 1, 1])
-    rule = operating_rule("sensitivity=1")
+    rule = OperatingRule.parse("sensitivity=1")
     assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), OperatingRule()) == {}
     assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule) == {"b": pytest.approx(0.2)}
     assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule, positive="a") == {
@@ -113,7 +113,17 @@ def test_thresholds_by_task():
 @pytest.mark.parametrize("text", ["best", "sensitivity", "specificity=2", "sensitivity=x", "youden=0.5"])
 def test_unknown_rules(text: str):
     with pytest.raises(ValueError, match="expected most-probable"):
-        operating_rule(text)
+        OperatingRule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("sensitivity=9e-1", 0.9), ("sensitivity=1.00", 1), ("sensitivity=+0.95", 0.95), ("specificity=.5", 0.5)],
+)
+def test_a_share_is_any_number(text: str, share: float):
+    rule = OperatingRule.parse(text)
+    assert rule == OperatingRule(text.partition("=")[0], share)
+    assert OperatingRule.parse(str(rule)) == rule
 
 
 class Fixed(nn.Module):

@@ -21,7 +21,7 @@ from PIL import Image
 import clip_toolkit
 from clip_search import SearchIndex
 from clip_search.commands.search import main
-from clip_search.commands.search_arguments import DEFAULT_INDEX
+from clip_search.commands.search_options import DEFAULT_INDEX
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.spec.classifier import EncoderSpec
 from clip_toolkit.spec.model_file import read_spec

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from clip_toolkit import ImageError, Prediction, SpecError
+from clip_toolkit.listing import Style
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -71,7 +72,7 @@ def rows(demo: Path, task: str, form: str) -> list[str]:
 
 def shown(results: list[tuple[str, Prediction | ImageError]], spec: ModelSpec, form: str, top_k: int = 3) -> list[str]:
     columns = form in COLUMNAR
-    return list(lines([record(name, each, top_k, "CPU", spec, columns=columns) for name, each in results], form))
+    return list(lines([record(name, each, top_k, "CPU", spec, columns=columns) for name, each in results], Style(form)))
 
 
 def test_records_of_several_labels(demo: Path):

@@ -1,18 +1,16 @@
-"""What was found, as a table, JSON, JSON lines or CSV."""
+"""What was found, as records and their lines of text."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from clip_search.results.duplicates import Duplicate
 from clip_search.results.hits import Hit
-from clip_toolkit.terminal import printable
+from clip_toolkit.listing import Style
 
 Record: TypeAlias = dict[str, Any]
 """A flat record; all of a list have the same keys."""
@@ -44,36 +42,17 @@ def shown(path: Path) -> str:
     return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def listing(records: Sequence[Record], keys: Sequence[str], form: str, *, ascii_only: bool = False) -> Iterator[str]:
-    """Lines of text.
+def lines(records: Sequence[Record], keys: Sequence[str], style: Style) -> Iterator[str]:
+    """Give lines of text for records that all have these keys, the columns of CSV and table."""
 
-    Args:
-        records: all with these keys.
-        keys: the columns of ``csv`` and ``table``.
-        form: ``table``, ``json``, ``jsonl`` or ``csv``.
-        ascii_only: keep JSON to ASCII, for an output of another encoding than UTF-8, in which JSON would be none.
-    """
-    if form == "json":
-        return iter([json.dumps(records, ensure_ascii=ascii_only, indent=2)])
-    if form == "jsonl":
-        return (json.dumps(item, ensure_ascii=ascii_only) for item in records)
-    if form == "csv":
-        return (_csv_line(cells) for cells in ([*keys], *(item.values() for item in records)))
-    return _table(records, keys) if records else iter(())
+    def flat(records: Iterable[Record]) -> Iterator[list[Any]]:
+        return chain([[*keys]], ([*item.values()] for item in records))
+
+    def grid(records: Iterable[Record]) -> Iterator[list[Any]]:
+        return ([_shown_cell(cell) for cell in row] for row in (flat(records) if records else ()))
+
+    return style.lines(records, flat, grid)
 
 
-def _csv_line(cells: Iterable[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
-
-
-def _table(records: Sequence[Record], keys: Sequence[str]) -> Iterator[str]:
-    rows = [list(keys), *([_cell(item[key]) for key in keys] for item in records)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
+def _shown_cell(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) else value

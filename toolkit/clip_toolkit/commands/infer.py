@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_toolkit.commands.infer_arguments import parse_args
+from clip_toolkit.commands.infer_options import PROGRAM, InferOptions, parse_args
 from clip_toolkit.files.locate import find_model
-from clip_toolkit.terminal import exit_code, say
+from clip_toolkit.listing import json_text, shown_json, table
+from clip_toolkit.terminal import run_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier
@@ -20,49 +19,47 @@ if TYPE_CHECKING:
     from clip_toolkit.text_encoder import TextEncoder
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: InferOptions) -> int:
     """Do what was asked and return the exit code: 0, or 1 when an image, the selftest or the doctor failed."""
-    located = find_model(args.model)
-    if args.describe is not None:
-        return _describe(located.path, args)
-    if args.selftest is not None:
-        return _selftest(located.path, args)
-    if args.doctor is not None:
-        return _doctor(located.path, args)
+    located = find_model(options.model)
+    if options.actions.chosen is not None:
+        action, _ = options.actions.chosen
+        return {"describe": _describe, "selftest": _selftest, "doctor": _doctor}[action](located.path, options)
 
     from clip_toolkit.commands.classify import classify
 
-    return classify(located, args)
+    return classify(located, options)
 
 
-def _describe(path: Path, args: argparse.Namespace) -> int:
+def _describe(path: Path, options: InferOptions) -> int:
     from clip_toolkit.spec.description import describe
     from clip_toolkit.spec.model_file import read_any_spec
 
     spec = read_any_spec(path)
-    print(spec.to_json() if args.format == "json" else describe(spec, path))
+    write(*([shown_json(spec.to_json())] if options.output.format == "json" else describe(spec, path)))
     return 0
 
 
-def _selftest(path: Path, args: argparse.Namespace) -> int:
-    model, drifts = _replayed(path, args)
+def _selftest(path: Path, options: InferOptions) -> int:
+    model, drifts = _replay(path, options)
     say(*model.notes)
     passed = all(drift.passed for drift in drifts)
-    if args.format == "json":
+    if options.output.format == "json":
         rows = [{**vars(drift), "passed": drift.passed} for drift in drifts]
-        print(json.dumps({"model": str(path), "provider": model.provider, "passed": passed, "drift": rows}))
+        write(json_text({"model": str(path), "provider": model.provider, "passed": passed, "drift": rows}))
         return 0 if passed else 1
-    print(f"{path.name} on {model.provider}: {len(model.spec.golden)} golden vectors")
-    print(f"{'resize':<8}{'output':<15}{'drift':>10}{'tolerance':>12}")
-    for drift in drifts:
-        verdict = "ok" if drift.passed else "FAILED"
-        print(f"{drift.path:<8}{drift.output:<15}{drift.drift:>10.1e}{drift.tolerance:>12.1e}  {verdict}")
-    print("selftest passed" if passed else "selftest FAILED: this machine or provider does not decide as PyTorch did")
+    show(f"{path.name} on {model.provider}: {len(model.spec.golden)} golden vectors")
+    figures = [
+        (item.path, item.output, f"{item.drift:.1e}", f"{item.tolerance:.1e}", "ok" if item.passed else "FAILED")
+        for item in drifts
+    ]
+    write(*table([("resize", "output", "drift", "tolerance", ""), *figures]))
+    show("selftest passed" if passed else "selftest FAILED: this machine or provider does not decide as PyTorch did")
     return 0 if passed else 1
 
 
-def _replayed(path: Path, args: argparse.Namespace) -> tuple[Classifier | TextEncoder, list[Drift]]:
-    """The opened file and how far it is from its golden vectors."""
+def _replay(path: Path, options: InferOptions) -> tuple[Classifier | TextEncoder, list[Drift]]:
+    """Open the file and compare what it answers with its golden vectors."""
     from clip_toolkit.classifier import load
     from clip_toolkit.selftest import selftest
     from clip_toolkit.spec.model_file import read_any_spec
@@ -70,26 +67,34 @@ def _replayed(path: Path, args: argparse.Namespace) -> tuple[Classifier | TextEn
     from clip_toolkit.text_encoder import load_text
     from clip_toolkit.text_selftest import selftest_text
 
+    running = options.running
     if isinstance(read_any_spec(path), TextTowerSpec):
-        encoder = load_text(path, args.device, args.threads)
+        encoder = load_text(path, running.device, running.threads)
         return encoder, selftest_text(encoder)
-    classifier = load(path, args.device, args.threads, args.resize)
+    classifier = load(path, running.device, running.threads, running.resize)
     return classifier, selftest(classifier)
 
 
-def _doctor(path: Path, args: argparse.Namespace) -> int:
+def _doctor(path: Path, options: InferOptions) -> int:
     from clip_toolkit.doctor import examine, report
 
-    findings = examine(path, args.threads)
-    print(json.dumps([vars(item) for item in findings], indent=2) if args.format == "json" else report(findings))
+    findings = examine(path, options.running.threads)
+    if options.output.format == "json":
+        write(json_text([vars(item) for item in findings], indent=2))
+    else:
+        show(*report(findings))
     return 1 if any(item.status == "wrong" for item in findings) else 0
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = parse_args(argv)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
+    return run(options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors become one line on stderr and exit code 1."""
-    args = parse_args(argv)
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
-    return exit_code("clip-infer", lambda: run(args))
+    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ class Finding:
     fix: str = ""
 
 
-def report(findings: Sequence[Finding]) -> str:
-    """A table for people, with each fix below its finding."""
+def report(findings: Sequence[Finding]) -> list[str]:
+    """Lay findings out as lines for people, with each fix below its finding."""
     width = max(len(item.subject) for item in findings)
     rows = []
     for item in findings:
         rows.append(f"{item.status:<6}{item.subject:<{width + 2}}{item.detail}")
         if item.fix:
             rows.append(f"{'':<{width + 8}}fix: {item.fix}")
-    return "\n".join(rows)
+    return rows

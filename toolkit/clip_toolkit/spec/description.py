@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
+from clip_toolkit.listing import table
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.receipts import Differences, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import REGRESSION
-from clip_toolkit.spec.text_description import text_rows
 from clip_toolkit.spec.text_tower import TextTowerSpec
 
-
-def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> str:
-    """A few lines on what a model file recognises, how it was made and what was proved of it."""
-    facts = text_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
-    rows = [("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *facts]
-    width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
+Row: TypeAlias = tuple[str, str]
+"""A name and what there is to say of it."""
 
 
-def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> list[str]:
+    """Lay out what a model file recognises, how it was made and what was proved of it, one line each."""
+    facts = _text_tower_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
+    return lay_out([("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *facts])
+
+
+def receipt_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
+    """Give the evidence among the rows of `describe`: of the parity and of the quantization."""
+    if isinstance(spec, TextTowerSpec):
+        yield from _text_receipt_rows(spec)
+    else:
+        yield from _parity_rows(spec)
+        yield from _quantization_rows(spec)
+
+
+def lay_out(rows: Iterable[Row]) -> list[str]:
+    """Align rows, with escapes for what a terminal would obey: a model file may come from anybody."""
+    return list(table([name, text] for name, text in rows))
+
+
+def _rows(spec: ModelSpec) -> Iterator[Row]:
     encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
     revision = f" at {encoder.revision}" if encoder.revision else ""
     yield "task", spec.task
@@ -45,8 +61,7 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
     for name, value in spec.training.items():
         yield f"training {name}", str(value)
-    yield from _parity_rows(spec)
-    yield from _quantization_rows(spec)
+    yield from receipt_rows(spec)
     yield "golden vectors", f"{len(spec.golden)} pictures"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
@@ -66,7 +81,7 @@ def _text_input(spec: ModelSpec) -> str:
     return f"; and a text: input_ids, attention_mask int64 [batch, tokens], at most {tokens} tokens (tokenizer inside)"
 
 
-def _parity_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+def _parity_rows(spec: ModelSpec) -> Iterator[Row]:
     parity = spec.parity
     if parity is None:
         yield "parity", "not recorded"
@@ -90,7 +105,7 @@ def _with_texts(parity: ParityReceipt) -> str:
     return f"with {parity.texts} texts " if parity.texts else ""
 
 
-def _quantization_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+def _quantization_rows(spec: ModelSpec) -> Iterator[Row]:
     receipt = spec.quantization
     if receipt is None:
         yield "quantization", "none, float32"
@@ -129,3 +144,47 @@ def _differences(differences: Differences) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.6g}" for value in values)
+
+
+def _text_tower_rows(spec: TextTowerSpec) -> Iterator[Row]:
+    encoder, tokenizer = spec.encoder, spec.tokenizer
+    revision = f" at {encoder.revision}" if encoder.revision else ""
+    yield "task", "text embeddings"
+    yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
+    yield "input", f"input_ids, attention_mask: int64 [batch, tokens], at most {tokenizer.context} tokens"
+    padded = "always to the context" if tokenizer.pad_to_context else "to the longest text of a batch"
+    yield "tokenizer", f"in the file; padded {padded} with token {tokenizer.pad_id} on the {tokenizer.padding_side}"
+    bias = "" if spec.logit_bias is None else f", bias {spec.logit_bias:.6g}"
+    yield "logits", f"cosine similarity times {spec.logit_scale:.6g}{bias}"
+    yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
+    yield from receipt_rows(spec)
+    yield "golden vectors", f"{len(spec.golden)} texts"
+    yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
+    yield "format", f"version {spec.version}"
+
+
+def _text_receipt_rows(spec: TextTowerSpec) -> Iterator[Row]:
+    parity = spec.parity
+    if parity is None:
+        yield "parity", "not recorded"
+    else:
+        yield (
+            "parity",
+            (
+                f"against PyTorch on {parity.texts} texts ({parity.truncated} beyond the context) at batch "
+                f"{', '.join(map(str, parity.batches))}: tokens equal, features {parity.features:.1e} of "
+                f"{parity.feature_scale:.3g}, embedding {parity.embedding:.1e}; tolerance {parity.tolerance:g}"
+            ),
+        )
+    yield "quantization", _text_quantization(spec)
+
+
+def _text_quantization(spec: TextTowerSpec) -> str:
+    receipt = spec.quantization
+    if receipt is None:
+        return "none, float32"
+    return (
+        f"{receipt.mode}: cosine similarity with the float file's embeddings {receipt.mean_cosine:.4f} on average, "
+        f"at least {receipt.least_cosine:.4f} on {receipt.texts} texts ({receipt.min_cosine:g} was asked for); "
+        f"{receipt.size_ratio:.3f} of its size, {receipt.speed_ratio:.2f} x as fast at export"
+    )

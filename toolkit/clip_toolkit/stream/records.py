@@ -1,15 +1,15 @@
-"""Predictions as records, and records as a table, JSON, JSON lines or CSV."""
+"""Predictions as records, and the rows of records in tables and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from textwrap import shorten
 from typing import Any, TypeAlias
 
+from clip_toolkit import listing
 from clip_toolkit.errors import ClipToolkitError
+from clip_toolkit.listing import Style
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
@@ -22,7 +22,7 @@ each label."""
 
 _SHOWN = 40  # characters of a text in a table
 
-FORMATS = ("table", "json", "jsonl", "csv", "parquet")
+FORMATS = (*listing.FORMATS, "parquet")
 """Forms of output; `lines` gives the text of all but ``parquet``."""
 
 COLUMNAR = ("table", "csv", "parquet")
@@ -80,52 +80,43 @@ def probability_columns(spec: ModelSpec) -> list[str]:
     return [] if spec.task == REGRESSION else [f"{_COLUMN}{label}" for label in spec.labels]
 
 
-def lines(records: Iterable[Record], form: str) -> Iterator[str]:
-    """Lines of text for records, as early as the form allows: ``table`` and ``json`` need all of them first."""
-    if form == "jsonl":
-        return (json.dumps(item, ensure_ascii=False) for item in records)
-    if form == "csv":
-        return _csv(records)
-    if form == "json":
-        return iter([json.dumps(list(records), ensure_ascii=False, indent=2)])
-    return _table(list(records))
-
-
-def _csv(records: Iterable[Record]) -> Iterator[str]:
-    """``label`` holds all that are said, apart by semicolons; a regression has a column for each value instead."""
-    for number, item in enumerate(records):
-        values = item.get("values")
-        said = {"label": ";".join(item["labels"])} if "labels" in item else {"label": item["label"]}
-        answer = values if values is not None else said | {"probability": item["probability"]}
-        asked = {name: item[name] for name in ("image", "text", "text_truncated") if name in item}
-        answer |= {"provider": item["provider"], "error": item["error"]}
-        answer |= {name: value for name, value in item.items() if name.startswith(_COLUMN)}
-        if number == 0:
-            yield _csv_line([*asked, *answer])
-        yield _csv_line([*asked.values(), *answer.values()])
-
-
-def _csv_line(cells: Iterable[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
-
-
-def _table(records: list[Record]) -> Iterator[str]:
+def lines(records: Iterable[Record], style: Style) -> Iterator[str]:
+    """Give lines of text for records in any form but ``parquet``; a table leaves out images with an error."""
+    if style.form != "table":
+        return style.lines(records, _flat, _grid)
     good = [item for item in records if item["error"] is None]
-    if not good:
-        return
-    answers = [_answers(item) for item in good]
-    names = [_name(item) for item in good]
-    name_width = max(5, *map(len, names))
-    label_width = max(5, *(len(label) for rows in answers for label, _ in rows))
-    quantity = "value" if "values" in good[0] else "probability"
-    yield f"{'image':<{name_width}}  {'label':<{label_width}}  {quantity}"
-    for name, rows in zip(names, answers, strict=True):
-        for rank, (label, text) in enumerate(rows):
-            yield f"{name if rank == 0 else '':<{name_width}}  {label:<{label_width}}  {text}"
-    if any(text.endswith("*") for rows in answers for _, text in rows):
-        yield _MARK["labels" in good[0]]
+    return chain(style.lines(good, _flat, _grid), _legend(good))
+
+
+def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
+    """``label`` holds all that are predicted, apart by semicolons; a regression has a column for each value instead."""
+    for number, item in enumerate(records):
+        row: Record = {name: item[name] for name in ("image", "text", "text_truncated") if name in item}
+        if "values" in item:
+            row |= item["values"]
+        else:
+            row |= {"label": ";".join(item["labels"]) if "labels" in item else item["label"]}
+            row |= {"probability": item["probability"]}
+        row |= {"provider": item["provider"], "error": item["error"]}
+        row |= {name: value for name, value in item.items() if name.startswith(_COLUMN)}
+        if number == 0:
+            yield [*row]
+        yield [*row.values()]
+
+
+def _grid(records: Iterable[Record]) -> Iterator[list[str]]:
+    """A row for each label of each image."""
+    for number, item in enumerate(records):
+        if number == 0:
+            yield ["image", "label", "value" if "values" in item else "probability"]
+        for rank, (label, text) in enumerate(_answers(item)):
+            yield [_name(item) if rank == 0 else "", label, text]
+
+
+def _legend(records: list[Record]) -> Iterator[str]:
+    """What the stars of a table mean."""
+    if any(text.endswith("*") for item in records for _, text in _answers(item)):
+        yield _MARK["labels" in records[0]]
 
 
 def _name(item: Record) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.listing import Style
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 from clip_toolkit.stream.records import Record, lines, probability_columns
@@ -16,7 +17,7 @@ from clip_toolkit.stream.records import Record, lines, probability_columns
 _ROWS = 4096  # of a Parquet row group
 
 
-def write(records: Iterable[Record], form: str, path: Path, spec: ModelSpec) -> None:
+def write(records: Iterable[Record], style: Style, path: Path, spec: ModelSpec) -> None:
     """Write a model's records to a file, which appears whole or not at all.
 
     Raises:
@@ -24,11 +25,11 @@ def write(records: Iterable[Record], form: str, path: Path, spec: ModelSpec) -> 
         MissingDependencyError: Parquet without pyarrow.
     """
     with written_atomically(path) as temporary:
-        if form == "parquet":
+        if style.form == "parquet":
             _write_parquet(records, temporary, spec)
             return
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines(records, form))
+            file.writelines(f"{line}\n" for line in lines(records, style))
 
 
 def import_pyarrow() -> Any:

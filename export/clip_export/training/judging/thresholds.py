@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,30 +14,38 @@ RULES = "most-probable, youden, sensitivity=SHARE or specificity=SHARE"
 
 
 class OperatingRule(NamedTuple):
-    """How a threshold is chosen.
+    """How a threshold is chosen; its text is one of `RULES`.
 
     Attributes:
         kind: ``most-probable`` (no threshold), ``youden`` (largest sum of sensitivity and specificity),
             ``sensitivity`` (at least ``share``, then as specific as can be) or ``specificity`` (the reverse).
-        share: 0 to 1.
+        share: above 0 and up to 1, where the kind has one.
     """
 
     kind: str = "most-probable"
-    share: float = 0.0
+    share: float | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> OperatingRule:
+        """Read a text such as ``specificity=0.9``.
 
-def operating_rule(text: str) -> OperatingRule:
-    """The rule that a text such as ``specificity=0.9`` names.
+        Raises:
+            ValueError: it is none of `RULES`.
+        """
+        kind, equals, number = text.partition("=")
+        if kind in ("most-probable", "youden") and not equals:
+            return cls(kind)
+        try:
+            share = float(number)
+        except ValueError:
+            share = 0.0
+        if kind not in ("sensitivity", "specificity") or not 0 < share <= 1:
+            raise ValueError(f"expected {RULES} with a SHARE above 0 and up to 1, got {text!r}")
+        return cls(kind, share)
 
-    Raises:
-        ValueError: it is none of `RULES`.
-    """
-    if text in ("most-probable", "youden"):
-        return OperatingRule(text)
-    match = re.fullmatch(r"(sensitivity|specificity)=(0?\.\d+|1|1\.0)", text)
-    if match is None:
-        raise ValueError(f"expected {RULES}, got {text!r}")
-    return OperatingRule(match[1], float(match[2]))
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        return self.kind if self.share is None else f"{self.kind}={self.share}"
 
 
 def choose_thresholds(
@@ -104,11 +111,12 @@ def threshold_at(scores: NDArray[Any], positive: NDArray[np.bool_], rule: Operat
     """
     ordered = np.unique(np.concatenate([[0.0], scores.astype(np.float64), [1.0]]))
     candidates = (ordered[1:] + ordered[:-1]) / 2
+    share = rule.share or 0.0
     found, missed = np.sort(scores[positive]), np.sort(scores[~positive])
     sensitivity = 1 - np.searchsorted(found, candidates) / max(1, len(found))
     specificity = np.searchsorted(missed, candidates) / max(1, len(missed))
     if rule.kind == "sensitivity":
-        return float(candidates[np.flatnonzero(sensitivity >= rule.share)[-1:]].max(initial=0.0))
+        return float(candidates[np.flatnonzero(sensitivity >= share)[-1:]].max(initial=0.0))
     if rule.kind == "specificity":
-        return float(candidates[np.flatnonzero(specificity >= rule.share)[:1]].min(initial=1.0))
+        return float(candidates[np.flatnonzero(specificity >= share)[:1]].min(initial=1.0))
     return float(candidates[np.argmax(sensitivity + specificity)])

@@ -1,0 +1,187 @@
+"""The options of ``clip-infer``, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options, whole
+from clip_toolkit.runtime.devices import DEVICES, RESIZES
+from clip_toolkit.stream.inputs import STDIN
+from clip_toolkit.stream.records import FORMATS
+
+PROGRAM = "clip-infer"
+
+MOST = 1024
+"""Threads, images a run, labels an image: beyond it lies a typing error, not a machine."""
+
+MODEL_HELP = f"Without --model: ${ENVIRONMENT_VARIABLE}, then model.onnx in this folder, then the built-in demo."
+
+QuoteFormulas = Annotated[
+    bool, Option("in CSV, put ' before text that a spreadsheet would compute (=, +, -, @, tab or return)")
+]
+
+
+@dataclass(frozen=True)
+class RunningOptions:
+    """Which model runs, and where."""
+
+    model: Annotated[str | None, Option("model file")] = None
+    device: Annotated[str, Option("where to run", choices=DEVICES)] = "auto"
+    threads: Annotated[
+        int | None, Option("CPU threads (default: all usable cores)", parse=whole(most=MOST), metavar="N")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ClassifyingOptions(RunningOptions):
+    """How images run through the model."""
+
+    batch_size: Annotated[int, Option("images per run", parse=whole(most=MOST), metavar="N")] = 8
+    resize: Annotated[str, Option("who resizes the images: Pillow, exactly, or the model's graph", choices=RESIZES)] = (
+        "pillow"
+    )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The texts of a model that reads one with each image."""
+
+    text: Annotated[str | None, Option("text that goes with every IMAGE", metavar="TEXT")] = None
+    texts: Annotated[
+        Path | None,
+        Option(
+            "instead of IMAGE: CSV file with the columns path (relative to the file's folder) and text",
+            parse=Path,
+            metavar="FILE",
+        ),
+    ] = None
+    column: Annotated[
+        str | None, Option("name of its text column (default: text)", "--text-column", metavar="NAME")
+    ] = None
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """What is accepted as an image."""
+
+    max_pixels: Annotated[
+        int | None,
+        Option("refuse images with more pixels (default: 178956970)", parse=whole(most=2**40), metavar="N"),
+    ] = None
+    allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
+    fast_decode: Annotated[bool, Option("scale JPEGs down while decoding: not quite exact")] = False
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the records go."""
+
+    format: Annotated[str, Option("output format", choices=FORMATS)] = "table"
+    top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
+    output: Annotated[Path | None, Option("write to a file, whole or not at all", parse=Path, metavar="FILE")] = None
+    resume: Annotated[bool, Option("continue from FILE.part, which an interrupted run has left")] = False
+    quote_formulas: QuoteFormulas = False
+
+
+@dataclass(frozen=True)
+class ActionOptions:
+    """What is done instead of classifying; the value is the model file, empty for the usual one."""
+
+    describe: Annotated[str | None, Option("print what the model file says", metavar="MODEL", nargs="?", const="")] = (
+        None
+    )
+    selftest: Annotated[
+        str | None, Option("replay the model's golden vectors", metavar="MODEL", nargs="?", const="")
+    ] = None
+    doctor: Annotated[
+        str | None, Option("check this machine and installation", metavar="MODEL", nargs="?", const="")
+    ] = None
+
+    @property
+    def chosen(self) -> tuple[str, str] | None:
+        """The action and its model, if there is one."""
+        return next(
+            ((field.name, value) for field in fields(self) if (value := getattr(self, field.name)) is not None), None
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse several."""
+        given = [f"--{field.name}" for field in fields(self) if getattr(self, field.name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} do not go together")
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """All options of ``clip-infer``.
+
+    Raises:
+        UsageError: some of them do not go together.
+    """
+
+    images: Annotated[
+        tuple[str, ...],
+        Option(
+            "image files, folders (searched recursively), patterns such as 'photos/**/*.jpg', or - for the bytes of "
+            "one image on standard input",
+            "IMAGE",
+            nargs="*",
+        ),
+    ] = ()
+    stdin_paths: Annotated[bool, Option("read more of these from standard input, one per line")] = False
+    text: Annotated[TextOptions, Group("text, for models that read one with each image")] = TextOptions()
+    running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
+    decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
+    output: Annotated[OutputOptions, Group("output")] = OutputOptions()
+    actions: Annotated[ActionOptions, Group("instead of classifying")] = ActionOptions()
+
+    @property
+    def model(self) -> str | None:
+        """The model file that was named, by whatever option."""
+        return (self.actions.chosen and self.actions.chosen[1]) or self.running.model
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        has_images = bool(self.images or self.stdin_paths or self.text.texts)
+        if self.actions.chosen is not None:
+            self._check_action(has_images)
+        elif not has_images:
+            raise UsageError(
+                "name at least one IMAGE, or use --stdin-paths, --texts, --describe, --selftest or --doctor"
+            )
+        self._check_text()
+        if self.stdin_paths and STDIN in self.images:
+            raise UsageError("- and --stdin-paths both read standard input: use one of them")
+        if self.images.count(STDIN) > 1:
+            raise UsageError("- can be read only once")
+        if self.output.resume and not self.output.output:
+            raise UsageError("--resume continues a file: name it with --output")
+        if self.output.format == "parquet" and not self.output.output:
+            raise UsageError("Parquet is a binary format: pass --output FILE")
+
+    def _check_action(self, has_images: bool) -> None:
+        if has_images or self.output.output or self.text.text is not None:
+            raise UsageError("--describe, --selftest and --doctor take a model file, no images, no text, no --output")
+        if self.output.format not in ("table", "json"):
+            raise UsageError("--describe, --selftest and --doctor have the formats table and json")
+
+    def _check_text(self) -> None:
+        if self.text.texts and (self.images or self.stdin_paths or self.text.text is not None):
+            raise UsageError("--texts names the images and their texts: leave out IMAGE, --stdin-paths and --text")
+        if self.text.column and not self.text.texts:
+            raise UsageError("--text-column names a column of --texts FILE")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> InferOptions:
+    """Parse the command line; usage errors exit with code 2."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Classify images with a model file made by clip-export.",
+        epilog=f"{MODEL_HELP} Exit code: 0 all fine, 1 some inputs failed or nothing could run, 2 usage error, "
+        "130 and 143 interrupted, 141 the reader of the output has gone.",
+    )
+    return parse_options(parser, InferOptions, argv)
