@@ -1,12 +1,10 @@
-import { checkShape, ranked, readSpec } from '../shared/model-spec.mjs';
+import { Camera } from './camera.mjs';
+import { openModel } from './model.mjs';
+import { fail, page, say, showAnswer, showDrift, showModel, showPreview } from './view.mjs';
 
-const RUNTIME = './node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs';
 const DEFAULT_MODEL = 'model.onnx';
-const STRIP_ROWS = 512;
 
-const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((element) => [element.id, element]));
-const percent = new Intl.NumberFormat('en', { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
-
+const camera = new Camera(page.video);
 let model = null;
 let picture = null;
 let queue = Promise.resolve();
@@ -18,154 +16,84 @@ function enqueue(name, action) {
   page.work.ariaBusy = 'true';
   queue = queue
     .then(action)
-    .catch((error) => fail(`${name}: ${String(error.message ?? error).split('\n', 1)[0]}`))
+    .catch((error) => giveUp(`${name}: ${String(error.message ?? error).split('\n', 1)[0]}`))
     .finally(() => {
       waiting -= 1;
       page.work.ariaBusy = String(waiting > 0);
     });
+  return queue;
 }
 
-async function openDefaultModel() {
+async function useDefaultModel() {
   const response = await fetch(DEFAULT_MODEL);
-  if (response.ok) return openModel(new File([await response.blob()], DEFAULT_MODEL));
+  if (response.ok) return useModel(new File([await response.blob()], DEFAULT_MODEL));
   say('No model yet', `There is no ${DEFAULT_MODEL} beside this page. Open a file made by clip-export.`);
 }
 
-async function openModel(file) {
-  say('Opening the model…');
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const spec = readSpec(bytes);
-  const ort = await loadRuntime();
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'] });
-  await model?.session.release();
-  model = { name: file.name, spec, session, Tensor: ort.Tensor };
-  describeModel();
-  if (picture) return classify(picture);
-  say('Ready', 'Choose a picture, or drop one on this page.');
-}
-
-async function loadRuntime() {
-  try {
-    const ort = await import(RUNTIME);
-    ort.env.wasm.proxy = true; // in a worker, so that the page stays responsive
-    return ort;
-  } catch {
-    throw new Error('ONNX Runtime is not there: run npm install in the folder of this page');
-  }
-}
-
-async function classify(file) {
-  showPicture(file);
-  if (!model) return say('No model yet', 'The picture waits for one.');
-  say('Looking…');
+async function useModel(file) {
+  if (!camera.running) say('Opening the model…');
   const started = performance.now();
-  const probabilities = await probabilitiesOf(file);
-  const milliseconds = Math.round(performance.now() - started);
-  const scores = ranked(model.spec.labels, probabilities);
-  say(scores[0].label, `${percent.format(scores[0].probability)} · ${milliseconds} ms`, scores);
+  const opened = await openModel(file);
+  await model?.close();
+  model = opened;
+  showModel(model, performance.now() - started);
+  if (picture) return classify();
+  say('Ready', 'Choose a picture, or drop one on this page.', null, model.spec);
 }
 
-async function probabilitiesOf(file) {
-  const { width, height, rgb } = await decode(file);
-  const image = new model.Tensor('uint8', rgb, [1, height, width, 3]);
-  const { probabilities } = await model.session.run({ image }, ['probabilities']);
-  return probabilities.data;
-}
-
-/** RGB bytes as they are in the file: upright, over white, colours not converted. The model resizes them itself. */
-async function decode(file) {
-  const options = { imageOrientation: 'from-image', colorSpaceConversion: 'none' };
-  const bitmap = await createImageBitmap(file, options).catch(() => {
-    throw new Error('this browser cannot read it as a picture');
-  });
-  const { width, height } = bitmap;
-  checkShape(width, height);
-  return { width, height, rgb: rgbBytes(bitmap) };
-}
-
-/** In strips, because some browsers refuse a canvas as large as a phone's photo. */
-function rgbBytes(bitmap) {
-  const { width, height } = bitmap;
-  const context = new OffscreenCanvas(width, STRIP_ROWS).getContext('2d', { willReadFrequently: true });
-  context.fillStyle = 'white';
-  const rgb = new Uint8Array(width * height * 3);
-  let end = 0;
-  for (let top = 0; top < height; top += STRIP_ROWS) {
-    context.fillRect(0, 0, width, STRIP_ROWS);
-    context.drawImage(bitmap, 0, -top);
-    const { data } = context.getImageData(0, 0, width, Math.min(STRIP_ROWS, height - top));
-    for (let start = 0; start < data.length; start += 4) {
-      rgb[end++] = data[start];
-      rgb[end++] = data[start + 1];
-      rgb[end++] = data[start + 2];
-    }
-  }
-  bitmap.close();
-  return rgb;
-}
-
-/** Replay the pictures that the model file carries and compare with what PyTorch said of them. */
-async function compareWithPyTorch() {
-  let drift = 0;
-  for (const { png, probabilities } of model.spec.golden) {
-    const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
-    const found = await probabilitiesOf(new Blob([bytes], { type: 'image/png' }));
-    drift = Math.max(drift, ...probabilities.map((expected, index) => Math.abs(expected - found[index])));
-  }
-  const pictures = `${model.spec.golden.length} pictures inside the file`;
-  page.drift.textContent = `${pictures}: probabilities within ${drift.toExponential(1)} of PyTorch's.`;
-}
-
-function describeModel() {
-  const { name, spec } = model;
-  page['model-name'].textContent = name;
-  page['model-encoder'].textContent = `${spec.encoder.id}, ${spec.preprocessing.size} × ${spec.preprocessing.size}`;
-  page['model-labels'].textContent = spec.labels.length;
-  page.compare.hidden = spec.golden.length === 0;
-  page.drift.textContent = '';
-}
-
-function showPicture(file) {
+function usePicture(file) {
+  stopCamera();
   picture = file;
-  URL.revokeObjectURL(page.preview.src);
-  page.preview.hidden = !file;
-  if (!file) return page.preview.removeAttribute('src');
-  page.preview.src = URL.createObjectURL(file);
-  page.preview.alt = `The picture ${file.name}`;
+  showPreview(file);
+  return classify();
 }
 
-function say(headline, detail = '', scores = null) {
-  page.headline.textContent = headline;
-  page.detail.textContent = detail;
-  page.error.hidden = true;
-  page.scores.classList.toggle('known', scores !== null);
-  page.scores.replaceChildren(...(scores ?? unknownScores()).map(scoreBar));
+async function classify() {
+  if (!model) return say('No model yet', 'The picture waits for one.');
+  if (!camera.running) say('Looking…', '', null, model.spec);
+  showAnswer(model.spec, await model.classify(picture, page.text.value));
 }
 
-function fail(message) {
-  showPicture(null);
-  say(model ? 'No answer' : 'No model yet');
-  page.error.textContent = message;
-  page.error.hidden = false;
+/** Classify what the camera sees, again and again, until it is stopped. */
+async function watch() {
+  await camera.start();
+  showPreview(null);
+  page.video.hidden = false;
+  page.camera.textContent = 'Stop the camera';
+  follow();
 }
 
-function unknownScores() {
-  return (model?.spec.labels ?? []).map((label) => ({ label, probability: NaN }));
+async function follow() {
+  while (camera.running) {
+    queue = queue.then(look).catch((error) => giveUp(`camera: ${error.message}`)); // not busy: it goes on and on
+    await queue;
+  }
 }
 
-function scoreBar({ label, probability }) {
-  const item = page.score.content.firstElementChild.cloneNode(true);
-  const [name, number, track] = item.children;
-  name.textContent = label;
-  number.value = probability;
-  number.textContent = Number.isNaN(probability) ? '–' : percent.format(probability);
-  track.firstElementChild.style.setProperty('--share', probability || 0);
-  return item;
+async function look() {
+  if (!camera.running) return;
+  picture = await camera.picture();
+  await classify();
+}
+
+function stopCamera() {
+  if (!camera.running) return;
+  camera.stop();
+  page.video.hidden = true;
+  page.camera.textContent = 'Use the camera';
+  showPreview(picture);
+}
+
+function giveUp(message) {
+  stopCamera();
+  picture = null;
+  showPreview(null);
+  fail(message, model?.spec);
 }
 
 function take(file) {
   if (!file) return;
-  const action = file.name.toLowerCase().endsWith('.onnx') ? openModel : classify;
+  const action = file.name.toLowerCase().endsWith('.onnx') ? useModel : usePicture;
   enqueue(file.name, () => action(file));
 }
 
@@ -175,7 +103,9 @@ for (const input of [page.picture, page.model]) {
     input.value = ''; // the same file may be chosen again
   });
 }
-page.compare.addEventListener('click', () => enqueue(model.name, compareWithPyTorch));
+page.text.addEventListener('change', () => picture && enqueue('text', classify));
+page.compare.addEventListener('click', () => enqueue(model.name, async () => showDrift(await model.compare())));
+page.camera.addEventListener('click', () => (camera.running ? stopCamera() : enqueue('camera', watch)));
 addEventListener('dragover', (event) => {
   event.preventDefault();
   document.body.classList.add('dragging');
@@ -189,4 +119,4 @@ addEventListener('drop', (event) => {
   take(event.dataTransfer.files[0]);
 });
 
-enqueue(DEFAULT_MODEL, openDefaultModel);
+enqueue(DEFAULT_MODEL, useDefaultModel);

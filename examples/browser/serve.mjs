@@ -30,9 +30,10 @@ function parse() {
       allowPositionals: true,
       options: { port: { type: 'string', default: '8000' } },
     });
+    if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65535) throw new Error('no port');
     return { model: positionals[0] ?? MODELS.find(existsSync) ?? MODELS[0], port: Number(values.port) };
   } catch {
-    console.error('usage: node serve.mjs [MODEL] [--port N]');
+    console.error('usage: node serve.mjs [MODEL] [--port N], N from 0 to 65535');
     process.exit(2);
   }
 }
@@ -68,7 +69,8 @@ function answerSafely(request, response, model) {
 const { model, port } = parse();
 const server = createServer((request, response) => answerSafely(request, response, model));
 server.on('error', (error) => {
-  console.error(`serve: ${error.message}`);
+  const inUse = `port ${port} is in use by another program: name another with --port N, or --port 0 for any free one`;
+  console.error(`serve: ${error.code === 'EADDRINUSE' ? inUse : error.message}`);
   process.exitCode = 1;
 });
 server.listen(port, '127.0.0.1', () => console.log(`http://127.0.0.1:${server.address().port}${PAGE}`));

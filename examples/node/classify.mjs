@@ -6,24 +6,30 @@ import { Tokenizer } from '@huggingface/tokenizers';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp from 'sharp';
 
-import { checkShape, ranked, readSpec } from '../shared/model-spec.mjs';
-import { encoded } from '../shared/tokens.mjs';
+import { answer, outputOf } from '../shared/answers.mjs';
+import { replay } from '../shared/golden.mjs';
+import { checkShape, readSpec } from '../shared/model-spec.mjs';
+import { encoded, openTokenizer } from '../shared/tokens.mjs';
+import { printable, table } from './table.mjs';
 
-const USAGE = 'usage: node classify.mjs MODEL IMAGE [--text TEXT] [--json]';
+const USAGE = `usage: node classify.mjs MODEL IMAGE... [--text TEXT] [--json]
+       node classify.mjs MODEL --selftest`;
 const PROVIDER = 'CPUExecutionProvider';
 
 async function main() {
   const args = parse(process.argv.slice(2));
   if (!args) return usage();
-  const model = await naming(args.model, (path) => openModel(path, args.text));
-  const said = model.tokens ? { text: args.text, text_truncated: model.tokens.truncated } : {};
-  if (said.text_truncated) console.error('classify: the text is longer than the model reads: its end was left out');
-  try {
-    show({ ...record(args.image, await naming(args.image, (path) => classify(model, path))), ...said }, args.json);
-  } catch (error) {
-    if (args.json) show({ ...record(args.image, []), ...said, error: error.message }, true);
-    throw error;
+  const model = await naming(args.model, openModel);
+  if (args.selftest) return selftest(args.model, model);
+  const text = readable(model, args);
+  const records = [];
+  for (const image of args.images) {
+    const record = await recordOf(model, image, text);
+    if (args.json) console.log(JSON.stringify(record));
+    if (record.error) fail(record.error);
+    records.push(record);
   }
+  if (!args.json) process.stdout.write(table(records.filter((record) => !record.error)));
 }
 
 function parse(argv) {
@@ -31,10 +37,10 @@ function parse(argv) {
     const { values, positionals } = parseArgs({
       args: argv,
       allowPositionals: true,
-      options: { json: { type: 'boolean', default: false }, text: { type: 'string' } },
+      options: { json: { type: 'boolean' }, text: { type: 'string' }, selftest: { type: 'boolean' } },
     });
-    const [model, image, ...rest] = positionals;
-    return image === undefined || rest.length > 0 ? null : { model, image, ...values };
+    const [model, ...images] = positionals;
+    return model === undefined || images.length > 0 === Boolean(values.selftest) ? null : { model, images, ...values };
   } catch {
     return null;
   }
@@ -45,37 +51,55 @@ function usage() {
   process.exitCode = 2;
 }
 
-async function openModel(path, text) {
+async function openModel(path) {
   const bytes = await readFile(path);
-  const spec = readSpec(bytes, true);
-  const tokens = tokenise(spec, text);
+  const spec = readSpec(bytes);
+  const tokenizer = spec.text ? openTokenizer(Tokenizer, spec) : null;
   const session = await InferenceSession.create(bytes, { executionProviders: ['cpu'], logSeverityLevel: 3 });
-  return { spec, session, tokens };
+  return { spec, session, tokenizer };
 }
 
-/** The text's inputs of a model that reads one with each picture; null for other models. */
-function tokenise(spec, text) {
-  if (!spec.text && text !== undefined) throw new Error('the model reads pictures alone: leave out --text');
-  if (!spec.text) return null;
-  if (text === undefined) throw new Error('the model reads a text with each picture: give it one with --text');
-  const tokenizer = new Tokenizer(JSON.parse(spec.text.tokenizer.json), {});
-  const { inputIds, attentionMask, truncated } = encoded(tokenizer, spec.text.tokenizer, text);
-  return { inputs: { input_ids: row(inputIds), attention_mask: row(attentionMask) }, truncated };
+/** The text of all pictures as the model reads it; null for models of pictures alone. */
+function readable({ spec, tokenizer }, { model, text }) {
+  if (!tokenizer && text !== undefined) {
+    throw new Error(`${model}: the model reads pictures alone: leave out --text`);
+  }
+  if (!tokenizer) return null;
+  if (text === undefined) throw new Error(`${model}: the model reads a text with each picture: give it one with --text`);
+  const tokens = encoded(tokenizer, spec.text.tokenizer, text);
+  if (tokens.truncated) console.error('classify: the text is longer than the model reads: its end was left out');
+  return { text, tokens };
+}
+
+async function recordOf(model, image, text) {
+  const asked = text ? { text: text.text, text_truncated: text.tokens.truncated } : {};
+  const told = { provider: PROVIDER, error: null, ...asked };
+  try {
+    const numbers = await naming(image, async (path) => run(model, await readFile(path), text?.tokens));
+    return { image, ...answer(model.spec, numbers), ...told };
+  } catch (error) {
+    return { image, label: null, probability: null, top: [], ...told, error: error.message };
+  }
+}
+
+/** The model's numbers for the bytes of one picture. */
+async function run({ spec, session }, bytes, tokens) {
+  const inputs = { image: await decode(bytes) };
+  if (tokens) {
+    inputs.input_ids = row(tokens.inputIds);
+    inputs.attention_mask = row(tokens.attentionMask);
+  }
+  const output = outputOf(spec);
+  return (await session.run(inputs, [output]))[output].data;
 }
 
 function row(numbers) {
   return new Tensor('int64', BigInt64Array.from(numbers, BigInt), [1, numbers.length]);
 }
 
-async function classify({ spec, session, tokens }, path) {
-  const inputs = { image: await decode(path), ...tokens?.inputs };
-  const { probabilities } = await session.run(inputs, ['probabilities']);
-  return ranked(spec.labels, probabilities.data);
-}
-
 /** RGB bytes as they are in the file: upright, over white, colours not converted. The model resizes them itself. */
-async function decode(path) {
-  const { data, info } = await sharp(await readFile(path), { ignoreIcc: true })
+async function decode(bytes) {
+  const { data, info } = await sharp(bytes, { ignoreIcc: true })
     .autoOrient()
     .flatten({ background: 'white' })
     .toColourspace('srgb')
@@ -85,23 +109,11 @@ async function decode(path) {
   return new Tensor('uint8', data, [1, info.height, info.width, info.channels]);
 }
 
-function record(image, top) {
-  const [{ label, probability } = { label: null, probability: null }] = top;
-  return { image, label, probability, top, provider: PROVIDER, error: null };
-}
-
-function show(result, json) {
-  console.log(json ? JSON.stringify(result) : table(result));
-}
-
-function table({ image, top }) {
-  const imageWidth = Math.max(5, image.length);
-  const labelWidth = Math.max(5, ...top.map(({ label }) => label.length));
-  const row = (name, label, value) => `${name.padEnd(imageWidth)}  ${label.padEnd(labelWidth)}  ${value}`;
-  const rows = top.map(({ label, probability }, rank) =>
-    row(rank === 0 ? image : '', label, `${(100 * probability).toFixed(2)}%`.padStart(10)),
-  );
-  return [row('image', 'label', 'probability'), ...rows].join('\n');
+async function selftest(path, model) {
+  const tokens = (text) => model.tokenizer && encoded(model.tokenizer, model.spec.text.tokenizer, text);
+  const { count, drift, tolerance } = await replay(model.spec, (png, text) => run(model, png, tokens(text)));
+  console.log(`${path}: ${count} pictures, drift ${drift.toExponential(1)}, tolerance ${tolerance.toExponential(1)}`);
+  if (!(drift <= tolerance)) fail(`${path}: this machine does not decide as PyTorch did`);
 }
 
 /** Run `action(path)`; an error becomes one line that begins with the path. */
@@ -114,7 +126,9 @@ async function naming(path, action) {
   }
 }
 
-main().catch((error) => {
-  console.error(`classify: ${error.message}`);
+function fail(message) {
+  console.error(`classify: ${printable(message)}`);
   process.exitCode = 1;
-});
+}
+
+main().catch((error) => fail(error.message));

@@ -4,29 +4,20 @@
 
 const SPEC_KEY = 'clip_toolkit';
 const SPEC_MAJOR = 1;
+const TASKS = ['single-label', 'multi-label', 'regression'];
 const MAX_ASPECT = 1000;
 const [VARINT, FIXED64, BYTES, FIXED32] = [0, 1, 2, 5];
 const [MODEL_GRAPH, MODEL_METADATA] = [7, 14];
 const [ENTRY_KEY, ENTRY_VALUE] = [1, 2];
 
-/**
- * The spec in the bytes (Uint8Array) of a model file, as docs/model-file.md describes it.
- *
- * Files that read a text with each picture are refused unless the program `readsTexts`.
- */
-export function readSpec(bytes, readsTexts = false) {
+/** The spec in the bytes (Uint8Array) of a model file, as docs/model-file.md describes it. */
+export function readSpec(bytes) {
   const model = [...fields(bytes)];
   if (!model.some(([number]) => number === MODEL_GRAPH)) throw notOnnx();
   const metadata = model.filter(([number]) => number === MODEL_METADATA).map(([, entry]) => new Map(fields(entry)));
-  const entry = metadata.find((pair) => text(pair.get(ENTRY_KEY)) === SPEC_KEY);
+  const entry = metadata.findLast((pair) => text(pair.get(ENTRY_KEY)) === SPEC_KEY);
   if (!entry) throw new Error(`an ONNX file, but without '${SPEC_KEY}' metadata: only files of clip-export can be run`);
-  return checked(parsed(text(entry.get(ENTRY_VALUE))), readsTexts);
-}
-
-/** Labels and probabilities, most probable first. */
-export function ranked(labels, probabilities) {
-  const scores = labels.map((label, index) => ({ label, probability: probabilities[index] }));
-  return scores.sort((a, b) => b.probability - a.probability);
+  return checked(parsed(text(entry.get(ENTRY_VALUE))));
 }
 
 /** Refuse a picture that is all length: resized, it would need hundreds of megabytes. */
@@ -44,17 +35,24 @@ function parsed(json) {
   }
 }
 
-function checked(spec, readsTexts) {
+/** Refuse what this program lacks, rather than answer something else than the file means. */
+function checked(spec) {
   if (Number.parseInt(spec?.version, 10) !== SPEC_MAJOR) {
     throw new Error(`the file has format version ${spec?.version}, this program reads ${SPEC_MAJOR}.x`);
+  }
+  if ((spec.kind ?? 'classifier') !== 'classifier') {
+    throw new Error(`the file holds a ${spec.kind} tower, and this program runs classifiers of pictures alone`);
   }
   if (spec.input !== 'image') {
     throw new Error(`the file takes ${spec.input}, not pictures: export it without --input ${spec.input}`);
   }
-  if (spec.text && !readsTexts) throw new Error('the file reads a text with each picture, and here there is none');
-  // A program that shows the most probable label would say something else than such a file means.
-  if ((spec.task ?? 'single-label') !== 'single-label' || Object.keys(spec.thresholds ?? {}).length > 0) {
-    throw new Error('the file does not say the most probable label: see task and thresholds in docs/model-file.md');
+  spec.task ??= 'single-label'; // files from before there were tasks
+  if (!TASKS.includes(spec.task)) {
+    throw new Error(`the file has the task ${spec.task}, this program knows ${TASKS.join(', ')}`);
+  }
+  const thresholds = Object.keys(spec.thresholds ?? {}).length;
+  if (spec.task === 'single-label' && thresholds > 0 && (thresholds !== 1 || spec.labels.length !== 2)) {
+    throw new Error('the model file contradicts itself: its threshold is not that of one of two labels');
   }
   return spec;
 }

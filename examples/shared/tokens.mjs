@@ -1,6 +1,21 @@
 // Texts as a model file takes them: `input_ids` and `attention_mask`, by the tokenizer that travels in its spec.
 
 /**
+ * The tokenizer of a model's spec, by the class Tokenizer of @huggingface/tokenizers.
+ *
+ * Libraries differ on rare texts: one that does not give the tokens of the file's own examples is refused.
+ */
+export function openTokenizer(Tokenizer, { text: { tokenizer: own }, golden }) {
+  const tokenizer = new Tokenizer(JSON.parse(own.json), {});
+  for (const { text, input_ids: expected } of golden) {
+    if (String(encoded(tokenizer, own, text).inputIds) !== String(expected)) {
+      throw new Error(`the tokenizer library reads ${JSON.stringify(text)} otherwise than the model's own tokenizer`);
+    }
+  }
+  return tokenizer;
+}
+
+/**
  * The tokens of one text by itself: `{ inputIds, attentionMask, truncated }`.
  *
  * `tokenizer` is a Tokenizer of @huggingface/tokenizers, made from the `json` of `spec`, which is `text.tokenizer` of the

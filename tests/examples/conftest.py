@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_fused_model
+import tiny_task_model
+import tiny_text_model
+from onnx_bytes import metadata
 from PIL import Image, ImageDraw
 
 import clip_toolkit
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import TASKS
 
 
 @pytest.fixture(scope="session")
@@ -95,15 +100,46 @@ def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.Temp
         "foreign.onnx": onnx.replace(b"clip_toolkit", b"clip_foreign"),
         "newer.onnx": onnx.replace(b'"version":"1.', b'"version":"9.'),
         "fused.onnx": tiny_fused_model.model(),
+        "text-tower.onnx": tiny_text_model.model(),
+        "pixels.onnx": onnx.replace(b'"input":"image"', b'"input":"pixel"'),
         # Of the same length, and in files from before there were tasks too.
         "task.onnx": onnx.replace(b'"ops":"ort"', b'"task":"xx"').replace(
-            b'"task":"single-label"', b'"task":"multi-label" '
+            b'"task":"single-label"', b'"task":"ordinal-rank"'
         ),
+        "threshold.onnx": onnx + metadata(replace(read_spec(model), thresholds={"circle": 0.5}).to_json()),
     }
     folder = tmp_path_factory.mktemp("broken")
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {name: folder / name for name in contents} | {"missing.png": folder / "missing.png"}
+
+
+@pytest.fixture(scope="session")
+def of_task(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model file of each task, single-label with a threshold."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for task in TASKS:
+        (folder / f"{task}.onnx").write_bytes(tiny_task_model.model(task))
+    return {task: folder / f"{task}.onnx" for task in TASKS}
+
+
+@pytest.fixture
+def fused(tmp_path: Path) -> Path:
+    """A model file that reads a text with each picture."""
+    path = tmp_path / "fused.onnx"
+    path.write_bytes(tiny_fused_model.model())
+    return path
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """PNG files of all colours, on which the models of `of_task` answer all they can; the last one is grey."""
+    folder = tmp_path_factory.mktemp("colours")
+    paths = [folder / f"{number}.png" for number in range(24)]
+    for number, path in enumerate(paths):
+        draw((30, 20), number).save(path)
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(paths[-1])
+    return paths
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 //
 //   node drive_page.mjs PLAYWRIGHT CHROMIUM URL PROFILE < steps.json
 //
-// A step is {"picture": path}, {"model": path}, {"drop": path} or {"click": selector}.
+// A step is {"picture": path}, {"model": path}, {"drop": path}, {"click": selector}, {"text": words} or
+// {"wait": pattern of the detail}.
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -17,12 +18,20 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+  '--use-fake-device-for-media-stream',
+  '--use-fake-ui-for-media-stream',
 ];
 
 const ACTIONS = {
   picture: (page, path) => page.setInputFiles('#picture', path),
   model: (page, path) => page.setInputFiles('#model', path),
   click: (page, selector) => page.click(selector),
+  text: async (page, words) => {
+    await page.fill('#text', words);
+    await page.press('#text', 'Enter');
+  },
+  wait: (page, pattern) =>
+    page.waitForFunction((text) => new RegExp(text).test(document.getElementById('detail').textContent), pattern),
   drop: dropFile,
 };
 
@@ -45,13 +54,17 @@ function shown() {
     label: item.querySelector('.label').textContent,
     percent: item.querySelector('.percent').textContent,
     probability: Number(item.querySelector('.percent').value),
+    predicted: item.classList.contains('predicted'),
   }));
   return {
+    heading: element('heading').textContent,
     headline: element('headline').textContent,
     detail: element('detail').textContent,
     error: element('error').hidden ? null : element('error').textContent,
     model: element('model-name').textContent,
     drift: element('drift').textContent,
+    camera: element('camera').textContent,
+    readsText: !element('words').hidden,
     isolated: crossOriginIsolated,
     scores,
   };

@@ -13,7 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import tiny_fused_model
 from PIL import Image, PngImagePlugin
+
+from clip_toolkit import load
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "browser"
 DRIVER = Path(__file__).with_name("drive_page.mjs")
@@ -88,7 +92,7 @@ def test_answers_are_pythons(drive: Drive, url: str, pictures: dict[str, Path], 
     assert ready["isolated"]
     for path, state in zip(pictures.values(), states, strict=True):
         check_answer(state, expected(path), TOLERANCE)
-        assert re.fullmatch(r"[\d.]+% · \d+ ms", state["detail"])
+        assert re.fullmatch(r"[\d.]+% · [\d,]+ ms decoding, [\d,]+ ms model", state["detail"])
 
 
 def test_colours_are_not_converted(
@@ -121,8 +125,10 @@ def test_bad_files_are_named_and_leave_the_page_working(
         "cut.onnx": "expected an ONNX file",
         "foreign.onnx": "only files of clip-export",
         "newer.onnx": "format version 9.",
-        "task.onnx": "does not say the most probable label",
-        "fused.onnx": "reads a text with each picture",
+        "task.onnx": "knows single-label, multi-label, regression",
+        "threshold.onnx": "threshold",
+        "text-tower.onnx": "holds a text tower",
+        "pixels.onnx": "takes pixel, not pictures",
     }
     steps = [{"model" if name.endswith("onnx") else "picture": str(broken[name])} for name in reasons]
     _, *states, last = drive(url, *steps, {"picture": str(pictures["odd"])})
@@ -131,6 +137,67 @@ def test_bad_files_are_named_and_leave_the_page_working(
         assert reason in state["error"]
         assert {score["percent"] for score in state["scores"]} == {"\N{EN DASH}"}
     check_answer(last, expected(pictures["odd"]), TOLERANCE)
+
+
+HEADINGS = {
+    SINGLE_LABEL: "normal or pneumonia?",
+    MULTI_LABEL: "Any of red, 2, constructor, or bl\N{LATIN SMALL LETTER U WITH DIAERESIS}e?",
+    REGRESSION: "How much age and weight?",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_answered_as_in_python(
+    task: str, drive: Drive, url: str, of_task: dict[str, Path], colours: list[Path]
+):
+    classifier = load(of_task[task], device="cpu", resize="graph")
+    steps = [{"model": str(of_task[task])}, *({"picture": str(path)} for path in colours), {"click": "#compare"}]
+    _, opened, *states, compared = drive(url, *steps)
+    assert opened["heading"] == HEADINGS[task]
+    for state, prediction in zip(states, classifier.predict_many(colours), strict=True):
+        assert state["error"] is None
+        shown = {score["label"]: score["probability"] for score in state["scores"]}
+        assert shown == pytest.approx(prediction.values or dict(prediction.top(9)), rel=TOLERANCE, abs=TOLERANCE)
+        predicted = [score["label"] for score in state["scores"] if score["predicted"]]
+        assert set(predicted) == set(prediction.decisions)
+        assert predicted == [score["label"] for score in state["scores"]][: len(predicted)]
+        if task == SINGLE_LABEL:
+            assert state["headline"] == prediction.label
+            by_threshold = prediction.label != prediction.top(1)[0].label
+            assert ("decided by threshold" in state["detail"]) == by_threshold
+        if task == MULTI_LABEL:
+            assert state["headline"] == (", ".join(prediction.decisions) or "None of the labels")
+    assert float(re.search(r"within (\S+) of PyTorch", compared["drift"])[1]) < TOLERANCE
+
+
+def test_text_goes_with_the_picture(drive: Drive, url: str, fused: Path, tmp_path: Path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(tiny_fused_model.png((10, 90, 250)))
+    texts = ["red circle", "Blue  circle", "red " * 9, ""]
+    steps = [{"model": str(fused)}, {"picture": str(picture)}, *({"text": text} for text in texts)]
+    start, opened, _, *states, compared = drive(url, *steps, {"click": "#compare"})
+    assert (start["readsText"], opened["readsText"]) == (False, True)
+    classifier = load(fused, device="cpu")
+    for text, state in zip(texts, states, strict=True):
+        prediction = classifier.predict(picture, text=text)
+        check_answer(state, dict(prediction.top(2)), TOLERANCE)
+        assert ("the end of the text was not read" in state["detail"]) == prediction.text_truncated
+    assert float(re.search(r"within (\S+) of PyTorch", compared["drift"])[1]) < TOLERANCE
+
+
+def test_the_camera_is_watched_until_it_is_stopped(drive: Drive, url: str, pictures: dict[str, Path], expected):
+    answer = {"wait": "% · .* ms model"}
+    steps = [
+        {"click": "#camera"},
+        answer,
+        {"click": "#camera"},
+        {"click": "#camera"},
+        {"picture": str(pictures["odd"])},
+    ]
+    _, _, watching, stopped, _, chosen = drive(url, *steps)
+    assert watching["error"] is stopped["error"] is None
+    assert (watching["camera"], stopped["camera"]) == ("Stop the camera", "Use the camera")
+    check_answer(chosen, expected(pictures["odd"]), TOLERANCE)
 
 
 def test_model_file_chosen_by_hand(
@@ -150,6 +217,20 @@ def test_model_file_chosen_by_hand(
     check_answer(answered, expected(pictures["odd"]), TOLERANCE)
     drift = re.search(r"within (\S+) of PyTorch", compared["drift"])
     assert float(drift[1]) < DECODER_TOLERANCE
+
+
+def test_a_port_in_use_says_what_to_do(url: str, node: str):
+    port = str(urlsplit(url).port)
+    ran = subprocess.run([node, str(FOLDER / "serve.mjs"), "--port", port], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"port {port} is in use by another program: name another with --port" in ran.stderr
+
+
+@pytest.mark.parametrize("port", ["eighty", "-1", "65536", ""])
+def test_a_port_that_is_none_is_a_usage_error(port: str, node: str):
+    command = [node, str(FOLDER / "serve.mjs"), f"--port={port}"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.startswith("usage: ")) == (2, True)
 
 
 @pytest.mark.parametrize(

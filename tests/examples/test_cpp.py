@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from clip_toolkit import load
+from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cpp"
 ROOT = os.environ.get("ONNXRUNTIME_ROOT", "/usr")
@@ -32,7 +37,7 @@ def classify(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "unpack a release of ONNX Runtime and set ONNXRUNTIME_ROOT to its folder"
         )
     build = tmp_path_factory.mktemp("cpp")
-    options = [f"-DCMAKE_PREFIX_PATH={ROOT}", f"-DONNXRUNTIME_LIBRARY={python_library(build)}"]
+    options = [f"-DONNXRUNTIME_ROOT={ROOT}", f"-DONNXRUNTIME_LIBRARY={python_library(build)}"]
     for command in (["-S", FOLDER, "-B", build, *options], ["--build", build]):
         built = run("cmake", *command)
         assert built.returncode == 0, built.stdout + built.stderr
@@ -50,6 +55,15 @@ def python_library(folder: Path) -> Path:
     link = folder / "libonnxruntime.so.1"
     link.symlink_to(library)
     return link
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="CMake is not installed. Run: apt-get install cmake")
+def test_missing_headers_are_told_where_to_get(tmp_path: Path):
+    done = run("cmake", "-S", FOLDER, "-B", tmp_path, "-DONNXRUNTIME_INCLUDE_DIR:PATH=")
+    assert done.returncode == 1
+    told = " ".join(done.stderr.split())
+    assert "github.com/microsoft/onnxruntime/releases" in told
+    assert "-DONNXRUNTIME_ROOT=" in told
 
 
 @pytest.fixture
@@ -82,9 +96,65 @@ def test_record_is_pythons(
     assert probabilities == pytest.approx(expected(path), abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_answered_as_in_python(
+    task: str, classify: Run, of_task: dict[str, Path], colours: list[Path], ppm: Callable[[Path], Path]
+):
+    classifier = load(of_task[task], device="cpu", resize="graph")
+    ran = classify(of_task[task], *map(ppm, colours), "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for line, prediction in zip(ran.stdout.splitlines(), classifier.predict_many(colours), strict=True):
+        theirs = json.loads(line)
+        scores = {score["label"]: score["probability"] for score in theirs["top"]}
+        assert scores == pytest.approx(dict(prediction.top(9)), abs=TOLERANCE)
+        assert theirs["label"] == prediction.label
+        assert theirs["probability"] == pytest.approx(prediction.probability, abs=TOLERANCE)
+        assert theirs.get("values", {}) == pytest.approx(prediction.values, rel=TOLERANCE, abs=TOLERANCE)
+        assert tuple(theirs.get("labels", prediction.decisions)) == prediction.decisions
+    assert ("labels" in theirs, "values" in theirs) == (task == MULTI_LABEL, task == REGRESSION)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_golden_vectors(task: str, classify: Run, of_task: dict[str, Path], model: Path, tmp_path: Path):
+    for path in (of_task[task], model):
+        for vector in read_spec(path).golden:
+            Image.open(io.BytesIO(vector.png)).convert("RGB").save(tmp_path / "golden.ppm")
+            told = json.loads(classify(path, tmp_path / "golden.ppm", "--json").stdout)
+            numbers = told.get("values") or {score["label"]: score["probability"] for score in told["top"]}
+            expected = vector.probabilities or vector.logits
+            assert numbers == pytest.approx(dict(zip(read_spec(path).labels, expected, strict=True)), abs=1e-3)
+
+
+def test_what_a_threshold_predicted_comes_first_and_says_so(
+    classify: Run, of_task: dict[str, Path], colours: list[Path], ppm
+):
+    rows = classify(of_task[SINGLE_LABEL], *map(ppm, colours)).stdout.splitlines()
+    marked = [index for index, row in enumerate(rows) if row.endswith("(by its threshold)")]
+    assert marked
+    assert all("pneumonia" in rows[index] and rows[index - 1].endswith(".ppm") for index in marked)
+
+
+def test_nothing_is_written_to_the_home_folder(classify: Run, model: Path, pictures, ppm, tmp_path: Path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert classify(model, ppm(pictures["odd"])).returncode == 0
+    assert list(home.iterdir()) == []
+
+
+def test_a_bad_picture_does_not_stop_the_others(classify: Run, model: Path, pictures: dict[str, Path], broken, ppm):
+    good = ppm(pictures["odd"])
+    ran = classify(model, good, broken["text.png"], good, "--json")
+    assert (ran.returncode, len(ran.stdout.splitlines())) == (1, 2)
+    assert "text.png" in ran.stderr
+
+
 def test_table_lists_all_labels(classify: Run, model: Path, pictures: dict[str, Path], ppm, expected):
     path = ppm(pictures["odd"])
-    rows = classify(model, path).stdout.splitlines()
+    name, *rows = classify(model, path).stdout.splitlines()
+    assert name == str(path)
     assert [row.split("%  ")[1] for row in rows] == list(expected(path))
 
 
@@ -117,13 +187,26 @@ def test_comments_in_the_header(classify: Run, model: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["missing.png", "text.onnx", "cut.onnx", "foreign.onnx", "newer.onnx", "task.onnx", "fused.onnx"]
+    ("name", "reason"),
+    [
+        ("missing.png", ""),
+        ("text.onnx", ""),
+        ("cut.onnx", ""),
+        ("foreign.onnx", "not one of clip-export"),
+        ("newer.onnx", "format version 9."),
+        ("task.onnx", "knows single-label, multi-label and regression"),
+        ("threshold.onnx", "threshold"),
+        ("text-tower.onnx", "holds a text tower"),
+        ("pixels.onnx", "takes pixel, not pictures"),
+        ("fused.onnx", "has no tokenizer"),
+    ],
 )
-def test_bad_model(name: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path], ppm):
+def test_bad_model(name: str, reason: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path], ppm):
     ran = classify(broken[name], ppm(pictures["odd"]))
     assert (ran.returncode, ran.stdout) == (1, "")
     [line] = ran.stderr.splitlines()
     assert line.startswith(f"classify: {broken[name]}: ")
+    assert reason in line
 
 
 @pytest.mark.parametrize("arguments", [(), ("model.onnx",), ("model.onnx", "a.ppm", "--loud")])

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny_fused_model
+import tiny_task_model
+from onnx_bytes import metadata
 from PIL import Image
 
-from clip_toolkit import load
+from clip_toolkit import Prediction, load
 from clip_toolkit.classifier import Classifier
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.stream.records import record
 
 FOLDER = Path(__file__).parents[2] / "examples" / "node"
@@ -43,13 +50,117 @@ def same_record(
     prediction = classifier.predict(path, text=text)
     assert (ran.returncode, "its end was left out" in ran.stderr) == (0, prediction.text_truncated)
     assert prediction.text_truncated or not ran.stderr
-    theirs = json.loads(ran.stdout)
-    spec = classifier.spec
-    ours = record(str(path), prediction, len(spec.labels), classifier.provider, spec, text=text)
+    ours = record(str(path), prediction, len(prediction.labels), classifier.provider, classifier.spec, text=text)
+    assert_same(json.loads(ran.stdout), ours, tolerance)
+
+
+def assert_same(theirs: dict[str, Any], ours: dict[str, Any], tolerance: float) -> None:
     assert {score["label"]: score["probability"] for score in theirs.pop("top")} == pytest.approx(
         {score["label"]: score["probability"] for score in ours.pop("top")}, abs=tolerance
     )
+    assert theirs.pop("values", {}) == pytest.approx(ours.pop("values", {}), rel=1e-4, abs=tolerance)
     assert theirs == ours | {"probability": pytest.approx(ours["probability"], abs=tolerance)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_answered_as_in_python(task: str, classify: Run, of_task: dict[str, Path], colours: list[Path]):
+    classifier = load(of_task[task], device="cpu", resize="graph")
+    ran = classify(of_task[task], *colours, "--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    said = []
+    for line, path, prediction in zip(ran.stdout.splitlines(), colours, classifier.predict_many(colours), strict=True):
+        ours = record(str(path), prediction, len(prediction.labels), classifier.provider, classifier.spec)
+        assert_same(json.loads(line), ours, TOLERANCE)
+        said.append(prediction.decisions)
+    assert len(set(said)) >= {SINGLE_LABEL: 2, MULTI_LABEL: 3, REGRESSION: 1}[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_golden_vectors(task: str, classify: Run, of_task: dict[str, Path], fused: Path, model: Path):
+    for path in (of_task[task], fused, model):
+        ran = classify(path, "--selftest")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert float(re.search(r"drift (\S+),", ran.stdout)[1]) < TOLERANCE
+
+
+def test_a_golden_vector_that_is_not_met_fails(classify: Run, of_task: dict[str, Path], tmp_path: Path):
+    spec = tiny_task_model.spec(SINGLE_LABEL)
+    wrong = replace(spec, golden=(replace(spec.golden[0], probabilities=(0.5, 0.5)),))
+    path = tmp_path / "wrong.onnx"
+    path.write_bytes(of_task[SINGLE_LABEL].read_bytes() + metadata(wrong.to_json()))
+    ran = classify(path, "--selftest")
+    assert ran.returncode == 1
+    assert "does not decide as PyTorch did" in one_line(ran.stderr)
+
+
+def test_a_bad_picture_does_not_stop_the_others(
+    classify: Run, model: Path, pictures: dict[str, Path], broken: dict[str, Path]
+):
+    ran = classify(model, pictures["odd"], broken["text.png"], pictures["odd"], "--json")
+    assert ran.returncode == 1
+    assert [json.loads(line)["error"] is None for line in ran.stdout.splitlines()] == [True, False, True]
+
+
+def test_a_tokenizer_that_reads_otherwise_is_refused(classify: Run, fused: Path, pictures: dict[str, Path]):
+    spec = tiny_fused_model.spec()
+    other = replace(spec, golden=tuple(replace(vector, input_ids=(2, 5, 3)) for vector in spec.golden))
+    fused.write_bytes(tiny_fused_model.model(other.to_json()))
+    ran = classify(fused, pictures["odd"], "--text", "red")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "otherwise than the model's own tokenizer" in one_line(ran.stderr)
+
+
+def test_what_a_threshold_predicted_comes_first_and_is_marked(
+    classify: Run, of_task: dict[str, Path], colours: list[Path]
+):
+    ran = classify(of_task[SINGLE_LABEL], *colours)
+    marked = [line for line in ran.stdout.splitlines() if line.endswith(" *")]
+    assert marked
+    assert all("pneumonia" in line and ".png" in line for line in marked)
+    assert ran.stdout.endswith("* predicted by a threshold\n")
+
+
+def test_labels_cannot_command_the_terminal(
+    classify: Run, of_task: dict[str, Path], colours: list[Path], tmp_path: Path
+):
+    path = tmp_path / "escape.onnx"
+    spec = replace(tiny_task_model.spec(REGRESSION), labels=("a\x1b[2J", "b\nc"))
+    path.write_bytes(of_task[REGRESSION].read_bytes() + metadata(spec.to_json()))
+    ran = classify(path, colours[0])
+    assert "\x1b" not in ran.stdout
+    assert len(ran.stdout.splitlines()) == 3
+
+
+DECIDE = """
+import { readFileSync } from "node:fs";
+import { answer, shownScores } from "%s";
+const said = JSON.parse(readFileSync(0, "utf8")).map(({ spec, numbers }) => {
+  const { label, labels, top } = answer(spec, Float32Array.from(numbers));
+  return { label, labels: labels ?? null, first: shownScores({ label, labels, top })[0].label };
+});
+console.log(JSON.stringify(said));
+"""
+
+
+def test_decisions_are_pythons_even_at_the_threshold(node: str):
+    cases, expected = [], []
+    rng = np.random.default_rng(0)
+    for number in range(400):
+        task = (SINGLE_LABEL, MULTI_LABEL)[number % 2]
+        probabilities = rng.choice([0.1, 0.2, 0.3, 0.5, 0.7, 0.9], 2).astype(np.float32)
+        thresholds = {label: float(rng.choice([0.1, 0.3, 0.7, float(np.float32(0.3))])) for label in ("a", "b")}
+        if task == SINGLE_LABEL:
+            thresholds.pop(("a", "b")[number % 4 // 2])
+        cases.append(
+            {"spec": {"task": task, "labels": ["a", "b"], "thresholds": thresholds}, "numbers": probabilities.tolist()}
+        )
+        found = Prediction(("a", "b"), probabilities, probabilities, probabilities, "CPU", task, thresholds)
+        labels = list(found.decisions) if task == MULTI_LABEL else None
+        expected.append({"label": found.label, "labels": labels, "first": found.label or found.top(1)[0].label})
+    script = DECIDE % (FOLDER.parent / "shared" / "answers.mjs").as_uri()
+    command = [node, "--input-type=module", "-e", script]
+    ran = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == expected
 
 
 @pytest.mark.parametrize("name", ["portrait", "landscape", "model-size", "odd", "smaller", "large"])
@@ -85,13 +196,6 @@ def test_table_lists_all_labels(
     assert header.split() == ["image", "label", "probability"]
     assert rows[0].startswith(str(pictures["odd"]))
     assert all(label in row for label, row in zip(expected(pictures["odd"]), rows, strict=True))
-
-
-@pytest.fixture
-def fused(tmp_path: Path) -> Path:
-    path = tmp_path / "fused.onnx"
-    path.write_bytes(tiny_fused_model.model())
-    return path
 
 
 @pytest.mark.parametrize("text", ["red circle", "", "Blue  circle", "red " * 9])
@@ -130,7 +234,10 @@ def test_bad_picture(name: str, classify: Run, model: Path, broken: dict[str, Pa
         ("cut.onnx", "expected an ONNX file"),
         ("foreign.onnx", "only files of clip-export"),
         ("newer.onnx", "format version 9."),
-        ("task.onnx", "does not say the most probable label"),
+        ("task.onnx", "knows single-label, multi-label, regression"),
+        ("threshold.onnx", "threshold"),
+        ("text-tower.onnx", "holds a text tower"),
+        ("pixels.onnx", "takes pixel, not pictures"),
     ],
 )
 def test_bad_model(name: str, reason: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path]):
@@ -148,11 +255,11 @@ def test_endless_picture(classify: Run, model: Path, tmp_path: Path):
     assert "2001x2" in one_line(ran.stderr)
 
 
-@pytest.mark.parametrize("arguments", [(), ("model.onnx",), ("model.onnx", "a.png", "b.png"), ("m", "i", "--loud")])
+@pytest.mark.parametrize("arguments", [(), ("model.onnx",), ("m", "i", "--selftest"), ("m", "i", "--loud")])
 def test_usage(arguments: tuple[str, ...], classify: Run):
     ran = classify(*arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert one_line(ran.stderr).startswith("usage: ")
+    assert ran.stderr.startswith("usage: ")
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,103 @@
+"""Files of every task, by hand: the feature is the picture's mean colour, and the head is linear."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_bytes import (
+    FLOAT,
+    GRAPH,
+    INITIALIZER,
+    INPUT,
+    INT64,
+    NODE,
+    OUTPUT,
+    UINT8,
+    field,
+    metadata,
+    node,
+    tensor,
+    value,
+)
+from tiny_fused_model import png
+
+from clip_toolkit import ModelSpec
+from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, Preprocessing
+from clip_toolkit.spec.tasks import MULTI_LABEL, OUTPUTS, REGRESSION, SINGLE_LABEL
+
+LABELS = {
+    SINGLE_LABEL: ("normal", "pneumonia"),
+    MULTI_LABEL: ("red", "2", "constructor", "bl\N{LATIN SMALL LETTER U WITH DIAERESIS}e"),
+    REGRESSION: ("age", "weight"),
+}
+"""Some of them are names that a JavaScript object has of its own, or sorts first."""
+
+THRESHOLDS = {
+    SINGLE_LABEL: {"pneumonia": 0.2},
+    MULTI_LABEL: {"red": 0.8, "constructor": 0.125},
+    REGRESSION: {},
+}
+
+_GOLDEN = ((200, 30, 40), (10, 90, 250), (128, 128, 128), (0, 0, 0))
+
+
+def weights(task: str) -> NDArray[np.float32]:
+    """The head, ``[3, labels]``: sums to 0 over the channels, so that a grey picture has logits of 0."""
+    rows = np.random.default_rng(7).normal(0, 0.05, (3, len(LABELS[task])))
+    return np.asarray(rows - rows.mean(0), np.float32)
+
+
+def spec(task: str) -> ModelSpec:
+    """The spec of the file."""
+    return ModelSpec(
+        labels=LABELS[task],
+        encoder=EncoderSpec("somebody/tiny", None, "clip", "pooled", 3),
+        preprocessing=Preprocessing("squash", 4, 4, "bicubic", (0.0,) * 3, (1.0,) * 3),
+        head=HeadSpec((3, len(LABELS[task])), "relu", 0.0),
+        task=task,
+        thresholds=THRESHOLDS[task],
+        golden=tuple(_golden(task, colour) for colour in _GOLDEN),
+    )
+
+
+def model(task: str) -> bytes:
+    """The bytes of the file."""
+    return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(task)) + metadata(spec(task).to_json())
+
+
+def _golden(task: str, colour: tuple[int, int, int]) -> GoldenVector:
+    logits = np.float32(colour) @ weights(task)
+    probabilities = {
+        SINGLE_LABEL: np.exp(logits) / np.exp(logits).sum(),
+        MULTI_LABEL: 1 / (1 + np.exp(-logits)),
+        REGRESSION: logits[:0],
+    }[task]
+    embedding = np.float32(colour) / max(float(np.linalg.norm(colour)), 1.0)
+    return GoldenVector(png(colour), *(tuple(map(float, row)) for row in (probabilities, logits, embedding)))
+
+
+def _graph(task: str) -> bytes:
+    dropped = field(1, b"keepdims") + field(3, 0) + field(20, 2)
+    last = {SINGLE_LABEL: "Softmax", MULTI_LABEL: "Sigmoid"}.get(task)
+    logits = "values" if task == REGRESSION else "logits"
+    nodes = [
+        node("Cast", ["image"], "pixels", field(1, b"to") + field(3, FLOAT) + field(20, 2)),
+        node("ReduceMean", ["pixels", "sides"], "colour", dropped),
+        node("LpNormalization", ["colour"], "embedding"),
+        node("MatMul", ["colour", "weights"], logits),
+        *([node(last, ["logits"], "probabilities")] if last else []),
+    ]
+    constants = [tensor("sides", INT64, np.array([1, 2])), tensor("weights", FLOAT, weights(task))]
+    image = value("image", UINT8, [b"batch", b"height", b"width", 3])
+    outputs = [
+        value(name, FLOAT, [b"batch", 3 if name == "embedding" else len(LABELS[task])]) for name in OUTPUTS[task]
+    ]
+    return b"".join(
+        [
+            *(field(NODE, item) for item in nodes),
+            field(2, b"tasks"),
+            *(field(INITIALIZER, item) for item in constants),
+            field(INPUT, image),
+            *(field(OUTPUT, item) for item in outputs),
+        ]
+    )
