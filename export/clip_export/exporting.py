@@ -27,7 +27,7 @@ from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import load, selftest
 from clip_toolkit.errors import HeadError
-from clip_toolkit.files.atomic import check_writable, written_atomically
+from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
@@ -96,17 +96,18 @@ def export_classifier(
     """
     labels = checked_labels(head, encoder, labels, tower)
     check_writable(output)
-    spec = _spec(head, encoder, tower, labels, options)
+    spec = _readable(_spec(head, encoder, tower, labels, options))
     model = _graph(encoder, tower, head.module, spec)
-    with written_atomically(output) as temporary:
-        save_model(model, spec, temporary)
-        spec = _proved(spec, head.module, encoder, tower, temporary, cross_checks=options.cross_checks)
-        save_model(model, spec, temporary)
-        check_replay(selftest(load(temporary, device="cpu")))
+    with written_atomically(output) as temporary, temporary_beside(output) as scratch:
+        unquantized = temporary if options.quantization is None else scratch
+        save_model(model, spec, unquantized)
+        spec = _proved(spec, head.module, encoder, tower, unquantized, cross_checks=options.cross_checks)
+        save_model(model, spec, unquantized)
+        check_replay(selftest(load(unquantized, device="cpu")))
         if options.quantization is None:
             return Exported(spec)
         del model  # as large as the file, and no longer needed
-        return _quantized(temporary, spec, head.module, options.quantization)
+        return _quantized(unquantized, spec, head.module, options.quantization, temporary)
 
 
 def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
@@ -116,15 +117,14 @@ def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: M
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
 
 
-def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions) -> Exported:
-    """Put a quantized file in the place of a proved float one."""
-    with written_atomically(path) as scratch:
-        quantized = quantize(path, head, options, scratch)
-        spec = replace(spec, quantization=quantized.receipt)
-        save_model(quantized.model, spec, scratch)
-        spec = replace(spec, golden=own_golden_vectors(load(scratch, device="cpu"), spec.golden))
-        save_model(quantized.model, spec, scratch)
-        check_replay(selftest(load(scratch, device="cpu")))
+def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions, output: Path) -> Exported:
+    """Write the quantized form of a proved float file to ``output``."""
+    quantized = quantize(path, head, options, output)
+    spec = replace(spec, quantization=quantized.receipt)
+    save_model(quantized.model, spec, output)
+    spec = replace(spec, golden=own_golden_vectors(load(output, device="cpu"), spec.golden))
+    save_model(quantized.model, spec, output)
+    check_replay(selftest(load(output, device="cpu")))
     return Exported(spec, quantized)
 
 
@@ -176,6 +176,16 @@ def _spec(
         training=head.training,
         tools=tool_versions(),
     )
+
+
+def _readable(spec: ModelSpec) -> ModelSpec:
+    """The spec, if a reader of the file would take it: found out before half a minute of proof."""
+    try:
+        return ModelSpec.from_json(spec.to_json())
+    except (ValueError, RecursionError) as error:  # a number or a nesting that JSON does not have, or a SpecError
+        raise HeadError(
+            f"the head cannot be exported: {str(error).removesuffix(' Export the model again.')}"
+        ) from error
 
 
 def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:

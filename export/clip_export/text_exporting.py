@@ -17,7 +17,7 @@ from clip_export.proof.text_parity import golden_texts, own_golden_texts, prove_
 from clip_export.quantization.text_tower import quantize_text
 from clip_toolkit import load_text, selftest_text
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.files.atomic import check_writable, written_atomically
+from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.text_tower import TextTowerSpec
 
 
@@ -49,22 +49,24 @@ def export_text_tower(
         )
     spec = _spec(tower, ops)
     model = text_graph(tower, ops)
-    with written_atomically(output) as temporary:
-        save_model(model, spec, temporary)
-        spec = replace(spec, parity=prove_text(temporary, tower), golden=golden_texts(tower))
-        save_model(model, spec, temporary)
+    with written_atomically(output) as temporary, temporary_beside(output) as scratch:
+        unquantized = temporary if min_cosine is None else scratch
+        save_model(model, spec, unquantized)
+        spec = replace(spec, parity=prove_text(unquantized, tower), golden=golden_texts(tower))
+        save_model(model, spec, unquantized)
         if min_cosine is not None:
-            spec = _quantized(model, spec, temporary, min_cosine)
+            spec = _quantized(model, spec, scratch, min_cosine, temporary)
         check_replay(selftest_text(load_text(temporary, device="cpu")))
     return spec
 
 
-def _quantized(model: onnx.ModelProto, spec: TextTowerSpec, path: Path, min_cosine: float) -> TextTowerSpec:
-    """Put a quantized file in the place of a proved float one."""
-    with written_atomically(path) as scratch:
-        small, receipt = quantize_text(model, path, scratch, min_cosine)
-        spec = replace(spec, quantization=receipt, golden=own_golden_texts(load_text(scratch, device="cpu")))
-        save_model(small, spec, scratch)
+def _quantized(
+    model: onnx.ModelProto, spec: TextTowerSpec, path: Path, min_cosine: float, output: Path
+) -> TextTowerSpec:
+    """Write the quantized form of a proved float file to ``output``."""
+    small, receipt = quantize_text(model, path, output, min_cosine)
+    spec = replace(spec, quantization=receipt, golden=own_golden_texts(load_text(output, device="cpu")))
+    save_model(small, spec, output)
     return spec
 
 

@@ -203,6 +203,17 @@ def test_labels_that_do_not_fit(encoder: EncoderOf, head_for: HeadFor, tmp_path:
         export_classifier(head, encoder("clip"), tmp_path / "m.onnx", labels)
 
 
+@pytest.mark.parametrize("facts", [{"temperature": -1.0}, {"training": {"loss": float("nan")}}])
+def test_facts_that_no_reader_takes_are_refused_before_the_proof(
+    encoder: EncoderOf, head_for: HeadFor, tmp_path: Path, facts: dict[str, object], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(exporting, "network_graph", None)
+    head = replace(head_for(encoder("clip")), **facts)
+    with pytest.raises(HeadError, match="the head cannot be exported"):
+        export_classifier(head, encoder("clip"), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_output_folder_that_is_missing(encoder: EncoderOf, head_for: HeadFor, tmp_path: Path):
     with pytest.raises(OutputError, match="mkdir -p"):
         export_classifier(head_for(encoder("clip")), encoder("clip"), tmp_path / "no" / "m.onnx")

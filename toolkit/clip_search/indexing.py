@@ -13,7 +13,7 @@ from clip_search.store.database import Database, Row
 from clip_search.store.embedding import embedded_many
 from clip_search.store.folder import FoundFile, Stamp, read_digest, stamp_of
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.errors import ImageError
+from clip_toolkit.errors import ImageError, TransientImageError
 from clip_toolkit.prediction import Prediction
 
 _ROWS_A_COMMIT = 32
@@ -103,7 +103,9 @@ class Embedder:
             return Row(path, *stamp, None, None, "was changed while it was read")
         if isinstance(result, ImageError):
             self.failed += 1
-            return Row(path, *stamp, digest, None, str(result).removeprefix(f"{self._root / path}: "))
+            # An error of the machine says nothing of the content: without a digest, the next update tries it again.
+            judged = None if isinstance(result, TransientImageError) else digest
+            return Row(path, *stamp, judged, None, str(result).removeprefix(f"{self._root / path}: "))
         if not np.isfinite(result.embedding).all():
             self.failed += 1
             return Row(path, *stamp, digest, None, "the network's embedding is not finite")

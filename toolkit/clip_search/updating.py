@@ -20,6 +20,8 @@ from clip_toolkit.errors import SearchIndexError
 def root_of(database: Database, index: Path) -> Path | None:
     """The indexed folder; None before the first update."""
     root = database.meta(ROOT)
+    if root is not None and "\0" in os.fsdecode(root):
+        raise database.damaged("its folder of images has a null byte in its name")
     return None if root is None else Path(os.path.normpath(index / os.fsdecode(root)))
 
 

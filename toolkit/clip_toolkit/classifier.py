@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import find_model
-from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource, open_image, source_name
-from clip_toolkit.images.preprocess import check_aspect, normalise, preprocess
+from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
+from clip_toolkit.images.preparing import Preparation
+from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
+from clip_toolkit.runtime.isolation import IsolatedPreparation, Limits
 from clip_toolkit.runtime.session import Opening, Session, open_session, remember, reopen
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
@@ -35,6 +37,7 @@ def load(
     allow_truncated: bool = False,
     fast_decode: bool = False,
     prepack: bool = True,
+    isolate: Limits | None = None,
 ) -> Classifier:
     """Open a model file of ``clip-export``.
 
@@ -50,23 +53,26 @@ def load(
             (docs/runtime.md gives the drift).
         prepack: lay out the weights anew for speed. Without, the model opens sooner and takes less memory, which pays
             for a handful of images.
+        isolate: decode images from files and bytes in worker processes within these limits, for images from strangers
+            (docs/runtime.md gives the price).
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: the file is damaged, foreign, keeps weights in other files, or cannot resize as asked.
         DeviceError: a device asked for by name is not there.
-        MissingDependencyError: ONNX Runtime is not installed, or, for a model that reads text, the ``text`` extra.
+        MissingDependencyError: ONNX Runtime is not installed, or, for a model that reads text, the ``text`` extra; or
+            ``isolate`` on a system other than Linux.
     """
     path = find_model(model).path
     spec = read_spec(path)
     options = DecodeOptions(max_pixels, allow_truncated, spec.preprocessing.resize if fast_decode else None)
-    return Classifier(spec, open_session(path, device, threads, spec.ops, prepack), resize, options)
+    return Classifier(spec, open_session(path, device, threads, spec.ops, prepack), resize, options, isolate)
 
 
-def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions) -> Classifier:
+def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions, isolate: Limits | None) -> Classifier:
     """Undo `Classifier.__reduce__`."""
     spec, session = reopen(opening, digest, read_spec)
-    return Classifier(spec, session, resize, options)
+    return Classifier(spec, session, resize, options, isolate)
 
 
 class Outputs(NamedTuple):
@@ -94,10 +100,16 @@ class Classifier:
         threads: CPU threads, of the network and of `predict_many`.
         options: how images are decoded.
         resize: ``pillow`` or ``graph``.
+        isolate: limits of the processes that decode, or None where this one does.
     """
 
     def __init__(
-        self, spec: ModelSpec, session: Session, resize: str = "pillow", options: DecodeOptions | None = None
+        self,
+        spec: ModelSpec,
+        session: Session,
+        resize: str = "pillow",
+        options: DecodeOptions | None = None,
+        isolate: Limits | None = None,
     ) -> None:
         """Wrap an open session; most callers want `load`.
 
@@ -113,11 +125,14 @@ class Classifier:
         self.threads = session.threads
         self.resize = resize
         self.options = options or DecodeOptions()
+        self.isolate = isolate
+        prepare = Preparation(self.options, spec.preprocessing, in_graph=resize == "graph")
+        self._prepare = prepare if isolate is None else IsolatedPreparation(prepare, isolate, self.threads)
         self._session = session
 
     def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...]]:
         """Pickle how the file was opened; unpickling raises `ModelError` where it holds another model by then."""
-        return _reopened, (*remember(self._session, self.spec), self.resize, self.options)
+        return _reopened, (*remember(self._session, self.spec), self.resize, self.options, self.isolate)
 
     def __repr__(self) -> str:
         """Show the model and where it runs."""
@@ -179,12 +194,7 @@ class Classifier:
         Raises:
             ImageError: as in `predict`.
         """
-        picture = open_image(image, self.options)
-        try:
-            check_aspect(picture.height, picture.width)
-            return np.asarray(picture) if self.resize == "graph" else preprocess(picture, self.spec.preprocessing)
-        except ImageError as error:
-            raise ImageError(f"{source_name(image)}: {error}") from error
+        return self._prepare(image)
 
     def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
         """Run the network on a batch of equally large images, with the resize inside the graph.

@@ -2,7 +2,8 @@
 
     ClipToolkitError
     ├── ImageError (ValueError)
-    │   └── ImageNotFoundError (FileNotFoundError)
+    │   ├── ImageNotFoundError (FileNotFoundError)
+    │   └── TransientImageError
     ├── TextError (ValueError)
     ├── ModelError (ValueError)
     │   ├── ModelNotFoundError (FileNotFoundError)
@@ -32,6 +33,10 @@ class ImageError(ClipToolkitError, ValueError):
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """There is no file at the image's path."""
+
+
+class TransientImageError(ImageError):
+    """The machine, or a limit set for it, kept an image from being decoded: it may succeed at another time."""
 
 
 class TextError(ClipToolkitError, ValueError):

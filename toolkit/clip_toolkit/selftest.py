@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clip_toolkit.classifier import Classifier, Outputs
 from clip_toolkit.errors import ImageError, SpecError
-from clip_toolkit.images import decode
+from clip_toolkit.images import DecodeOptions, decode
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.spec.classifier import GoldenVector
@@ -30,6 +30,9 @@ the other side of a half becomes another integer. Arithmetic that saturates show
 
 OTHER_PROVIDER_FACTOR = 20.0
 """How much more drift another execution provider may show: several multiply with 10-bit mantissas by default."""
+
+_MOST_PICTURES, _SMALLEST_SIDE = 8, 32
+"""Three is what clip-export writes."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -66,7 +69,7 @@ def selftest(classifier: Classifier) -> list[Drift]:
     golden = classifier.spec.golden
     if not golden:
         raise SpecError("selftest: the file holds no golden vectors. Export the model again.")
-    images = [_image(vector, i) for i, vector in enumerate(golden)]
+    images = _images(golden, classifier.spec.preprocessing.resize)
     tokens = _tokens(classifier, golden)
     drifts = [
         drift
@@ -93,11 +96,16 @@ def _token_drift(tokens: list[Tokens | None], golden: tuple[GoldenVector, ...]) 
         yield Drift("text", "tokens", wrong / len(found), 0.0)
 
 
-def _image(vector: GoldenVector, index: int) -> NDArray[np.uint8]:
-    try:
-        return decode(vector.png)
-    except ImageError as error:
-        raise SpecError(f"selftest: golden vector {index} is damaged: {error}") from error
+def _images(golden: tuple[GoldenVector, ...], side: int) -> list[NDArray[np.uint8]]:
+    """Decode the pictures; together they may have `_MOST_PICTURES` times the pixels of one of the model's size."""
+    images, left = [], _MOST_PICTURES * max(side, _SMALLEST_SIDE) ** 2
+    for index, vector in enumerate(golden):
+        try:
+            images.append(decode(vector.png, DecodeOptions(max_pixels=left)))
+        except ImageError as error:
+            raise SpecError(f"selftest: golden vector {index} is damaged: {error}") from error
+        left -= images[-1].size // 3
+    return images
 
 
 def _paths(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Iterator[tuple[str, list[NDArray[np.uint8]]]]:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TextIO, cast
 
 from clip_toolkit.errors import ClipToolkitError, OutputError
+from clip_toolkit.signals import exit_code_of, sigterm_raises
 
 _UNSEEN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
 """Unicode categories: control and format characters, halves of pairs, ends of lines and paragraphs."""
@@ -82,14 +83,15 @@ def standard_input() -> TextIO:
 def run_command(program: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; every error becomes one line on stderr.
 
-    0 and 1 are the command's own, 1 also stands for an error; 130: interrupted; 141: the reader of the output has gone.
-    Usage errors leave as the parser's SystemExit.
+    0 and 1 are the command's own, 1 also stands for an error; 130 and 143: interrupted by SIGINT and SIGTERM; 141: the
+    reader of the output has gone. Usage errors leave as the parser's SystemExit.
     """
     _PROGRAM.set(program)
     _prepare_streams()
     try:
         try:
-            return run()
+            with sigterm_raises():
+                return run()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -98,9 +100,9 @@ def run_command(program: str, run: Callable[[], int]) -> int:
     except ClipToolkitError as error:
         say(str(error))
         code = 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         say("interrupted")
-        code = 130
+        code = exit_code_of(interrupt)
     except OSError as error:
         place = "the output cannot be written" if error.filename is None else str(error.filename)
         say(f"{place} ({error.strerror})")

@@ -103,11 +103,25 @@ def _check_outputs(args: argparse.Namespace) -> None:
         require("report", "matplotlib")
     if args.tensorboard is not None:
         require("tensorboard", "tensorboard")
+    _check_checkpoints(args)
     for folder in filter(None, (args.report, args.tensorboard)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be used as a folder ({error.strerror}). Name another.") from error
+
+
+def _check_checkpoints(args: argparse.Namespace) -> None:
+    """Refuse to write over what an interrupted training has left, which may be hours of work."""
+    from clip_export.commands.train_finetuning import PART
+    from clip_export.training.checkpoints import checkpoint_path
+    from clip_toolkit.errors import OutputError
+
+    for path in (checkpoint_path(args.out, part) for part in ("", PART)):
+        if path.exists() and not args.resume:
+            raise OutputError(
+                f"{path}: is left from an interrupted training. Continue it with --resume, or remove it to start over."
+            )
 
 
 def _device(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +36,7 @@ from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
 from clip_export.training.state import TrainingState
+from clip_toolkit.files.atomic import temporary_beside
 from clip_toolkit.terminal import say, show
 
 PART = "encoder"
@@ -99,8 +99,8 @@ def _cache_folder(args: argparse.Namespace) -> Iterator[Path]:
     if not args.no_cache:
         yield args.cache or default_folder()
         return
-    with tempfile.TemporaryDirectory(prefix="clip-train-") as folder:
-        yield Path(folder)
+    with temporary_beside(args.out, is_folder=True) as folder:
+        yield folder
 
 
 def _hidden_sides(

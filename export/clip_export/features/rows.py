@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from clip_toolkit.errors import OutputError
-from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.files.atomic import remove_leftovers, written_atomically
 
 # What is gathered before it is written: so many rows, or bytes of large ones.
 _SHARD_ROWS = 1024
@@ -64,6 +64,7 @@ class RowCache:
         self._fresh: dict[bytes, Row] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             for path in sorted(self.folder.glob("*.safetensors")):
                 self._open(path)
         except OSError as error:

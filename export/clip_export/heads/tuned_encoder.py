@@ -6,7 +6,6 @@ refers to it takes the place of an earlier one, whose encoder stays for the copi
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.encoders.saving import WEIGHTS, save_checkpoint
 from clip_export.heads.files import EncoderReference, TrainedHead, save_head
 from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
-from clip_toolkit.files.atomic import flush
+from clip_toolkit.files.atomic import flush, flush_folder, temporary_beside
 
 _DECISIVE = (WEIGHTS, "config.json", "preprocessor_config.json")
 """The files that decide the features."""
@@ -134,17 +133,14 @@ def _check(folder: Path, head: Path, known: EncoderReference) -> None:
 @contextmanager
 def _temporary_folder(head: Path) -> Iterator[Path]:
     """A folder beside a head file that is gone when the block ends, unless it has another name by then."""
-    temporary = head.with_name(f".{head.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.mkdir()
-        yield temporary
+        with temporary_beside(head, is_folder=True) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         if isinstance(error, ClipToolkitError):
             raise
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{head}: its encoder cannot be written ({reason})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _placed(temporary: Path, folder: Path, sha256: str) -> bool:
@@ -155,6 +151,7 @@ def _placed(temporary: Path, folder: Path, sha256: str) -> bool:
         return False
     for path in temporary.iterdir():
         flush(path)
+    flush_folder(temporary)
     temporary.rename(folder)
     return True
 

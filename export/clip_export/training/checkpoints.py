@@ -74,10 +74,10 @@ class Checkpoints:
             owner = content.pop("owner")
             state = TrainingState(**content)
         except Exception as error:  # torch raises anything on damaged files
-            raise HeadError(f"{self.path}: the checkpoint is damaged. Train without --resume.") from error
+            raise HeadError(f"{self.path}: the checkpoint is damaged. Remove it to start over.") from error
         if owner != self.owner:
             raise HeadError(
-                f"{self.path}: the checkpoint is of other data or options. Give those it was made with, or train "
-                "without --resume."
+                f"{self.path}: the checkpoint is of other data or options. Give those it was made with, or remove "
+                "it to start over."
             )
         return state

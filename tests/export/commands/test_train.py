@@ -245,6 +245,7 @@ def test_a_checkpoint_of_other_options_is_refused(pictures: Path, tmp_path: Path
     (tmp_path / "head.pt.checkpoint").write_bytes(b"junk")
     line = failed(pictures / "photos", "--resume", cwd=tmp_path)
     assert "checkpoint is damaged" in line
+    assert "--resume" in failed(pictures / "photos", cwd=tmp_path)  # rather than write over it in silence
     assert (tmp_path / "head.pt.checkpoint").read_bytes() == b"junk"
 
 

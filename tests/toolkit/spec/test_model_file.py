@@ -57,7 +57,17 @@ def test_a_foreign_model_says_whose_files_can_be_run(tmp_path: Path):
 
 @pytest.mark.parametrize("content", EXTERNAL.values(), ids=EXTERNAL.keys())
 def test_weights_in_other_files_are_refused_wherever_they_hide(demo: Path, tmp_path: Path, content: bytes):
-    with pytest.raises(ModelError, match=r"other files|field number"):
+    with pytest.raises(ModelError, match=r"refused for safety|field number"):
+        load(write(tmp_path / "m.onnx", demo.read_bytes() + content))
+
+
+LOOP = field(GRAPH, field(1, field(4, b"Loop") + field(5, field(1, b"body") + field(6, field(2, b"endless")))))
+FUNCTION = field(25, field(1, b"twice"))
+
+
+@pytest.mark.parametrize("content", [LOOP, FUNCTION], ids=["loop", "function"])
+def test_what_a_small_file_could_run_for_ever_with_is_refused(demo: Path, tmp_path: Path, content: bytes):
+    with pytest.raises(ModelError, match="refused for safety"):
         load(write(tmp_path / "m.onnx", demo.read_bytes() + content))
 
 

@@ -73,6 +73,10 @@ WRONG = {
     "tools": {"onnx": 1},
     "parity": [],
     "parity.cross_check": {"other": 3},
+    "encoder.family": "\ud800a",
+    "training": {"loss": float("nan")},
+    "training.curve": json.loads("[" * 400 + "]" * 400),
+    "training.note": "\udfff",
 }
 
 

@@ -186,6 +186,19 @@ def test_a_part_file_cut_anywhere_is_continued(folder: Path, end: int):
     assert Path("out").read_bytes() == expected
 
 
+@pytest.mark.parametrize("place", [0.35, 0.6, 0.99])
+def test_what_was_altered_in_a_part_file_is_done_again(folder: Path, place: float):
+    arguments = [str(folder), "--device", "cpu", "--format", "csv", "--output", "out"]
+    part = bytearray(_interrupted(arguments))
+    digit = next(at for at in range(int(place * len(part)), 0, -1) if chr(part[at]).isdigit())
+    part[digit] = ord("9") - part[digit] + ord("0")  # another digit: still JSON, with another number in it
+    assert main([*arguments, "--resume"]) == 1
+    expected = Path("out").read_bytes()
+    Path("out.part").write_bytes(part)
+    assert main([*arguments, "--resume"]) == 1
+    assert Path("out").read_bytes() == expected
+
+
 def _interrupted(arguments: list[str]) -> bytes:
     """The part file of a run that a signal ends at its 21st image, in the middle of the third batch."""
     step = Progress.step

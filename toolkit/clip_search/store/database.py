@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clip_search.store.connecting import connected
 from clip_search.store.folder import Stamp
@@ -26,6 +26,11 @@ _FILES = "SELECT path, size, mtime_ns, ctime_ns, digest, NULL, error FROM images
 """Rows without their embeddings."""
 
 _COPIED = "SELECT digest FROM images WHERE embedding IS NOT NULL GROUP BY digest HAVING count(*) > 1"
+
+
+_NULL = type(None)
+_CELLS: tuple[type | tuple[type, ...], ...] = (bytes, int, int, int, (bytes, _NULL), (bytes, _NULL), (str, _NULL))
+"""Types of the columns of a `Row`, which SQLite itself does not hold a file to."""
 
 
 class Row(NamedTuple):
@@ -89,8 +94,14 @@ class Database:
                 raise
 
     def meta(self, key: str) -> str | bytes | None:
-        """A value of the meta table."""
+        """A value of the meta table.
+
+        Raises:
+            SearchIndexError: it is neither text nor bytes.
+        """
         found = self._one("SELECT value FROM meta WHERE key = ?", key)
+        if found and not isinstance(found[0], str | bytes):
+            raise self.damaged(f"its {key} is of another type")
         return found[0] if found else None
 
     def set_meta(self, key: str, value: str | bytes) -> None:
@@ -140,10 +151,12 @@ class Database:
 
     def embeddings(self) -> Iterator[tuple[bytes, bytes]]:
         """Path (as bytes) and embedding of each file that has one, by path."""
+        rows = "SELECT path, embedding FROM images WHERE embedding IS NOT NULL ORDER BY path"
         with self._explained():
-            yield from self._connection.execute(
-                "SELECT path, embedding FROM images WHERE embedding IS NOT NULL ORDER BY path"
-            )
+            for path, embedding in self._connection.execute(rows):
+                if not isinstance(embedding, bytes):
+                    raise self.damaged("an embedding is of another type")
+                yield self._checked_path(path), embedding
 
     def check(self) -> None:
         """Read all pages and see that they hang together.
@@ -163,7 +176,14 @@ class Database:
     def _rows(self, statement: str, *values: bytes) -> Iterator[Row]:
         with self._explained():
             for path, *cells in self._connection.execute(statement, values):
-                yield Row(os.fsdecode(path), *cells)
+                if not all(isinstance(cell, kind) for cell, kind in zip((path, *cells), _CELLS, strict=True)):
+                    raise self.damaged("a cell is of another type")
+                yield Row(os.fsdecode(self._checked_path(path)), *cells)
+
+    def _checked_path(self, path: Any) -> bytes:
+        if not isinstance(path, bytes) or not path or b"\0" in path:
+            raise self.damaged("a path is none")
+        return path
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -57,7 +57,8 @@ class EncoderIdentity:
             ValueError, TypeError: something else did.
         """
         found = cls(**json.loads(text))
-        if not (isinstance(found.id, str) and isinstance(found.revision, str | None) and isinstance(found.dim, int)):
+        texts = isinstance(found.id, str) and isinstance(found.revision, str | None) and isinstance(found.feature, str)
+        if not (texts and isinstance(found.dim, int)):
             raise TypeError(f"not an encoder's identity: {text}")
         return found
 

@@ -71,7 +71,7 @@ def _checked_identity(folder: Path, database: Database, classifier: Classifier |
         raise SearchIndexError(f"{folder}: nothing is indexed yet. Run: clip-search index DIR")
     try:
         known = EncoderIdentity.from_json(str(identity))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise database.damaged("it does not name its encoder") from error
     if not isinstance(expected, bytes) or len(expected) != known.dim * _PROBE.itemsize:
         raise database.damaged("the embedding of its test picture has the wrong length")

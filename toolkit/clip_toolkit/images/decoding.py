@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from clip_toolkit.errors import ImageError
+from clip_toolkit.errors import ImageError, TransientImageError
 from clip_toolkit.images.depth import eight_bit, is_deep
 from clip_toolkit.images.opening import MAX_PIXELS, DecodeOptions, loaded
 from clip_toolkit.images.sources import ImageSource, binary_file, source_name
@@ -61,7 +61,7 @@ def open_image(source: ImageSource, options: DecodeOptions = _DEFAULT) -> Image.
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: more than {MAX_PIXELS} pixels, a decompression bomb. Shrink it first.") from error
     except MemoryError as error:
-        raise ImageError(f"{name}: there is not enough memory to decode it. Shrink it first.") from error
+        raise TransientImageError(f"{name}: there is not enough memory to decode it. Shrink it first.") from error
 
 
 def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> Image.Image:
@@ -78,8 +78,16 @@ def _named(name: str, source: Image.Image | IO[bytes], options: DecodeOptions) -
         raise
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's, not one of Pillow's own
+            raise TransientImageError(f"{name}: cannot be read ({error.strerror})") from error
+        raise _undecodable(name, error) from error
     except Exception as error:  # Pillow's plugins raise anything on damaged files, from struct.error to SyntaxError
-        raise ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?") from error
+        raise _undecodable(name, error) from error
+
+
+def _undecodable(name: str, error: Exception) -> ImageError:
+    return ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?")
 
 
 def _reason(error: Exception) -> str:

@@ -73,6 +73,21 @@ def check_aspect(height: int, width: int) -> None:
         )
 
 
+def check_resized(height: int, width: int, preprocessing: Preprocessing, most: int) -> None:
+    """Refuse an image that one pass of the resize would make larger than ``most`` pixels.
+
+    Raises:
+        ImageError: such as for a thin image and a model of large input.
+    """
+    new_height, new_width = resized_shape(height, width, preprocessing)
+    needed = max(new_width * height, new_width * new_height)
+    if needed > most:
+        raise ImageError(
+            f"the image is {width}x{height}: resized for this model it would have {needed} pixels, more than {most}. "
+            "Crop it first."
+        )
+
+
 def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Scale and normalise pixels for files exported with ``--input pixels``.
 

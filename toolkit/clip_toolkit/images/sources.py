@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clip_toolkit.errors import ImageError, ImageNotFoundError
+from clip_toolkit.errors import ImageError, ImageNotFoundError, TransientImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
 """What an image may be given as: a path, the bytes of a file, an open binary file, a Pillow image, or RGB pixels."""
@@ -39,7 +39,7 @@ def binary_file(source: ImageSource) -> Iterator[IO[bytes]]:
     """
     if isinstance(source, (str, os.PathLike)):
         with _opened(source) as file:
-            yield _seekable(file)
+            yield _seekable(file, source_name(source))
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)
     elif isinstance(source, (Image.Image, np.ndarray)) or not hasattr(source, "read"):
@@ -47,7 +47,7 @@ def binary_file(source: ImageSource) -> Iterator[IO[bytes]]:
             f"{source_name(source)}: expected a path, bytes, a binary file, a Pillow image or a uint8 array"
         )
     else:
-        yield _seekable(source)
+        yield _seekable(source, source_name(source))
 
 
 def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -59,12 +59,15 @@ def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
             raise ImageError(f"{name}: URLs are not fetched. Download the image and name the file.") from error
         raise ImageNotFoundError(f"{name}: there is no such image file") from error
     except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
+        raise TransientImageError(f"{name}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # a null byte in the path
         raise ImageError(f"{name!r}: cannot be read ({error})") from error
 
 
-def _seekable(file: IO[bytes]) -> IO[bytes]:
+def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
     """Pillow goes back and forth in a file, which a pipe does not allow."""
-    seekable = getattr(file, "seekable", None)
-    return file if seekable is None or seekable() else io.BytesIO(file.read())
+    try:
+        seekable = getattr(file, "seekable", None)
+        return file if seekable is None or seekable() else io.BytesIO(file.read())
+    except (OSError, ValueError) as error:  # such as of a file that is closed
+        raise TransientImageError(f"{name}: cannot be read ({error})") from error

@@ -16,6 +16,8 @@ from clip_toolkit.errors import SpecError
 
 T = TypeVar("T")
 
+_MOST_NESTED = 32  # of what people write for people; deeper, no writer of JSON takes it
+
 
 def to_json(value: Any) -> Any:
     """The JSON form of a dataclass, tuple, bytes or plain value."""
@@ -52,10 +54,23 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         )
     if origin is dict:
         items = _typed(dict, value, where)
-        return {key: _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in items.items()}
+        return {_text(key, where): _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in items.items()}
     if kind is bytes:
         return _read_bytes(value, where)
-    return value if kind is Any else _typed(kind, value, where)
+    return _any(value, where, _MOST_NESTED) if kind is Any else _typed(kind, value, where)
+
+
+def _any(value: Any, where: str, depth: int) -> Any:
+    """A JSON value of any form, as long as it can be written again."""
+    if depth == 0:
+        raise SpecError(f"{where}: is nested more than {_MOST_NESTED} deep")
+    if isinstance(value, dict):
+        return {_text(key, where): _any(item, where, depth - 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_any(item, where, depth - 1) for item in value]
+    if isinstance(value, float):
+        return _finite(value, where)
+    return _text(value, where) if isinstance(value, str) else value
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
@@ -82,7 +97,16 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
         return _finite(value, where)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SpecError(f"{where}: expected {kind.__name__}, got {type(value).__name__} ({str(value)[:40]!r})")
-    return value
+    return _text(value, where) if kind is str else value
+
+
+def _text(text: str, where: str) -> str:
+    """The text, if it can be printed and written to a file: JSON may hold halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{where}: is not valid Unicode: {text[:40]!a}") from error
+    return text
 
 
 def _finite(value: float, where: str) -> float:

@@ -26,14 +26,21 @@ _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 
 # For each message, the fields in which a tensor can hide, and the message each of them holds.
 _TENSOR_PATHS: dict[str, dict[int, str]] = {
-    "model": {_MODEL_GRAPH: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
+    "model": {_MODEL_GRAPH: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
 }
+
+# What a small file could run for ever with, or that unfolds to any size; clip-export writes none of it.
+_REFUSED: dict[str, dict[int, str]] = {
+    "model": {20: "training steps", 25: "functions"},
+    "attribute": {6: "a graph inside a node, such as a loop", 11: "graphs inside a node, such as a loop"},
+}
+
+_OUTSIDE = "weights in other files"
 
 
 Span = tuple[int, int]
@@ -96,13 +103,13 @@ def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
     try:
         metadata = dict(_metadata(data, whole))
         has_graph = any(number == _MODEL_GRAPH for number, _ in _fields(data, whole))
-        external = _refers_outside(data, whole, "model")
+        refused = next(_refused(data, whole, "model"), None)
     except (_WireError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: expected an ONNX file, got something else or a damaged one ({error})") from error
     if not has_graph:
         raise ModelError(f"{path}: expected an ONNX file, but there is no graph in it")
-    if external:
-        raise ModelError(f"{path}: keeps weights in other files, which is refused for safety. Export it as one file.")
+    if refused is not None:
+        raise ModelError(f"{path}: has {refused}, which is refused for safety. Export it again, as one file.")
     if SPEC_KEY not in metadata:
         raise SpecError(f"{path}: an ONNX file, but without '{SPEC_KEY}' metadata. Only files of clip-export can run.")
     try:
@@ -118,17 +125,16 @@ def _metadata(data: mmap.mmap, model: Span) -> Iterator[tuple[str, str]]:
             yield pair.get(_ENTRY_KEY, ""), pair.get(_ENTRY_VALUE, "")
 
 
-def _refers_outside(data: mmap.mmap, message: Span, kind: str) -> bool:
-    if kind == "tensor":
-        return any(
-            number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)
-            for number, value in _fields(data, message)
-        )
-    inner = _TENSOR_PATHS[kind]
-    return any(
-        number in inner and isinstance(value, tuple) and _refers_outside(data, value, inner[number])
-        for number, value in _fields(data, message)
-    )
+def _refused(data: mmap.mmap, message: Span, kind: str) -> Iterator[str]:
+    """What is in a message that this runtime does not open."""
+    refused, inner = _REFUSED.get(kind, {}), _TENSOR_PATHS[kind]
+    for number, value in _fields(data, message):
+        if number in refused:
+            yield refused[number]
+        elif kind == "tensor" and (number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)):
+            yield _OUTSIDE
+        elif number in inner and isinstance(value, tuple):
+            yield from _refused(data, value, inner[number])
 
 
 class _WireError(ValueError):

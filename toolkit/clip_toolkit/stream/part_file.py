@@ -1,13 +1,17 @@
 """Records on their way to an output file: ``OUTPUT.part``, which survives a kill and can be gone on with.
 
-JSON lines: first the settings of the run, then one record an image, written batch by batch. A batch that a kill cut in
-two is dropped and done again, so that a resumed run sees the very batches of an uninterrupted one, and gives the very
-same numbers. When all images are done the records are written to the output in its own format, and the part file goes.
+Lines of a checksum and JSON: first the settings of the run, then one record an image, written batch by batch. A batch
+that was cut in two or altered is dropped with all that follow and done again, so that a resumed run sees the very
+batches of an uninterrupted one, and gives the very same numbers. When all images are done the records are written to
+the output in its own format, and once that is safe from a power cut the part file goes.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +26,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+_SECONDS_BETWEEN_FLUSHES = 1.0
+"""What a power cut loses at most; a flush after every batch would slow small models down."""
 
 
 class PartFile:
@@ -47,6 +55,7 @@ class PartFile:
                 f"{self.path}: is left from an interrupted run. Continue it with --resume, or remove it to start over."
             )
         self.done, self.failed = 0, 0
+        self._flushed = time.monotonic()
         try:
             self._file = self.path.open("a+b")
             try:
@@ -85,15 +94,25 @@ class PartFile:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write a batch of records."""
-        self._file.write(b"".join(json.dumps(item, ensure_ascii=False).encode(*_ENCODING) + b"\n" for item in records))
+        self._file.write(b"".join(_line(item) for item in records))
         self._file.flush()
+        if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_FLUSHES:
+            os.fsync(self._file.fileno())
+            self._flushed = time.monotonic()
 
     def records(self) -> Iterator[Record]:
-        """All records, in order."""
+        """All records, in order.
+
+        Raises:
+            OutputError: one of them was altered since it was written.
+        """
         with self.path.open("rb") as lines:
             next(lines, None)
-            for line in lines:
-                yield json.loads(line.decode(*_ENCODING))
+            for number, line in enumerate(lines, 1):
+                record = _content(line)
+                if record is None or not {"image", "error"} <= record.keys():
+                    raise OutputError(f"{self.path}: record {number} is damaged. Remove the file to start over.")
+                yield record
 
     def remove(self) -> None:
         """Delete the file: its records have reached the output."""
@@ -112,7 +131,7 @@ class PartFile:
         header = self._file.readline()
         if not header.endswith(b"\n"):
             self._file.truncate(0)
-            self._file.write(json.dumps(settings).encode() + b"\n")
+            self._file.write(_line(settings))
             self._file.flush()
             return
         self._check(header, settings)
@@ -120,11 +139,8 @@ class PartFile:
         self.failed = sum(record["error"] is not None for record in self.records())
 
     def _check(self, header: bytes, settings: dict[str, Any]) -> None:
-        try:
-            before = json.loads(header)
-        except ValueError:
-            before = None
-        if not isinstance(before, dict) or before.keys() != settings.keys():
+        before = _content(header)
+        if before is None or before.keys() != settings.keys():
             raise OutputError(f"{self.path}: is no part file of this version. Remove it, or name another output.")
         for name, value in settings.items():
             if before[name] != value:
@@ -138,9 +154,25 @@ class PartFile:
         position = end
         for count, line in enumerate(self._file, 1):
             position += len(line)
-            if line.endswith(b"\n") and count % batch_size == 0:
+            if _content(line) is None:
+                break
+            if count % batch_size == 0:
                 end, self.done = position, count
         return end
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=False).encode(*_ENCODING)
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _content(line: bytes) -> dict[str, Any] | None:
+    """What `_line` was made of; None where the line was cut short or altered."""
+    checksum, _, text = line.partition(b" ")
+    if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
+        return None
+    content = json.loads(text.decode(*_ENCODING))
+    return content if isinstance(content, dict) else None
 
 
 def _named(item: Input | None) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import repeat, zip_longest
 from typing import Any, NamedTuple
 
-from clip_toolkit.errors import TextError
+from PIL import Image
+
+from clip_toolkit.errors import ImageError, TextError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.text.tokenization import check_texts
@@ -35,9 +38,12 @@ def paired(images: Iterable[ImageSource], texts: Iterable[str] | None) -> Iterat
     """Pairs, lazily.
 
     Raises:
+        ImageError: ``images`` is a single image.
         TextError: ``texts`` is a single text or cannot be iterated over, one of them is no text, or there are not as
             many as images.
     """
+    if isinstance(images, (str, bytes, bytearray, os.PathLike, Image.Image)):
+        raise ImageError("images: expected several, got a single one. Put it into a list: [image]")
     if texts is None:
         yield from map(Pair, images, repeat(None))
         return
