@@ -42,17 +42,17 @@ def contenders(subject: Subject, folder: Path) -> list[Contender]:
     torch.manual_seed(1)
     head = VLMtoMLP(encoder.dim, 256, 2).eval()
     found = [Contender("PyTorch eager", "torch", checkpoint)]
-    if subject.family in ("clip", "siglip"):
-        found.append(Contender("Optimum export, ONNX Runtime", "onnxruntime", _optimum(checkpoint, subject, folder)))
+    if encoder.family.image.optimum is not None:
+        found.append(Contender("Optimum export, ONNX Runtime", "onnxruntime", _optimum(encoder, folder)))
     found.append(Contender("ours, ONNX Runtime", "onnxruntime", _ours(head, encoder, folder)))
     found.append(Contender("ours --ops standard, OpenVINO", "openvino", _standard(head, encoder, folder)))
     found.append(Contender("MatMul floor, ONNX Runtime", "onnxruntime", _floor(encoder, folder)))
     return found
 
 
-def _optimum(checkpoint: Path, subject: Subject, folder: Path) -> Path:
+def _optimum(encoder: Encoder, folder: Path) -> Path:
     path = folder / "optimum" / "model.onnx"
-    return path if path.is_file() else export_with_optimum(str(checkpoint), None, subject.family, path.parent)
+    return path if path.is_file() else export_with_optimum(encoder.checkpoint, path.parent)
 
 
 def _ours(head: VLMtoMLP, encoder: Encoder, folder: Path) -> Path:

@@ -137,7 +137,7 @@ def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
     from clip_export.heads.zero_shot import TEMPLATES, check_words, zero_shot_head
 
     templates = args.templates or TEMPLATES
-    check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision, "tokenizer_config.json").family)
+    check_words(args.labels, templates, Checkpoint.find(args.encoder, args.revision).family)
     head = zero_shot_head(TextEncoder.from_pretrained(args.encoder, args.revision), args.labels, templates)
     show(f"zero-shot, {head.task}: {len(args.labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head

@@ -1,26 +1,25 @@
-"""A transformers checkpoint: found in a folder, the hub's cache or the hub, and loaded as it is."""
+"""A transformers checkpoint: found in a folder or on the hub, and loaded as the unpatched model that it is."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
-from huggingface_hub.errors import HfHubHTTPError
-from torch import nn
+from torch import Tensor, nn
 
+from clip_export.encoders.adapter import ADAPTER, adapter_base, merged
+from clip_export.encoders.configuration import CONFIG, read_config
+from clip_export.encoders.digest import content_digest
 from clip_export.encoders.families import Family, family_of
+from clip_export.encoders.hub import commit_of, local_folder
+from clip_export.encoders.weights import read_weights, weight_files
 from clip_toolkit.errors import EncoderError
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_CONFIGURATION = ("config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -29,40 +28,42 @@ class Checkpoint:
 
     Attributes:
         id: hub id or path of a local folder, as it was asked for.
-        source: what transformers is to load from: ``id``, or its folder in the hub's cache.
-        revision: branch, tag or commit of ``source`` to load, or None.
+        folder: the local folder, or that of the hub's cache.
         config: the transformers configuration.
         family: the family of its ``model_type``.
+        base: of an adapter, the checkpoint that it adapts; None for a whole checkpoint.
     """
 
     id: str
-    source: str
-    revision: str | None
+    folder: Path
     config: Any
     family: Family
+    base: Checkpoint | None = None
 
     @classmethod
-    def find(cls, encoder: str, revision: str | None, needed: str) -> Checkpoint:
+    def find(cls, encoder: str, revision: str | None = None) -> Checkpoint:
         """Locate a checkpoint and read its configuration.
 
         Args:
-            encoder: hub id or local folder in transformers format.
+            encoder: hub id or local folder in transformers format; or of a LoRA adapter, whose base is found likewise.
             revision: branch, tag or commit on the hub.
-            needed: a file that a copy in the hub's cache must have beside the weights: other programs may have fetched
-                a part of it.
 
         Raises:
             EncoderError: it cannot be found, or its kind is not supported.
         """
-        cached = _cached(encoder, revision, needed)
-        source, wanted = (encoder, None if Path(encoder).is_dir() else revision) if cached is None else (cached, None)
-        with reading(encoder, revision):
-            config = transformers.AutoConfig.from_pretrained(source, revision=wanted, trust_remote_code=False)
+        _check_interpreter()
+        folder = local_folder(encoder, revision)
+        if (folder / ADAPTER).is_file():
+            _check_adapter_alone(folder)
+            base = cls.find(*adapter_base(folder))
+            return cls(encoder, folder, base.config, base.family, base)
+        _check_format(folder)
+        config = read_config(folder)
         try:
             family = family_of(config.model_type)
         except EncoderError as error:
             raise EncoderError(f"{encoder}: {error}") from error
-        return cls(encoder, source, wanted, config, family)
+        return cls(encoder, folder, config, family)
 
     @property
     def architecture(self) -> str:
@@ -70,77 +71,107 @@ class Checkpoint:
         return (self.config.architectures or self.family.architectures)[0]
 
     @property
-    def commit(self) -> str | None:
-        """The commit of a checkpoint that was loaded: the name of its folder in the hub's cache.
+    def source(self) -> Path:
+        """The folder of everything that an adapter does not change, such as the tokenizer."""
+        return self.base.source if self.base is not None else self.folder
 
-        Of a local folder what stands for one: a hash of its content, the same for all its parts.
+    @property
+    def commit(self) -> str:
+        """The commit of a checkpoint from the hub; of a local folder, or an adapter on another, a hash of its content.
+
+        Raises:
+            EncoderError, OSError: the content cannot be read.
         """
+        commit = commit_of(self.folder) or content_digest(self.folder)
+        if self.base is None:
+            return commit
+        return hashlib.sha256(f"{commit} {self.base.commit}".encode()).hexdigest()
+
+    @property
+    def base_name(self) -> str | None:
+        """Id and revision of the checkpoint that an adapter adapts."""
+        return None if self.base is None else f"{encoder_name(self.base.id)}@{self.base.commit}"
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights, by the names of transformers, in the precision that they are stored in.
+
+        Raises:
+            EncoderError: they are missing or damaged.
+        """
+        return read_weights(self.folder) if self.base is None else merged(self.base.weights(), self.folder)
+
+    def check_blocks(self, part: str) -> None:
+        """Refuse before any weights are read a tower whose blocks could not be exported.
+
+        Args:
+            part: ``image`` or ``text``.
+
+        Raises:
+            EncoderError: its activation is not supported.
+        """
+        rules, name = (self.family.image, "vision_config") if part == "image" else (self.family.text, "text_config")
+        assert rules is not None
         try:
-            path = (
-                self.source
-                if Path(self.source).is_dir()
-                else huggingface_hub.hf_hub_download(
-                    self.source, "config.json", revision=self.revision, local_files_only=True
-                )
-            )
-        except Exception:  # a cache of another layout
-            return None
-        commit = re.search(r"/snapshots/([0-9a-f]{40})(/|$)", Path(path).as_posix())
-        if commit:
-            return commit[1]
-        return content_digest(Path(self.source)) if Path(self.source).is_dir() else None
+            rules.settings(getattr(self.config, name, self.config))
+        except EncoderError as error:
+            raise EncoderError(f"{self.id}: {error}") from error
 
     def model(self, part: str, is_part: Callable[[str], bool]) -> nn.Module:
-        """The whole transformers model, float32, frozen, in evaluation mode.
+        """Return the whole transformers model, float32, frozen, in evaluation mode.
 
         Args:
             part: ``image`` or ``text``: the tower whose weights must all be there, for the message.
             is_part: whether a weight of this name belongs to that tower.
 
         Raises:
-            EncoderError: the architecture is not supported, or weights are damaged or missing.
+            EncoderError: the architecture is not supported, or weights are damaged, missing or of other shapes.
         """
         name = self.architecture
         if name not in self.family.architectures:
             supported = ", ".join(self.family.architectures)
             raise EncoderError(f"{self.id}: architecture {name!r} is not supported. Supported are: {supported}.")
-        try:
-            model, report = getattr(transformers, name).from_pretrained(
-                self.source, revision=self.revision, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise EncoderError(f"{self.id}: its weights cannot be loaded ({reason}).") from error
+        model, report = self.model_of_class(name)
         missing = sorted(filter(is_part, report["missing_keys"]))
         if missing:  # transformers would fill them with random numbers
             raise EncoderError(
                 f"{self.id}: the checkpoint lacks {len(missing)} of the {part} tower's weights, such as {missing[0]}."
             )
-        return model.eval().requires_grad_(False)
+        return model
 
+    def model_of_class(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
+        """Return a transformers model with these weights, and what transformers reports of filling it.
 
-def content_digest(folder: Path) -> str:
-    """SHA-256 of all that decides the features of a local checkpoint: weights, configuration and preprocessing.
+        Raises:
+            EncoderError: weights are missing, damaged or of other shapes.
+        """
+        kind, weights = getattr(transformers, name), self.weights()
+        try:
+            model, report = kind.from_pretrained(
+                None,
+                config=_of_class(self.config, kind),
+                state_dict=weights,
+                dtype=torch.float32,
+                attn_implementation="sdpa" if kind._supports_sdpa else "eager",  # noqa: SLF001 (there is no public name)
+                ignore_mismatched_sizes=True,  # to be told of them
+                output_loading_info=True,
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EncoderError(f"{self.id}: its weights cannot be loaded ({reason}).") from error
+        self._check_shapes(report["mismatched_keys"], weights, model.state_dict())
+        return model.eval().requires_grad_(False), report
 
-    Raises:
-        OSError: a file cannot be read.
-    """
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    configuration = [name for name in _CONFIGURATION if (folder / name).is_file()]
-    return digest_of_files(folder, [*(path.name for path in weights), *configuration])
-
-
-def digest_of_files(folder: Path, names: Iterable[str]) -> str:
-    """SHA-256 of the names and contents of files.
-
-    Raises:
-        OSError: a file is missing.
-    """
-    digest = hashlib.sha256()
-    for name in names:
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    def _check_shapes(self, mismatched: Any, weights: dict[str, Tensor], model: dict[str, Tensor]) -> None:
+        for item in mismatched:  # transformers 5 adds the shapes to the name
+            name = item if isinstance(item, str) else item[0]
+            found, expected = (
+                next(list(tensor.shape) for key, tensor in tensors.items() if f".{key}".endswith(f".{name}"))
+                for tensors in (weights, model)
+            )
+            raise EncoderError(
+                f"{self.id}: {name} is {found} in the weights, but config.json makes it {expected}. They do not belong "
+                "together: restore both files of the same checkpoint."
+            )
 
 
 def encoder_name(encoder: str) -> str:
@@ -148,39 +179,32 @@ def encoder_name(encoder: str) -> str:
     return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
 
 
-@contextmanager
-def reading(encoder: str, revision: str | None) -> Iterator[None]:
-    """Report whatever transformers lets through of the hub client and its HTTP library as one error of ours."""
-    try:
-        yield
-    except Exception as error:
-        place = "the local folder" if Path(encoder).is_dir() else "no local folder of this name, and the model hub"
-        reason = " ".join(str(error).split())[:300]
+def _of_class(config: Any, kind: Any) -> Any:
+    """The part of a whole model's configuration that a class for one tower takes."""
+    wanted = kind.config_class
+    return config if isinstance(config, wanted) else getattr(config, wanted.base_config_key)
+
+
+def _check_interpreter() -> None:
+    if sys.flags.optimize > 1:  # transformers builds classes from its own documentation
         raise EncoderError(
-            f"encoder {encoder!r}{f' at {revision!r}' if revision else ''}: {place} has no usable checkpoint: {reason} "
-            "Check the id, or give a local folder with config.json, preprocessor_config.json and model.safetensors."
-        ) from error
+            "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs. Unset it."
+        )
 
 
-def _cached(encoder: str, revision: str | None, needed: str) -> str | None:
-    """The checkpoint's folder in the hub's cache, if it is what the hub has, or if the hub cannot be reached.
-
-    One question to the hub at most, and none for a commit, which never changes. Left to itself, the hub client asks for
-    every file, and retries each for half a minute where there is no network.
-    """
-    if Path(encoder).is_dir():
-        return None
-    wanted = revision
+def _check_adapter_alone(folder: Path) -> None:
     try:
-        if revision is None or not _COMMIT.fullmatch(revision):
-            wanted = huggingface_hub.HfApi().model_info(encoder, revision=revision, timeout=10).sha
-    except HfHubHTTPError:  # the hub's own answer, such as an unknown id: loading will report it
-        return None
-    except Exception:  # no network: the client's HTTP library differs between its versions
-        wanted = revision
-    try:
-        folder = Path(huggingface_hub.snapshot_download(encoder, revision=wanted, local_files_only=True))
-    except Exception:  # not in the cache, or not an id at all
-        return None
-    has_weights = any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir())
-    return str(folder) if has_weights and (folder / needed).is_file() else None
+        weight_files(folder)
+    except EncoderError:
+        return
+    raise EncoderError(
+        f"{folder}: has whole weights and an adapter ({ADAPTER}), and nothing says whether the weights contain it. "
+        "Move the adapter's files to a folder of their own and name that, or delete them."
+    )
+
+
+def _check_format(folder: Path) -> None:
+    if not (folder / CONFIG).is_file() and (folder / "open_clip_config.json").is_file():
+        raise EncoderError(
+            f"{folder}: is a checkpoint in OpenCLIP's own format, which is not read. Use its transformers version."
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clip_export.encoders.checkpoint import Checkpoint, encoder_name, reading
+from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import Family
 from clip_export.encoders.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
@@ -28,10 +28,9 @@ class Encoder:
         feature: one of `FEATURES`.
         tower: the transformers vision module, float32, frozen, in evaluation mode.
         projection: the checkpoint's image projection, if the feature is ``projected`` and the family has one.
-        projects_first_token: the projection reads the first token of the last hidden state (BLIP retrieval) instead of
-            the pooled output.
         processor: the checkpoint's image processor (Pillow backend).
         preprocessing: the processor's rule.
+        checkpoint: where it came from.
     """
 
     id: str
@@ -40,9 +39,9 @@ class Encoder:
     feature: str
     tower: nn.Module = field(repr=False)
     projection: nn.Linear | None = field(repr=False)
-    projects_first_token: bool
     processor: Any = field(repr=False)
     preprocessing: Preprocessing
+    checkpoint: Checkpoint = field(repr=False)
 
     @classmethod
     def from_pretrained(cls, encoder: str, revision: str | None = None, feature: str = "pooled") -> Encoder:
@@ -58,16 +57,14 @@ class Encoder:
         """
         if feature not in FEATURES:
             raise EncoderError(f"feature: expected one of {', '.join(FEATURES)}, got {feature!r}")
-        checkpoint = Checkpoint.find(encoder, revision, "preprocessor_config.json")
-        with reading(encoder, revision):
-            processor = load_processor(checkpoint.source, checkpoint.revision)
-        model = checkpoint.model("image", lambda name: _is_of_image_tower(name, checkpoint.architecture))
-        preprocessing = _preprocessing(processor, encoder)
-        tower = getattr(model, "vision_model", model)
-        projection = (
-            _projection(model, encoder) if feature == "projected" and checkpoint.family.has_projection else None
-        )
-        _check_tower(tower, preprocessing, encoder)
+        checkpoint = Checkpoint.find(encoder, revision)
+        rules = checkpoint.family.image
+        processor, preprocessing = _processor(checkpoint)
+        checkpoint.check_blocks("image")
+        model = checkpoint.model("image", lambda name: _is_of_image_tower(name, checkpoint))
+        tower = getattr(model, rules.module, model)
+        projection = _projection(model, rules.projection, encoder) if feature == "projected" else None
+        _check_tower(tower, checkpoint, preprocessing)
         return cls(
             id=encoder,
             revision=checkpoint.commit,
@@ -75,9 +72,9 @@ class Encoder:
             feature=feature,
             tower=tower,
             projection=projection,
-            projects_first_token=projection is not None and hasattr(model, "vision_proj"),
             processor=processor,
             preprocessing=preprocessing,
+            checkpoint=checkpoint,
         )
 
     @property
@@ -85,8 +82,13 @@ class Encoder:
         """Channels of the feature."""
         return self.projection.out_features if self.projection is not None else self.tower.config.hidden_size
 
+    @property
+    def reads_first_token(self) -> bool:
+        """Whether the feature is made of the first token of the last hidden state, not of the pooled output."""
+        return self.projection is not None and self.family.image.projects_first_token
+
     def features(self, pixel_values: Tensor) -> Tensor:
-        """The feature of a batch, by the unpatched transformers modules.
+        """Compute the feature of a batch by the unpatched transformers modules.
 
         Args:
             pixel_values: float32 ``[batch, 3, size, size]``, normalised by `processor`.
@@ -95,38 +97,42 @@ class Encoder:
             float32 ``[batch, dim]``.
         """
         outputs = self.tower(pixel_values=pixel_values)
-        if self.projection is None:
-            return outputs.pooler_output
-        return self.projection(outputs.last_hidden_state[:, 0] if self.projects_first_token else outputs.pooler_output)
+        pooled = outputs.last_hidden_state[:, 0] if self.reads_first_token else outputs.pooler_output
+        return pooled if self.projection is None else self.projection(pooled)
 
     def spec(self) -> EncoderSpec:
         """What the model file says of the encoder. Of a local folder only the name is kept."""
         return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, self.feature, self.dim)
 
 
-def _is_of_image_tower(weight: str, architecture: str) -> bool:
-    return "vis" in weight or architecture.endswith("VisionModel")
-
-
-def _preprocessing(processor: Any, encoder: str) -> Preprocessing:
+def _processor(checkpoint: Checkpoint) -> tuple[Any, Preprocessing]:
     try:
-        return preprocessing_of(processor)
+        processor = load_processor(checkpoint.source, checkpoint.family.image.processor)
+        return processor, preprocessing_of(processor)
     except EncoderError as error:
-        raise EncoderError(f"{encoder}: {error}") from error
+        raise EncoderError(f"{checkpoint.id}: {error}") from error
 
 
-def _projection(model: nn.Module, encoder: str) -> nn.Linear:
-    for name in ("visual_projection", "vision_proj"):
-        if hasattr(model, name):
-            return getattr(model, name)
-    raise EncoderError(f"{encoder}: {type(model).__name__} has no image projection. Use --feature pooled.")
+def _is_of_image_tower(weight: str, checkpoint: Checkpoint) -> bool:
+    rules = checkpoint.family.image
+    own = tuple(filter(None, (f"{rules.module}.", rules.projection)))
+    return checkpoint.architecture.endswith("VisionModel") or weight.startswith(own)
 
 
-def _check_tower(tower: nn.Module, preprocessing: Preprocessing, encoder: str) -> None:
+def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear | None:
+    if name is None:
+        return None
+    if not hasattr(model, name):
+        raise EncoderError(f"{encoder}: {type(model).__name__} has no image projection. Use --feature pooled.")
+    projection: nn.Linear = getattr(model, name)
+    return projection
+
+
+def _check_tower(tower: nn.Module, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
     if getattr(tower, "use_head", True) is False:
-        raise EncoderError(f"{encoder}: the image tower has no pooling head (vision_use_head is false).")
+        raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
     if tower.config.image_size != preprocessing.size:
         raise EncoderError(
-            f"{encoder}: the image tower takes {tower.config.image_size} pixels a side, but its image processor makes "
-            f"{preprocessing.size}. Check preprocessor_config.json."
+            f"{checkpoint.id}: the image tower takes {tower.config.image_size} pixels a side, but its image processor "
+            f"makes {preprocessing.size}. Check preprocessor_config.json."
         )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import transformers
 
+from clip_export.encoders.configuration import read_json, refuse_code
+from clip_export.encoders.families import FAMILIES
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -13,20 +17,70 @@ _RESAMPLE = {2: "bilinear", 3: "bicubic"}  # values of PIL.Image.Resampling
 
 _KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
 
+_PROCESSORS = {family.image.processor for family in FAMILIES} | {"ViTImageProcessor"}
+"""Those whose options, as read here, are all that they do."""
 
-def load_processor(encoder: str, revision: str | None) -> Any:
-    """The checkpoint's image processor with the Pillow backend: torchvision's, the other one, changes the pixels."""
-    pillow = {"backend": "pil"} if int(transformers.__version__.split(".")[0]) >= 5 else {"use_fast": False}
-    return transformers.AutoImageProcessor.from_pretrained(
-        encoder, revision=revision, trust_remote_code=False, **pillow
-    )
+_PLAIN, _NESTED = "preprocessor_config.json", "processor_config.json"
+"""Where the processor is described: on its own, and since transformers 5 as a part of what reads images and texts."""
+
+LARGEST = 4096
+"""Pixels of a side beyond which a processor's sizes are refused: one image would take gigabytes."""
+
+
+def processor_files(folder: Path) -> list[str]:
+    """Name the files that describe the image processor of a checkpoint."""
+    found = [_PLAIN] if (folder / _PLAIN).is_file() else []
+    return [*found, _NESTED] if _nested(folder) is not None else found
+
+
+def load_processor(folder: Path, default: str) -> Any:
+    """Load the checkpoint's image processor with the Pillow backend: torchvision's changes the pixels.
+
+    Args:
+        folder: the checkpoint.
+        default: name of the image processor that files without a name mean.
+
+    Raises:
+        EncoderError: it is missing, described twice and differently, or of an unknown kind.
+    """
+    described = [_nested(folder)] if _NESTED in (files := processor_files(folder)) else []
+    described += [read_json(folder / _PLAIN)] if _PLAIN in files else []
+    if not described:
+        raise EncoderError(f"has no image processor, {_PLAIN} or {_NESTED}. Put that of its authors there.")
+    for content in described:
+        refuse_code(folder, content)
+    processors = [_processor(content, default) for content in described]
+    if any(preprocessing_of(other) != preprocessing_of(processors[0]) for other in processors[1:]):
+        raise EncoderError(f"{_PLAIN} and {_NESTED} describe different image processors. Delete the wrong one.")
+    return processors[0]
+
+
+def _processor(content: dict[str, Any], default: str) -> Any:
+    named = str(content.get("image_processor_type") or content.get("feature_extractor_type") or default)
+    name = named.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    if name not in _PROCESSORS:
+        raise EncoderError(
+            f"the image processor {named} is not supported. Supported: {', '.join(sorted(_PROCESSORS))}."
+        )
+    kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)  # the former since transformers 5
+    try:
+        return kind.from_dict(content)
+    except Exception as error:  # whatever its constructor makes of values that it did not expect
+        raise EncoderError(f"the image processor cannot be made ({error}).") from error
+
+
+def _nested(folder: Path) -> dict[str, Any] | None:
+    if not (folder / _NESTED).is_file():
+        return None
+    found = read_json(folder / _NESTED).get("image_processor")
+    return found if isinstance(found, dict) else None
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:
-    """The processor's configuration as the rule that the graph and the runtime follow.
+    """Return the processor's configuration as the rule that the graph and the runtime follow.
 
     Raises:
-        EncoderError: an option that this toolkit does not know, or a size that is not square.
+        EncoderError: an option that this toolkit does not know, a value out of range, or a size that is not square.
     """
     options = processor.to_dict()
     for name, value in options.items():
@@ -43,9 +97,9 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         resize=resize,
         size=size,
         resample=_resample(options),
-        mean=tuple(map(float, options["image_mean"])) if normalises else (0.0, 0.0, 0.0),
-        std=tuple(map(float, options["image_std"])) if normalises else (1.0, 1.0, 1.0),
-        scale=float(options["rescale_factor"]),
+        mean=_channels(options, "image_mean") if normalises else (0.0, 0.0, 0.0),
+        std=_channels(options, "image_std", positive=True) if normalises else (1.0, 1.0, 1.0),
+        scale=_number("rescale_factor", options.get("rescale_factor"), positive=True),
     )
 
 
@@ -55,32 +109,61 @@ def _require_on(options: dict[str, Any], name: str) -> None:
 
 
 def _resample(options: dict[str, Any]) -> str:
-    resample = int(options["resample"])
-    if resample not in _RESAMPLE:
-        raise EncoderError(f"image processor: resample {resample} is not supported. Supported: {_RESAMPLE}.")
+    resample = options.get("resample")
+    if not isinstance(resample, int) or resample not in _RESAMPLE:
+        raise EncoderError(f"image processor: resample {resample!r} is not supported. Supported: {_RESAMPLE}.")
     return _RESAMPLE[resample]
+
+
+def _channels(options: dict[str, Any], name: str, *, positive: bool = False) -> tuple[float, ...]:
+    values = options.get(name)
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise EncoderError(f"image processor: expected a list of 3 numbers as {name}, got {values!r}.")
+    return tuple(_number(name, value, positive=positive) for value in values)
+
+
+def _number(name: str, value: Any, *, positive: bool = False) -> float:
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not valid or (positive and value <= 0):
+        raise EncoderError(
+            f"image processor: expected a {'positive ' if positive else ''}number in {name}, got {value!r}."
+        )
+    return float(value)
 
 
 def _geometry(options: dict[str, Any]) -> tuple[str, int, int]:
     """Mode, size of the resize, size of the crop."""
-    size = {name: value for name, value in options["size"].items() if value is not None}
-    if set(size) == {"height", "width"} and not options.get("do_center_crop"):
+    size, crops = _sides(options, "size"), options.get("do_center_crop")
+    crop = _sides(options, "crop_size") if crops else size
+    if set(size) == {"height", "width"} and crop == size:
         side = _square(size)
         return "squash", side, side
-    if set(size) == {"shortest_edge"} and options.get("do_center_crop"):
-        crop = _square({name: value for name, value in options["crop_size"].items() if value is not None})
-        if crop > size["shortest_edge"]:
+    if set(size) == {"shortest_edge"} and crops:
+        side = _square(crop)
+        if side > size["shortest_edge"]:
             raise EncoderError(
-                f"image processor: a crop of {crop} out of {size['shortest_edge']} pixels pads the image."
+                f"image processor: a crop of {side} out of {size['shortest_edge']} pixels pads the image."
             )
-        return "crop", size["shortest_edge"], crop
+        return "crop", size["shortest_edge"], side
     raise EncoderError(
-        f"image processor: size {size} with do_center_crop={bool(options.get('do_center_crop'))} is not supported. "
-        "Supported: a shortest_edge with a centre crop, or height and width without one."
+        f"image processor: size {size} with do_center_crop={bool(crops)} is not supported. Supported: a shortest_edge "
+        "with a centre crop, or height and width without one."
     )
 
 
-def _square(size: dict[str, Any]) -> int:
-    if size["height"] != size["width"]:
-        raise EncoderError(f"image processor: {size['width']}x{size['height']} is not square; only square sizes work.")
-    return int(size["height"])
+def _sides(options: dict[str, Any], name: str) -> dict[str, int]:
+    value = options.get(name)
+    sides = {key: side for key, side in value.items() if side is not None} if hasattr(value, "items") else {}
+    for side in sides.values():
+        if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= LARGEST:
+            raise EncoderError(f"image processor: expected 1 to {LARGEST} pixels as {name}, got {side!r}.")
+    if not sides:
+        raise EncoderError(f"image processor: expected sides in pixels as {name}, got {value!r}.")
+    return sides
+
+
+def _square(size: dict[str, int]) -> int:
+    if size.get("height") != size.get("width") or "height" not in size:
+        sides = "x".join(str(size.get(name, "?")) for name in ("width", "height"))
+        raise EncoderError(f"image processor: {sides} is not square; only square sizes work.")
+    return size["height"]

@@ -7,24 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from clip_export.encoders.checkpoint import Checkpoint, encoder_name, reading
-from clip_export.encoders.families import BLIP, FAMILIES, SIGLIP, Family
+from clip_export.encoders.checkpoint import Checkpoint, encoder_name
+from clip_export.encoders.families import FAMILIES, Family
+from clip_export.encoders.families import family as rules
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 _EXAMPLE = "openai/clip-vit-base-patch32"
-
-# transformers' BLIP checkpoints leave out the learnt temperature. This is where its training starts from: the authors'
-# own models/blip_retrieval.py, temp = 0.07.
-_BLIP_LOGIT_SCALE = 1 / 0.07
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,11 @@ class TextEncoder:
         revision: commit of the checkpoint on the hub; of a local folder the SHA-256 of its content.
         family: the encoder's family.
         model: the transformers text module, float32, frozen, in evaluation mode.
-        projection: from its output to the space shared with images, or None where the module does so itself (SigLIP).
-        reads_first_token: the feature is that of the first token of the last hidden state (BLIP) instead of the pooled
-            output.
-        tokenizer: the checkpoint's tokenizer; SigLIP's lower-cases, as both of its generations were trained.
+        projection: from its output to the space shared with images, or None where the module does so itself.
+        tokenizer: the checkpoint's tokenizer, which lower-cases where the family was trained so.
         context: most tokens in a text, with the marks around it.
         logit_scale: what a cosine similarity is multiplied by.
-        logit_bias: what is then added (SigLIP), or None.
+        logit_bias: what is then added where each text is judged by itself, or None.
     """
 
     id: str
@@ -50,7 +44,6 @@ class TextEncoder:
     family: Family
     model: nn.Module = field(repr=False)
     projection: nn.Linear | None = field(repr=False)
-    reads_first_token: bool
     tokenizer: Any = field(repr=False)
     context: int
     logit_scale: float
@@ -68,24 +61,33 @@ class TextEncoder:
             EncoderError: it cannot be found or loaded, weights, the tokenizer or its padding token are missing, or it
                 has no text tower.
         """
-        checkpoint = Checkpoint.find(encoder, revision, "tokenizer_config.json")
+        checkpoint = Checkpoint.find(encoder, revision)
+        family = checkpoint.family
         _check_has_text(checkpoint)
-        model = checkpoint.model("text", lambda name: name.startswith(("text_", "logit_")))
-        tower = model.text_encoder if checkpoint.family == BLIP else model.text_model
-        projection = {"clip": "text_projection", "blip": "text_proj"}.get(checkpoint.family.name)
-        tokenizer = _tokenizer(checkpoint)
+        assert family.text is not None
+        checkpoint.check_blocks("text")
+        own = (f"{family.text.module}.", *filter(None, [family.text.projection]), "logit_")
+        model = checkpoint.model("text", lambda name: name.startswith(own))
+        tower = getattr(model, family.text.module)
+        tokenizer = _tokenizer(checkpoint, family.text)
+        scale = family.text.logit_scale
         return cls(
             id=encoder,
             revision=checkpoint.commit,
-            family=checkpoint.family,
+            family=family,
             model=tower,
-            projection=getattr(model, projection) if projection else None,
-            reads_first_token=checkpoint.family == BLIP,
+            projection=getattr(model, family.text.projection) if family.text.projection else None,
             tokenizer=tokenizer,
             context=min(tower.config.max_position_embeddings, tokenizer.model_max_length),
-            logit_scale=_BLIP_LOGIT_SCALE if checkpoint.family == BLIP else model.logit_scale.exp().item(),
-            logit_bias=model.logit_bias.item() if checkpoint.family == SIGLIP else None,
+            logit_scale=model.logit_scale.exp().item() if scale is None else scale,
+            logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
         )
+
+    @property
+    def rules(self) -> rules.TextTower:
+        """What the family says of its text towers."""
+        assert self.family.text is not None
+        return self.family.text
 
     @property
     def dim(self) -> int:
@@ -127,7 +129,7 @@ def text_features(tower: TextEncoder, texts: Sequence[str], batch_size: int = 64
 def _features(tower: TextEncoder, texts: Sequence[str]) -> Tensor:
     device = next(tower.model.parameters()).device
     outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
-    feature = outputs.last_hidden_state[:, 0] if tower.reads_first_token else outputs.pooler_output
+    feature = outputs.last_hidden_state[:, 0] if tower.rules.reads_first_token else outputs.pooler_output
     return (feature if tower.projection is None else tower.projection(feature)).cpu()
 
 
@@ -135,16 +137,16 @@ def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
     """Tokens in the form that the family was trained with.
 
     Returns:
-        ``input_ids``, int64 ``[texts, tokens]``. CLIP and BLIP: as long as the longest text, with an ``attention_mask``
-        of the same shape, 1 where there is text. SigLIP: padded to the context, and the padding is read, too.
+        ``input_ids``, int64 ``[texts, tokens]``: as long as the longest text, with an ``attention_mask`` of the same
+        shape, 1 where there is text; or padded to the context, if the family reads the padding, too.
 
     Raises:
         EncoderError: the tokenizer belongs to another checkpoint.
     """
-    is_siglip = tower.family == SIGLIP
+    padded = tower.rules.pads_to_context
     tokens = tower.tokenizer(
         list(texts),
-        padding="max_length" if is_siglip else True,
+        padding="max_length" if padded else True,
         max_length=tower.context,
         truncation=True,
         return_tensors="pt",
@@ -152,7 +154,7 @@ def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
     largest, rows = int(tokens["input_ids"].max()), tower.model.config.vocab_size
     if largest >= rows:
         raise EncoderError(f"{tower.id}: the tokenizer gives token {largest}, but the text tower knows {rows} tokens.")
-    return {name: tokens[name] for name in (["input_ids"] if is_siglip else ["input_ids", "attention_mask"])}
+    return {name: tokens[name] for name in (["input_ids"] if padded else ["input_ids", "attention_mask"])}
 
 
 def token_ids(tower: TextEncoder, text: str) -> tuple[int, ...]:
@@ -173,15 +175,17 @@ def truncated(tower: TextEncoder, texts: Sequence[str]) -> list[str]:
 
 
 def _check_has_text(checkpoint: Checkpoint) -> None:
-    if checkpoint.architecture != checkpoint.family.text_architecture:
+    text = checkpoint.family.text
+    if text is None or checkpoint.architecture != text.architecture:
+        known = ", ".join(family.text.architecture for family in FAMILIES if family.text is not None)
         raise EncoderError(
             f"{checkpoint.id}: {checkpoint.architecture} has no text tower that shares a space with its image tower. "
-            f"Use one of {', '.join(family.text_architecture for family in FAMILIES)}, such as {_EXAMPLE}."
+            f"Use one of {known}, such as {_EXAMPLE}."
         )
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Any:
-    folder = _tokenizer_folder(checkpoint)
+def _tokenizer(checkpoint: Checkpoint, text: rules.TextTower) -> Any:
+    folder = checkpoint.source
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):  # transformers 5 would make up an empty one
         where = "has" if Path(checkpoint.id).is_dir() else "the hub, if it was reached, and the cache have"
         raise EncoderError(
@@ -198,19 +202,8 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
             f"{checkpoint.id}: its tokenizer has no padding token, so that texts of different lengths cannot be read "
             'together. Name the one that it was trained with as "pad_token" in its tokenizer_config.json.'
         )
-    if checkpoint.family == SIGLIP and tokenizer.is_fast:  # SigLIP's own lower-cases, but SigLIP 2's is Gemma's
+    if text.lower_cases and tokenizer.is_fast:  # a slow one of this family does so itself
         backend = tokenizer.backend_tokenizer
         lower = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(lower)
     return tokenizer
-
-
-def _tokenizer_folder(checkpoint: Checkpoint) -> Path:
-    """Where the tokenizer's files lie; of a checkpoint on the hub they are fetched, and no others."""
-    if Path(checkpoint.source).is_dir():
-        return Path(checkpoint.source)
-    patterns = [*_TOKENIZER_FILES, "config.json", "merges.txt", "*token*.json"]
-    with reading(checkpoint.id, checkpoint.revision):
-        return Path(
-            huggingface_hub.snapshot_download(checkpoint.source, revision=checkpoint.commit, allow_patterns=patterns)
-        )

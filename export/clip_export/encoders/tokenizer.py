@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tokenizers
 
-from clip_export.encoders.families import SIGLIP
 from clip_export.encoders.sentencepiece import converted_siglip
 from clip_export.encoders.text import TextEncoder, tokenised
 from clip_export.samples.texts import PROOF_TEXTS
@@ -27,7 +26,7 @@ def tokenizer_spec(tower: TextEncoder) -> TokenizerSpec:
         json=backend.to_str(),
         context=tower.context,
         pad_id=tokenizer.pad_token_id,
-        pad_to_context=tower.family == SIGLIP,
+        pad_to_context=tower.rules.pads_to_context,
         padding_side=tokenizer.padding_side,
     )
     _check_padding(tower, spec)

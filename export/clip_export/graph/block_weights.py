@@ -5,55 +5,57 @@ Each exact rewrite of weights is a function of its own here; those of structure 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clip_toolkit.errors import EncoderError
+from clip_export.encoders.families.family import BlockSettings
 
 Weights = dict[str, Tensor]
 
-_ACTIVATIONS = {"quick_gelu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_pytorch_tanh"}
-"""What transformers configs call an activation, and which of `clip_export.graph.operators.ACTIVATIONS` computes it."""
+_FUNCTIONS = {"quick_gelu": "silu"}
+"""Activations of a tower that another of `clip_export.graph.operators.ACTIVATIONS` computes, with rewritten weights."""
 
 QUICK_GELU_SLOPE = 1.702
 """Of ``x * sigmoid(1.702 x)``, which OpenAI's CLIP uses: section 2 of arXiv:1606.08415."""
 
 
-def block_settings(config: Any, encoder: str) -> dict[str, Any]:
-    """What a transformers configuration says of the blocks, by the names of `clip_export.graph.blocks.BlockConfig`.
-
-    Raises:
-        EncoderError: an activation that is not supported.
-    """
-    if config.hidden_act not in _ACTIVATIONS:
-        raise EncoderError(
-            f"{encoder}: activation {config.hidden_act!r} is not supported. Supported are: {', '.join(_ACTIVATIONS)}."
-        )
-    return {
-        "width": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "hidden": config.intermediate_size,
-        "depth": config.num_hidden_layers,
-        "activation": _ACTIVATIONS[config.hidden_act],
-        "eps": config.layer_norm_eps,
-    }
+def block_config(settings: BlockSettings) -> dict[str, Any]:
+    """The sizes of blocks by the names of `clip_export.graph.blocks.BlockConfig`."""
+    return asdict(settings) | {"activation": _FUNCTIONS.get(settings.activation, settings.activation)}
 
 
 def block_weights(layer: Weights, activation: str, one_token: bool) -> Weights:
     """The weights of one `Block`.
 
     Args:
-        layer: those of a transformers layer, by the names of CLIP, SigLIP, BLIP's image tower or BERT.
-        activation: as the transformers configuration calls it.
+        layer: those of a transformers layer, by the names of CLIP.
+        activation: as in `clip_export.encoders.families.family.BlockSettings`.
         one_token: as in `Block`.
     """
-    block = _packed(_renamed_bert(layer) if "attention.self.query.weight" in layer else layer)
+    block = _packed(layer)
     if activation == "quick_gelu":
         block |= _folded_slope(block)
     return _query_apart(block) if one_token else block
+
+
+def named_like_clip(module: nn.Module, names: Mapping[str, str]) -> Weights:
+    """The weights of a tower in float32, under CLIP's names.
+
+    Args:
+        module: the tower.
+        names: its family's, as in `clip_export.encoders.families.family.ImageTower`.
+    """
+    weights = {}
+    for name, tensor in module.state_dict().items():
+        for theirs, ours in names.items():
+            name = re.sub(theirs, ours, name)  # noqa: PLW2901 (one replacement after the other)
+        weights[name] = tensor.detach().float()
+    return weights
 
 
 def below(weights: Weights, prefix: str) -> Weights:
@@ -71,35 +73,24 @@ def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
     }
 
 
-_BERT_NAMES = {
-    "attention.self.query": "self_attn.q_proj",
-    "attention.self.key": "self_attn.k_proj",
-    "attention.self.value": "self_attn.v_proj",
-    "attention.output.dense": "self_attn.out_proj",
-    "attention.output.LayerNorm": "layer_norm1",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-    "output.LayerNorm": "layer_norm2",
+_BLOCK_NAMES = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "fc1",
+    "mlp.fc2": "fc2",
+    "self_attn.qkv": "qkv",
+    "self_attn.out_proj": "out",
 }
 
 
-def _renamed_bert(layer: Weights) -> Weights:
-    """BERT's layer under CLIP's names. BLIP's attention from text to image stays behind: no picture is read here."""
-    return renamed(layer, _BERT_NAMES)
-
-
-_BLOCK_NAMES = {"layer_norm1": "norm1", "layer_norm2": "norm2", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}
-
-
 def _packed(layer: Weights) -> Weights:
-    """BLIP's image tower comes with query, key and value packed; those of the others are packed here."""
-    if "self_attn.qkv.weight" in layer:
-        return renamed(layer, _BLOCK_NAMES | {"self_attn.qkv": "qkv", "self_attn.projection": "out"})
+    """Query, key and value in one, unless they come so."""
     packed = {
         f"qkv.{kind}": torch.cat([layer[f"self_attn.{name}_proj.{kind}"] for name in "qkv"])
         for kind in ("weight", "bias")
+        if f"self_attn.q_proj.{kind}" in layer
     }
-    return packed | renamed(layer, _BLOCK_NAMES | {"self_attn.out_proj": "out"})
+    return packed | renamed(layer, _BLOCK_NAMES)
 
 
 def _folded_slope(block: Weights) -> Weights:

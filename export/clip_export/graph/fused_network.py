@@ -52,7 +52,7 @@ def fused_graph(
         answers: what is made of the logits.
 
     Raises:
-        EncoderError: an activation that is not supported, or more weights than one file holds.
+        EncoderError: more weights than one file holds.
     """
     operators = OPERATORS[ops]
     vit = canonical_vit(encoder, operators, takes_pixel_values=input_kind == "pixels")

@@ -65,7 +65,7 @@ def network_graph(
         answers: what is made of the logits.
 
     Raises:
-        EncoderError: an activation that is not supported, or more weights than one file holds.
+        EncoderError: more weights than one file holds.
     """
     check_size(encoder.id, encoder.tower, head)
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")

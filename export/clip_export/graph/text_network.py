@@ -50,7 +50,7 @@ def text_graph(tower: TextEncoder, ops: str) -> onnx.ModelProto:
         ops: a name of `clip_export.graph.operators.OPERATORS`.
 
     Raises:
-        EncoderError: an activation that is not supported, or more weights than one file holds.
+        EncoderError: more weights than one file holds.
     """
     network = TextNetwork(canonical_text(tower, OPERATORS[ops])).eval()
     check_size(tower.id, network)

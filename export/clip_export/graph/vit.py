@@ -2,7 +2,7 @@
 
 CLIP, SigLIP and BLIP image towers differ in name tags and in a handful of switches (`ViTConfig`). This module is the
 machine they share, written for export: it takes raw uint8 pixels, and holds each exact rewrite that the frozen weights
-allow. `clip_export.encoders.families` fills it.
+allow. `clip_export.graph.vit_weights` fills it.
 """
 
 from __future__ import annotations

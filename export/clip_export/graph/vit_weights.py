@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from clip_export.encoders.image import Encoder
-from clip_export.graph.block_weights import Weights, below, block_settings, block_weights, renamed
+from clip_export.graph.block_weights import Weights, below, block_config, block_weights, named_like_clip, renamed
 from clip_export.graph.operators import STANDARD, Operators
 from clip_export.graph.vit import VisionTransformer, ViTConfig
 from clip_toolkit.spec.classifier import Preprocessing
@@ -26,9 +26,6 @@ def canonical_vit(
         encoder: the encoder.
         operators: spelling of attention and SiLU.
         takes_pixel_values: expect normalised ``pixel_values`` and fold nothing into the patch convolution.
-
-    Raises:
-        EncoderError: an activation that is not supported.
     """
     model = VisionTransformer(_config(encoder, takes_pixel_values), operators)
     model.load_state_dict(_weights(encoder, takes_pixel_values))
@@ -36,14 +33,14 @@ def canonical_vit(
 
 
 def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
-    config, family, projection = encoder.tower.config, encoder.family, encoder.projection
+    config, rules, projection = encoder.tower.config, encoder.family.image, encoder.projection
     return ViTConfig(
         size=config.image_size,
         patch=config.patch_size,
-        **block_settings(config, encoder.id),
-        pooling=family.pooling,
-        pre_norm=family.pre_norm,
-        post_norms=1 if encoder.projects_first_token else family.post_norms,
+        **block_config(rules.settings(config)),
+        pooling=rules.pooling,
+        pre_norm=rules.pre_norm,
+        post_norms=1 if encoder.reads_first_token else rules.post_norms,
         projection=projection.out_features if projection is not None else None,
         projection_bias=projection is not None and projection.bias is not None,
         takes_pixel_values=takes_pixel_values,
@@ -51,13 +48,13 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
 
 
 def _weights(encoder: Encoder, takes_pixel_values: bool) -> Weights:
-    source = {name: tensor.detach().float() for name, tensor in encoder.tower.state_dict().items()}
-    rule = _NOTHING_TO_FOLD if takes_pixel_values else encoder.preprocessing
-    weights = _folded_patch(source, rule) | _positions(source) | _norms(source) | _pool(source)
-    config = encoder.tower.config
-    for i in range(config.num_hidden_layers):
-        only_class = encoder.family.pooling == "class" and i == config.num_hidden_layers - 1
-        block = block_weights(below(source, f"encoder.layers.{i}."), config.hidden_act, only_class)
+    rules = encoder.family.image
+    source, settings = named_like_clip(encoder.tower, rules.names), rules.settings(encoder.tower.config)
+    fold = _NOTHING_TO_FOLD if takes_pixel_values else encoder.preprocessing
+    weights = _folded_patch(source, fold) | _positions(source) | _norms(source) | _pool(source)
+    for i in range(settings.depth):
+        only_class = rules.pooling == "class" and i == settings.depth - 1
+        block = block_weights(below(source, f"encoder.layers.{i}."), settings.activation, only_class)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
     if encoder.projection is not None:
         weights |= {f"projection.{name}": value.float() for name, value in encoder.projection.state_dict().items()}

@@ -14,15 +14,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from clip_export.encoders.checkpoint import digest_of_files
+from clip_export.encoders.configuration import CONFIG
+from clip_export.encoders.digest import content_digest
 from clip_export.encoders.image import Encoder
-from clip_export.encoders.saving import WEIGHTS, save_checkpoint
+from clip_export.encoders.saving import save_checkpoint
+from clip_export.encoders.weights import SAFETENSORS
 from clip_export.heads.files import EncoderReference, TrainedHead, save_head
-from clip_toolkit.errors import ClipToolkitError, HeadError, OutputError
+from clip_toolkit.errors import ClipToolkitError, EncoderError, HeadError, OutputError
 from clip_toolkit.files.atomic import flush, flush_folder, temporary_beside
-
-_DECISIVE = (WEIGHTS, "config.json", "preprocessor_config.json")
-"""The files that decide the features."""
 
 
 def encoder_folder(head: Path, sha256: str) -> Path:
@@ -51,7 +50,7 @@ def save_with_encoder(head: TrainedHead, encoder: Encoder, path: Path) -> Traine
     assert head.encoder is not None
     with _temporary_folder(path) as temporary:
         save_checkpoint(encoder, temporary)
-        sha256 = digest_of(temporary)
+        sha256 = content_digest(temporary)
         folder = encoder_folder(path, sha256)
         head = replace(head, encoder=replace(head.encoder, folder=folder.name, sha256=sha256))
         new = _placed(temporary, folder, sha256)
@@ -105,24 +104,14 @@ def referenced_encoder(
     return loaded
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256 of all that decides the features of a saved encoder: weights, configuration and preprocessing.
-
-    Raises:
-        OSError: a file is missing.
-    """
-    return digest_of_files(folder, _DECISIVE)
-
-
 def _check(folder: Path, head: Path, known: EncoderReference) -> None:
-    try:
-        found = digest_of(folder)
-    except OSError as error:
-        missing = error.filename or folder
+    missing = [folder / name for name in (SAFETENSORS, CONFIG) if not (folder / name).is_file()]
+    if missing:
         raise HeadError(
-            f"{head}: was trained with an encoder of its own, and {missing} is missing. Keep the folder "
+            f"{head}: was trained with an encoder of its own, and {missing[0]} is missing. Keep the folder "
             f"{known.folder} beside the head file, or name its place with --encoder."
-        ) from error
+        )
+    found = content_digest(folder)
     if found != known.sha256:
         raise HeadError(
             f"{head}: {folder} is not the encoder that was fine-tuned with this head: SHA-256 {found[:12]}, expected "
@@ -158,6 +147,6 @@ def _placed(temporary: Path, folder: Path, sha256: str) -> bool:
 
 def _holds(folder: Path, sha256: str) -> bool:
     try:
-        return digest_of(folder) == sha256
-    except OSError:
+        return content_digest(folder) == sha256
+    except (OSError, EncoderError):
         return False

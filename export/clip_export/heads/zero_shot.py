@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clip_export.encoders.families import SIGLIP, Family
+from clip_export.encoders.families import Family
 from clip_export.encoders.text import TextEncoder, text_features, token_counts, tokenised
 from clip_export.heads.files import EncoderReference, TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
@@ -99,7 +99,7 @@ def check_words(labels: Sequence[str], templates: Sequence[str], family: Family 
     Args:
         labels: class names.
         templates: prompts with ``{}`` where the label goes.
-        family: of the text tower, where the words alone are to make a classifier: all but SigLIP's compare labels with
+        family: of the text tower, where the words alone are to make a classifier: most families compare labels with
             each other, and need at least two.
 
     Raises:
@@ -113,7 +113,7 @@ def check_words(labels: Sequence[str], templates: Sequence[str], family: Family 
     doubles = [label for label in dict.fromkeys(labels) if list(labels).count(label) > 1]
     if doubles:
         raise HeadError(f"zero-shot: the labels must differ from each other, got {doubles[0]!r} more than once.")
-    if len(labels) == 1 and family not in (None, SIGLIP):
+    if len(labels) == 1 and family is not None and family.text is not None and family.text.compares_labels:
         raise HeadError(
             f"zero-shot: {labels[0]!r} is the only label, and {family.name} says which of several is the likeliest: "
             f"it would always be this one. Add another, such as 'no {labels[0]}', or use a SigLIP encoder."

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import nn
 
+from clip_export.encoders.checkpoint import Checkpoint
+from clip_export.encoders.families import FAMILIES
 from clip_export.encoders.image import Encoder
 from clip_export.proof.reference import Reference, pixel_values
 from clip_toolkit.errors import EncoderError, MissingDependencyError
 from clip_toolkit.runtime.session import open_graph
-
-_VISION_CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 
 
 def optimum_differences(
@@ -41,13 +40,8 @@ def optimum_differences(
         EncoderError: Optimum does not know the family.
         MissingDependencyError: Optimum is not installed.
     """
-    if encoder.family.name not in _VISION_CLASSES:
-        raise EncoderError(
-            f"cross-check: Optimum exports {', '.join(_VISION_CLASSES)} encoders, not {encoder.family.name}. "
-            "Leave out --cross-check."
-        )
     with tempfile.TemporaryDirectory() as folder:
-        path = export_with_optimum(encoder.id, encoder.revision, encoder.family.name, Path(folder))
+        path = export_with_optimum(encoder.checkpoint, Path(folder))
         pooled = _pooled(path, torch.cat([pixel_values(encoder, file) for file in files]).numpy())
     with torch.inference_mode():
         feature = torch.from_numpy(pooled)
@@ -59,20 +53,26 @@ def optimum_differences(
     }
 
 
-def export_with_optimum(checkpoint: str, revision: str | None, family: str, folder: Path) -> Path:
-    """Optimum's fp32 export of a checkpoint's image tower: ``pixel_values`` to ``pooler_output``.
+def export_with_optimum(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write Optimum's fp32 export of a checkpoint's image tower: ``pixel_values`` to ``pooler_output``.
 
     Raises:
+        EncoderError: Optimum does not know the family.
         MissingDependencyError: Optimum is not installed.
     """
+    kind = checkpoint.family.image.optimum
+    if kind is None:
+        known = ", ".join(family.name for family in FAMILIES if family.image.optimum)
+        raise EncoderError(
+            f"cross-check: Optimum exports {known} encoders, not {checkpoint.family.name}. Leave out --cross-check."
+        )
     if find_spec("optimum") is None or find_spec("optimum.exporters.onnx") is None:
         raise MissingDependencyError(
             "the cross-check needs Optimum. Install: pip install 'clip-toolkit[export,cpu,optimum]'"
         )
     from optimum.exporters.onnx import onnx_export_from_model
 
-    vision_class = getattr(transformers, _VISION_CLASSES[family])
-    model = vision_class.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
+    model, _ = checkpoint.model_of_class(kind)
     with contextlib.redirect_stdout(io.StringIO()):
         onnx_export_from_model(model, folder, task="feature-extraction", do_validation=False)
     return folder / "model.onnx"

@@ -1,5 +1,6 @@
 """``clip-train --unfreeze`` as its users run it: to the runtime, through breaks, and bad input."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,6 +118,23 @@ def test_every_family_is_saved_and_read(
     loaded = referenced_encoder(tmp_path / "head.safetensors", head.encoder)
     assert torch.equal(loaded.features(values), encoder.features(values))
     assert not torch.allclose(loaded.features(values), before, atol=1e-3)
+
+
+def test_a_checkpoint_of_transformers_5_is_saved_and_read(
+    checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
+):
+    folder = Path(shutil.copytree(checkpoint("clip"), tmp_path / "clip"))
+    rule = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": rule}))
+    encoder = Encoder.from_pretrained(str(folder))
+    head = save_with_encoder(head_for(encoder), encoder, tmp_path / "head.safetensors")
+    assert referenced_encoder(tmp_path / "head.safetensors", head.encoder).preprocessing == encoder.preprocessing
+    assert head.encoder is not None
+    saved = tmp_path / str(head.encoder.folder) / "processor_config.json"
+    saved.write_text(saved.read_text().replace("0.48", "0.49"))
+    with pytest.raises(HeadError, match="not the encoder that was fine-tuned"):
+        referenced_encoder(tmp_path / "head.safetensors", head.encoder)
 
 
 def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path):

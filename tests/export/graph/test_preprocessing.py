@@ -52,7 +52,7 @@ def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """The Pillow processor, loaded from a saved configuration as a checkpoint's is."""
     folder: Path = tmp_path_factory.mktemp(request.param)
     PROCESSORS[request.param]().save_pretrained(folder)
-    return load_processor(str(folder), None)
+    return load_processor(folder, "")
 
 
 @pytest.mark.parametrize("shape", (SHRINKING | ENLARGING).values(), ids=(SHRINKING | ENLARGING).keys())

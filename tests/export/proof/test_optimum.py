@@ -30,7 +30,7 @@ def test_our_file_gives_the_embedding_of_optimums(
 
     used, files = encoder(name), proof_files(32)
     theirs = onnxruntime.InferenceSession(
-        export_with_optimum(used.id, None, name, tmp_path), providers=["CPUExecutionProvider"]
+        export_with_optimum(used.checkpoint, tmp_path), providers=["CPUExecutionProvider"]
     )
     values = np.concatenate([pixel_values(used, file).numpy() for file in files])
     (pooled,) = theirs.run(["pooler_output"], {"pixel_values": values})

@@ -47,14 +47,15 @@ class LowerHalf(nn.Module):
         self.embeddings = tower.embeddings
         self.pre_norm = getattr(tower, "pre_layrnorm", nn.Identity())
         self.blocks = nn.ModuleList(tower.encoder.layers[:-blocks])
-        tokens = tower.embeddings.num_patches + (encoder.family.pooling == "class")
+        self.packed = encoder.family.image.packed_attention
+        tokens = tower.embeddings.num_patches + (encoder.family.image.pooling == "class")
         self.shape = (tokens, tower.config.hidden_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Run the lower blocks."""
         hidden = self.pre_norm(self.embeddings(pixel_values))
         for block in self.blocks:
-            hidden = _block(block, hidden)
+            hidden = _block(block, hidden, self.packed)
         return hidden
 
 
@@ -70,17 +71,18 @@ class UpperHalf(nn.Module):
         super().__init__()
         check_blocks(encoder, blocks)
         self.blocks = nn.ModuleList(encoder.tower.encoder.layers[-blocks:])
+        self.packed = encoder.family.image.packed_attention
         self.post_norm = encoder.tower.post_layernorm
-        self.pool = encoder.tower.head if encoder.family.pooling == "attention" else None
+        self.pool = encoder.tower.head if encoder.family.image.pooling == "attention" else None
         self.projection = encoder.projection if encoder.projection is not None else nn.Identity()
-        self.post_norms = 1 if encoder.projects_first_token else encoder.family.post_norms
+        self.post_norms = 1 if encoder.reads_first_token else encoder.family.image.post_norms
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Run the upper blocks."""
         *others, last = self.blocks
         for block in others:
-            hidden = _block(block, hidden)
-        hidden = _block(last, hidden, class_only=self.pool is None)
+            hidden = _block(block, hidden, self.packed)
+        hidden = _block(last, hidden, self.packed, class_only=self.pool is None)
         return self.projection(self._pooled(hidden))
 
     def _pooled(self, hidden: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class UpperHalf(nn.Module):
         return token
 
 
-def _block(block: nn.Module, hidden: Tensor, class_only: bool = False) -> Tensor:
+def _block(block: nn.Module, hidden: Tensor, packed: bool, class_only: bool = False) -> Tensor:
     """A transformers block on ``[batch, tokens, width]``; with ``class_only`` to ``[batch, 1, width]``.
 
     The class token asks all tokens, but only its own answer is read after the last block. Leaving the others out
@@ -100,13 +102,13 @@ def _block(block: nn.Module, hidden: Tensor, class_only: bool = False) -> Tensor
     """
     normed = block.layer_norm1(hidden)
     count = 1 if class_only else hidden.shape[1]
-    hidden = hidden[:, :count] + _attention(block.self_attn, normed, count)
+    hidden = hidden[:, :count] + _attention(block.self_attn, normed, count, packed)
     return hidden + block.mlp(block.layer_norm2(hidden))
 
 
-def _attention(attention: nn.Module, normed: Tensor, count: int) -> Tensor:
+def _attention(attention: nn.Module, normed: Tensor, count: int, packed: bool) -> Tensor:
     """What the first ``count`` tokens learn from all of them."""
-    if hasattr(attention, "qkv"):  # BLIP's come packed
+    if packed:
         query, key, value = _packed(attention.qkv, normed, count)
         out = attention.projection
     else:

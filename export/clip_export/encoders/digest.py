@@ -1,0 +1,39 @@
+"""What stands for the content of a local checkpoint: a hash of all files that decide its features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from clip_export.encoders.adapter import ADAPTER, adapter_files
+from clip_export.encoders.configuration import CONFIG
+from clip_export.encoders.processors import processor_files
+from clip_export.encoders.weights import weight_files
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 of all that decides the features of a checkpoint: weights, configuration and preprocessing.
+
+    These are the files that loading reads, and it reads no others but those of the tokenizer.
+
+    Raises:
+        EncoderError: weights are missing, or an index of theirs leads outside the folder.
+        OSError: a file cannot be read.
+    """
+    weights = adapter_files(folder) if (folder / ADAPTER).is_file() else weight_files(folder)
+    configuration = [CONFIG] if (folder / CONFIG).is_file() else []
+    return digest_of_files(folder, [*weights, *configuration, *processor_files(folder)])
+
+
+def digest_of_files(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 of the names and contents of files.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for name in names:
+        with (folder / name).open("rb") as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

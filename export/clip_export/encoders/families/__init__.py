@@ -1,0 +1,26 @@
+"""The encoder families that can be exported: one module each, and their list."""
+
+from __future__ import annotations
+
+from clip_export.encoders.families.blip import BLIP
+from clip_export.encoders.families.clip import CLIP
+from clip_export.encoders.families.family import Family
+from clip_export.encoders.families.siglip import SIGLIP
+from clip_toolkit.errors import EncoderError
+
+__all__ = ["FAMILIES", "Family", "family_of"]
+
+FAMILIES = (CLIP, SIGLIP, BLIP)
+
+
+def family_of(model_type: str) -> Family:
+    """Return the family of a checkpoint.
+
+    Raises:
+        EncoderError: no family has this ``model_type``.
+    """
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.model_types)
+    raise EncoderError(f"model_type {model_type!r} is not supported. Supported are: {known}.")

@@ -1,0 +1,151 @@
+"""What has to be known of an encoder family, as values that the rest of the package reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clip_toolkit.errors import EncoderError
+
+ACTIVATIONS = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_pytorch_tanh",
+    "gelu_new": "gelu_pytorch_tanh",
+    "gelu_fast": "gelu_pytorch_tanh",
+}
+"""Activations by the names of transformers' configurations, and which of three functions each of them is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSettings:
+    """Sizes of a tower's transformer blocks.
+
+    Attributes:
+        width: channels of a token.
+        heads: attention heads.
+        hidden: channels inside the MLP of a block.
+        depth: number of blocks.
+        activation: ``quick_gelu``, ``gelu`` or ``gelu_pytorch_tanh``.
+        eps: of every layer normalisation.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    depth: int
+    activation: str
+    eps: float
+
+
+def block_settings(config: Any) -> BlockSettings:
+    """Read the sizes of blocks from a transformers configuration with the names of CLIP's.
+
+    Raises:
+        EncoderError: the activation is not supported.
+    """
+    return BlockSettings(
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        hidden=config.intermediate_size,
+        depth=config.num_hidden_layers,
+        activation=activation(config.hidden_act),
+        eps=config.layer_norm_eps,
+    )
+
+
+def activation(name: Any) -> str:
+    """Return the function that a configuration means by the name of an activation.
+
+    Raises:
+        EncoderError: it is not supported.
+    """
+    if name not in ACTIVATIONS:
+        raise EncoderError(f"activation {name!r} is not supported. Supported are: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTower:
+    """What has to be known of a family's image towers.
+
+    Attributes:
+        processor: transformers image processor of checkpoints that do not name theirs.
+        pooling: ``class`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
+        module: attribute of the whole model that holds the image tower. A model without it is the tower itself.
+        projection: attribute of the whole model that projects the feature into the space shared with text, or None
+            where the pooled feature lies in that space already.
+        projects_first_token: the projection reads the first token of the last hidden state, not the pooled output.
+        pre_norm: a layer normalisation precedes the first block.
+        post_norms: how often the final normalisation is applied to the pooled feature.
+        packed_attention: query, key and value are one linear layer, ``qkv``, and the output is ``projection``.
+        names: names of modules where they differ from CLIP's, by regular expression, in the order of replacement.
+        settings: from the tower's configuration to the sizes of its blocks.
+        optimum: the transformers class of the tower that Optimum exports, or None.
+    """
+
+    processor: str
+    pooling: str
+    module: str = "vision_model"
+    projection: str | None = None
+    projects_first_token: bool = False
+    pre_norm: bool = False
+    post_norms: int = 1
+    packed_attention: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    settings: Callable[[Any], BlockSettings] = block_settings
+    optimum: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTower:
+    """What has to be known of the text tower that shares a space with a family's image tower.
+
+    Attributes:
+        architecture: the transformers class that has both towers.
+        switches: from the tower's configuration to those fields of `clip_export.graph.text_transformer.TextConfig` that
+            distinguish the family.
+        module: attribute of the whole model that holds the text tower.
+        projection: attribute of the whole model that projects into the shared space, or None where the tower's own
+            ``head`` does.
+        reads_first_token: the feature is that of the first token of the last hidden state, not the pooled output.
+        pads_to_context: texts are padded to the context, and the padding is read.
+        lower_cases: texts were lower-cased before the tokenizer during training.
+        compares_labels: training compared captions with each other (a softmax); otherwise each was judged by itself.
+        logit_scale: factor of the cosine similarity where checkpoints leave it out.
+        names: as in `ImageTower`.
+        settings: as in `ImageTower`.
+    """
+
+    architecture: str
+    switches: Callable[[Any], dict[str, Any]]
+    module: str = "text_model"
+    projection: str | None = None
+    reads_first_token: bool = False
+    pads_to_context: bool = False
+    lower_cases: bool = False
+    compares_labels: bool = True
+    logit_scale: float | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    settings: Callable[[Any], BlockSettings] = block_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """An encoder family.
+
+    Attributes:
+        name: as in `clip_toolkit.spec.classifier.EncoderSpec.family`.
+        model_types: values of ``model_type`` in config.json that belong to it.
+        architectures: transformers classes that a checkpoint may name; the first stands for those that name none.
+        image: its image tower.
+        text: its text tower, or None.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    architectures: tuple[str, ...]
+    image: ImageTower
+    text: TextTower | None = None
