@@ -12,10 +12,12 @@ from torch import nn
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
+from clip_export.expect.proving import Expected, prove_answers
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import save_model
 from clip_export.graph.network import Answers, network_graph
 from clip_export.graph.versions import tool_versions
+from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
@@ -45,6 +47,7 @@ class ExportOptions:
         temperature: in place of the head's own.
         cross_checks: second opinions, by name.
         quantization: how to quantize it, or None to leave it in float32.
+        expected: the notebook's answers, for a further proof; not for heads that read texts.
     """
 
     input: str = "image"
@@ -52,6 +55,7 @@ class ExportOptions:
     temperature: float | None = None
     cross_checks: tuple[tuple[str, CrossCheck], ...] = ()
     quantization: QuantizationOptions | None = None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ def export_classifier(
 
     Raises:
         EncoderError: more weights than one file holds, or the tokenizer cannot be carried over.
+        ExpectError: the notebook's answers are of another kind or of other labels than the head's.
         HeadError: the head does not fit the encoder or the labels.
         OutputError: the file cannot be written.
-        ParityError: the file does not reproduce the PyTorch model.
+        ParityError: the file does not reproduce the PyTorch model, or the notebook's answers.
         QuantizationError: it cannot be quantized, or would decide differently.
     """
     labels = checked_labels(head, encoder, labels, tower)
@@ -104,6 +109,9 @@ def export_classifier(
         spec = _proved(spec, head.module, encoder, tower, unquantized, cross_checks=options.cross_checks)
         save_model(model, spec, unquantized)
         check_replay(selftest(load(unquantized, device="cpu")))
+        if options.expected is not None:
+            spec = replace(spec, notebook=prove_answers(unquantized, options.expected, encoder, alternatives(head)))
+            save_model(model, spec, unquantized)
         if options.quantization is None:
             return Exported(spec)
         del model  # as large as the file, and no longer needed

@@ -49,10 +49,10 @@ _SQUASH = {"size": {"height": SIZE, "width": SIZE}}
 _CROP = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
 
 
-def _clip(activation: str = "quick_gelu") -> transformers.PreTrainedModel:
+def _clip(activation: str = "quick_gelu", projection: int = 24) -> transformers.PreTrainedModel:
     vision = _VISION | {"hidden_act": activation}
     text = _TEXT | tiny_tokenizers.CLIP_TOKENS | {"hidden_act": activation}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=projection))
 
 
 def _siglip(tokens: dict[str, int]) -> transformers.PreTrainedModel:
@@ -78,6 +78,12 @@ _Maker = Callable[[], transformers.PreTrainedModel]
 _MAKERS: dict[str, tuple[_Maker, Callable, Callable[[Path], None]]] = {
     "clip": (_clip, lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
     "clip-gelu": (lambda: _clip("gelu"), lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
+    # Both features have one width, so that a head's shape does not tell which it reads.
+    "clip-square": (
+        lambda: _clip(projection=_VISION["hidden_size"]),
+        lambda: CLIPImageProcessor(**_CROP),
+        tiny_tokenizers.save_clip,
+    ),
     "clip-crop": (
         _clip,
         lambda: CLIPImageProcessor(**_CROP | {"size": {"shortest_edge": SIZE + 5}}),

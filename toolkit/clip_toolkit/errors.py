@@ -15,6 +15,7 @@
     ├── DatasetError (ValueError)
     ├── EncoderError (ValueError)
     ├── HeadError (ValueError)
+    ├── ExpectError (ValueError)
     ├── ParityError (RuntimeError)
     └── QuantizationError (RuntimeError)
 
@@ -85,6 +86,10 @@ class EncoderError(ClipToolkitError, ValueError):
 
 class HeadError(ClipToolkitError, ValueError):
     """A head file cannot be read or does not fit its encoder or labels."""
+
+
+class ExpectError(ClipToolkitError, ValueError):
+    """A file of a notebook's answers cannot be read, contradicts itself, or is of other labels."""
 
 
 class ParityError(ClipToolkitError, RuntimeError):

@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands.argument_types import add_common_arguments, prepare_libraries
+from clip_export.commands.export_notebook import (
+    add_notebook_arguments,
+    check_notebook_arguments,
+    expected_answers,
+    notebook_receipt,
+    reading_of,
+)
 from clip_export.commands.export_quantization import (
     add_quantization_arguments,
     check_quantization_arguments,
@@ -28,9 +36,6 @@ if TYPE_CHECKING:
 PROGRAM = "clip-export"
 
 _OUTPUT = Path("model.onnx")
-
-# Names in clip_export.heads.mlp.ACTIVATIONS, repeated so that --help needs no torch; a test holds them together.
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "leaky_relu", "elu", "sigmoid")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,9 +63,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", type=Path, help=f"(default: {_OUTPUT})")
     parser.add_argument(
-        "--activation", choices=ACTIVATIONS, help="of a bare state_dict's hidden layers (default: relu)"
-    )
-    parser.add_argument(
         "--input",
         choices=("image", "pixels"),
         default="image",
@@ -73,10 +75,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="ONNX Runtime's fused operators, or standard ONNX alone for OpenVINO, TensorRT and CoreML (%(default)s)",
     )
     parser.add_argument("--cross-check", choices=("optimum",), help="compare with a second exporter's file, too")
+    add_notebook_arguments(parser)
     add_quantization_arguments(parser)
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     check_text_arguments(parser, args)
+    check_notebook_arguments(parser, args)
     check_quantization_arguments(parser, args)
     _check_combination(parser, args)
     return args
@@ -90,8 +94,6 @@ def _check_combination(parser: argparse.ArgumentParser, args: argparse.Namespace
     for name in ("encoder", "labels"):
         if getattr(args, name) is None:
             parser.error(f"--zero-shot needs --{name}")
-    if args.activation is not None:
-        parser.error("--activation is of a head's hidden layers, and --zero-shot has none")
     if args.feature == "pooled":
         parser.error("--zero-shot reads the projected feature: only that one shares a space with text")
 
@@ -104,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
 def _export_classifier(args: argparse.Namespace) -> int:
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.heads.tuned_encoder import referenced_encoder
+    from clip_toolkit.errors import ExpectError
     from clip_toolkit.files.atomic import check_writable
 
     output = args.output = args.output or _OUTPUT
@@ -111,11 +114,15 @@ def _export_classifier(args: argparse.Namespace) -> int:
     head = _zero_shot_head(args) if args.zero_shot else _loaded_head(args)
     encoder = referenced_encoder(args.head or args.output, head.encoder, args.encoder, args.revision, args.feature)
     tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
-    labels = checked_labels(head, encoder, args.labels, tower)
-    options = _options(args, labels, encoder, head)
+    expected = expected_answers(args)
+    if expected is not None and tower is not None:
+        raise ExpectError("--expect: this head reads texts, and the notebook's answers are to images alone.")
+    told = expected.answers.labels if expected is not None and head.labels is None else None
+    labels = checked_labels(head, encoder, args.labels or told, tower)
+    options = replace(_options(args, labels, encoder, head), expected=expected)
     exported = export_classifier(head, encoder, output, labels, options, tower=tower)
     spec = exported.spec
-    show(*receipt(spec))
+    show(*receipt(spec), *notebook_receipt(spec))
     if exported.quantized is not None:
         show(*quantization_receipt(exported.quantized, spec.task))
     show(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), labels: {', '.join(spec.labels)}")
@@ -128,7 +135,7 @@ def _loaded_head(args: argparse.Namespace) -> TrainedHead:
 
     if args.output.exists() and args.head.exists() and args.output.samefile(args.head):
         raise OutputError(f"{args.output}: is the head file itself. Name another output with -o.")
-    return load_head(args.head, args.activation or "relu")
+    return load_head(args.head, reading_of(args))
 
 
 def _zero_shot_head(args: argparse.Namespace) -> TrainedHead:
@@ -173,7 +180,7 @@ def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder
     quantization = quantization_options(
         args, Wanted(labels, encoder.preprocessing, head.task, _text_column(head)), head.data
     )
-    return ExportOptions(input=args.input, ops=args.ops, cross_checks=checks, quantization=quantization)
+    return ExportOptions(args.input, args.ops, args.temperature, cross_checks=checks, quantization=quantization)
 
 
 def receipt(spec: ModelSpec) -> list[str]:

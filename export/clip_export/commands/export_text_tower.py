@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _OUTPUT = Path("text.onnx")
 _ABOUT_HEADS = (
-    *("labels", "feature", "activation", "cross_check"),
+    *("labels", "feature", "cross_check"),
     *("calibration", "evaluation", "refit", "search_minutes"),
 )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import head_from_state_dict
+from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
@@ -163,22 +164,29 @@ def check_suffix(path: Path) -> None:
         raise HeadError(f"{path}: expected a head file ending in {', '.join(_SUFFIXES)}")
 
 
-def load_head(path: Path, activation: str = "relu") -> TrainedHead:
+def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
     """Read a head file.
 
     Args:
         path: our ``.pt`` or ``.safetensors``, or a notebook's bare state_dict in either format.
-        activation: of a bare state_dict, which does not tell; our own files know theirs.
+        reading: of a notebook's head, which leaves some of it open; our own files know all of theirs.
 
     Raises:
-        HeadError: the file is missing, damaged, holds code instead of weights, or no chain of Linear layers.
+        HeadError: the file is missing, damaged, holds code instead of weights, or no chain of Linear layers; or a
+            reading was given for a file of ours.
     """
     check_suffix(path)
     if not path.is_file():
         raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
     content, text = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if text is None:
-        return TrainedHead(head_from_state_dict(content, activation, path))
+        reading = reading or Reading()
+        return TrainedHead(head_from_state_dict(content, reading, path), task=reading.task)
+    if reading is not None:
+        raise HeadError(
+            f"{path}: was written by clip-train and knows its own activation, feature normalisation and task. Leave "
+            "out --activation, --feature-norm and --task."
+        )
     return _described(content, text, path)
 
 

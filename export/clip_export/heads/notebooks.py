@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.
@@ -20,18 +22,18 @@ _WRAPPERS = ("state_dict", "model_state_dict", "mlp_head", "head", "model")
 _MOST_LAYERS = 7
 
 
-def head_from_state_dict(content: Any, activation: str, path: Path) -> VLMtoMLP:
+def head_from_state_dict(content: Any, reading: Reading, path: Path) -> VLMtoMLP:
     """The head whose weights lie in a notebook's file, ready to use.
 
     Args:
         content: what the file holds: a state_dict, or a checkpoint with one in it.
-        activation: between the layers, which a state_dict does not tell.
+        reading: what a state_dict does not tell.
         path: of the file, for messages.
 
     Raises:
         HeadError: it is no state_dict, or holds anything but one chain of Linear layers.
     """
-    return _head(_weights(content, path), activation, path)
+    return _head(_weights(content, path), reading, path)
 
 
 def _weights(content: Any, path: Path) -> dict[str, Tensor]:
@@ -54,7 +56,7 @@ def _is_weight(name: object, value: object) -> bool:
     return value.is_floating_point() and not value.is_sparse and not value.is_meta
 
 
-def _head(state: dict[str, Tensor], activation: str, path: Path) -> VLMtoMLP:
+def _head(state: dict[str, Tensor], reading: Reading, path: Path) -> VLMtoMLP:
     weights = {name.removesuffix("weight"): tensor for name, tensor in state.items() if name.endswith("weight")}
     odd = [name for name, tensor in state.items() if tensor.ndim > 2 or not name.endswith(("weight", "bias"))]
     odd += [f"{name}weight" for name, tensor in weights.items() if tensor.ndim != 2]
@@ -66,11 +68,14 @@ def _head(state: dict[str, Tensor], activation: str, path: Path) -> VLMtoMLP:
         )
     names = _chain({name: (tensor.shape[1], tensor.shape[0]) for name, tensor in weights.items()}, path)
     sizes = [weights[names[0]].shape[1], *(weights[name].shape[0] for name in names)]
-    head = VLMtoMLP(sizes[0], sizes[1:-1], sizes[-1], activation, dropout=0.0)
+    head = VLMtoMLP(
+        sizes[0], sizes[1:-1], sizes[-1], reading.activation, dropout=0.0, feature_norm=reading.feature_norm
+    )
     linears = [layer for layer in head.layers if isinstance(layer, torch.nn.Linear)]
     for name, linear in zip(names, linears, strict=True):
         linear.weight.data = weights[name].float()
         linear.bias.data = state.get(f"{name}bias", torch.zeros(linear.out_features)).float()
+    head.spec = replace(head.spec, source="state_dict")
     return head.eval()
 
 

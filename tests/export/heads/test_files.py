@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clip_export.commands.export import ACTIVATIONS as OFFERED
+from clip_export.commands.export_notebook import ACTIVATIONS as OFFERED
 from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
 from clip_export.heads.mlp import ACTIVATIONS, VLMtoMLP
+from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError, OutputError
 
 FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
@@ -132,7 +133,7 @@ def test_activation_of_a_bare_state_dict_is_an_option(tmp_path: Path):
     module = Notebook().eval()
     torch.save(module.state_dict(), tmp_path / "head.pt")
     expected = module.fc_out(torch.tanh(module.fc_in(FEATURES)))
-    torch.testing.assert_close(load_head(tmp_path / "head.pt", "tanh").module(FEATURES), expected)
+    torch.testing.assert_close(load_head(tmp_path / "head.pt", Reading(activation="tanh")).module(FEATURES), expected)
 
 
 def test_half_precision_heads_are_computed_in_float32(tmp_path: Path):

@@ -13,7 +13,7 @@ from typing import Any
 
 from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
-from clip_toolkit.spec.receipts import ParityReceipt, QuantizationReceipt
+from clip_toolkit.spec.receipts import NotebookReceipt, ParityReceipt, QuantizationReceipt
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
 
@@ -91,12 +91,24 @@ class HeadSpec:
         activation: between the layers, such as ``relu``.
         dropout: probability during training; the exported graph has none.
         feature_norm: the first layer reads the feature divided by its L2 norm, as a zero-shot classifier does.
+        source: what the head was read from: ``clip-train``, whose files say all of this themselves, or a notebook's
+            ``state_dict``, ``class``, ``program`` or ``coefficients``, which leave some of it to assumption.
+        form: its layers in order, for people, where sizes and activation do not tell them all.
     """
 
     layers: tuple[int, ...]
     activation: str
     dropout: float
     feature_norm: bool = False
+    source: str = "clip-train"
+    form: str = ""
+
+    def reading(self, feature: str) -> str:
+        """The head in words, such as ``128 -> relu -> 2 on the pooled, un-normalised feature``."""
+        between = f" -> {self.activation} -> "
+        sizes = between.join(map(str, self.layers[1:]))
+        layers = self.form or (f"linear to {sizes}" if len(self.layers) == 2 else sizes)
+        return f"{layers} on the {feature}, {'L2-normalised' if self.feature_norm else 'un-normalised'} feature"
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,7 @@ class ModelSpec:
             label, `clip_toolkit.spec.decisions.DEFAULT_THRESHOLD` where it has none.
         training: summary written by the trainer, for people.
         parity: evidence of the export, of the float file if this one is quantized.
+        notebook: evidence that the file answers as the notebook did, or None where its answers were not given.
         quantization: evidence of the quantization, or None in a float32 file.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -157,6 +170,7 @@ class ModelSpec:
     thresholds: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     parity: ParityReceipt | None = None
+    notebook: NotebookReceipt | None = None
     quantization: QuantizationReceipt | None = None
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.receipts import Differences, ParityReceipt, agreement_text
+from clip_toolkit.spec.classifier import HeadSpec, ModelSpec
+from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import REGRESSION
 from clip_toolkit.spec.text_tower import TextTowerSpec
+
+ENOUGH_ANSWERS = 16
+"""Below this many answers of a notebook, agreement may be chance, and is said to prove little."""
 
 Row: TypeAlias = tuple[str, str]
 """A name and what there is to say of it."""
@@ -42,10 +45,10 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "task", spec.task
     yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
-    normalised = "normalised feature, " if head.feature_norm else ""
     if spec.text is not None:
         yield "text tower", f"of the same checkpoint, {spec.text.dim} wide, behind the image's feature"
-    yield "head", f"{normalised}{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
+    yield "head", _head(head)
+    yield from notebook_rows(spec)
     yield "temperature", f"{spec.temperature:g}"
     if spec.thresholds:
         yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
@@ -65,6 +68,39 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "golden vectors", f"{len(spec.golden)} pictures"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
+
+
+def _head(head: HeadSpec) -> str:
+    normalised = "normalised feature, " if head.feature_norm else ""
+    if head.form:
+        return f"{normalised}{head.layers[0]} -> {head.form}"
+    return f"{normalised}{' -> '.join(map(str, head.layers))}, {head.activation}, dropout {head.dropout:g}"
+
+
+def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """What was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
+    found = spec.notebook
+    if spec.head.source != "clip-train":
+        yield "read as", f"{spec.head.reading(spec.encoder.feature)}, from a notebook's {spec.head.source}"
+        if found is None:
+            yield "", "assumed: parity is of this reading, and the notebook's own answers were not given (--expect)"
+    if found is not None:
+        yield "notebook's answers", notebook_text(found, spec.task)
+
+
+def notebook_text(found: NotebookReceipt, task: str) -> str:
+    """What the notebook's answers prove, for people."""
+    equal = f"{found.rows} rows" if task == REGRESSION else f"all {found.rows} decisions equal"
+    quantity = "values" if task == REGRESSION else "logits"
+    within = f"within {found.difference:.1e} (tolerance {found.tolerance:.1e}"
+    how = {
+        "logits": f"{quantity} {within}, scale {found.scale:.3g})",
+        "probabilities": f"probabilities {within})",
+        "labels": "which say nothing of the probabilities",
+    }[found.compared]
+    reach = "" if found.through == "images" else "; from features on: encoder and preprocessing are not part of it"
+    few = f"; only {found.rows} answers, which prove little" if found.rows < ENOUGH_ANSWERS else ""
+    return f"{equal}, {how}{reach}{few}"
 
 
 def _input(spec: ModelSpec) -> str:

@@ -55,6 +55,27 @@ class ParityReceipt:
 
 
 @dataclass(frozen=True)
+class NotebookReceipt:
+    """Evidence that the file gives the answers that the notebook's own model gave, by the shipped runtime.
+
+    Attributes:
+        rows: number of the notebook's answers.
+        compared: what was compared: ``logits``, ``probabilities`` or ``labels``, the strongest that was given.
+        through: ``images`` (from image bytes on) or ``features`` (the head alone).
+        difference: largest absolute difference; 0 for labels.
+        tolerance: bound on it.
+        scale: largest absolute logit of the notebook, 1 for probabilities and labels.
+    """
+
+    rows: int
+    compared: str
+    through: str
+    difference: float
+    tolerance: float
+    scale: float
+
+
+@dataclass(frozen=True)
 class Flip:
     """A decision that quantization changed. Of the image nothing is kept: its name may be somebody's secret.
 

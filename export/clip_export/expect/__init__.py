@@ -1,0 +1,8 @@
+"""The notebook's own answers: saved there, and proved through the finished file.
+
+`save` runs in the notebook and needs NumPy alone; everything else belongs to ``clip-export --expect``.
+"""
+
+from clip_export.expect.saving import SNIPPET, save
+
+__all__ = ["SNIPPET", "save"]
