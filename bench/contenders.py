@@ -70,7 +70,7 @@ def _standard(head: VLMtoMLP, encoder: Encoder, folder: Path) -> Path:
 
 
 def _floor(encoder: Encoder, folder: Path) -> Path:
-    """The products of the network's own shapes and nothing else, one after the other."""
+    """Return the products of the network's own shapes and nothing else, one after the other."""
     path = folder / "floor.onnx"
     if not path.is_file():
         onnx.save(_products(product_shapes(encoder)), path)

@@ -91,7 +91,7 @@ def accuracy(head: torch.nn.Module, examples: Examples) -> float:
 
 
 def table(task: str, tower: TextEncoder, scenes: list[Scene], features: torch.Tensor) -> Iterator[str]:
-    """A row for each number of shots: means over the draws; the worst draw of each choice goes to standard error."""
+    """Yield a row for each number of shots: means over the draws; the worst of each choice goes to stderr."""
     names = [TASKS[task](scene) for scene in scenes]
     labels = sorted(set(names))
     targets = torch.tensor([labels.index(name) for name in names])

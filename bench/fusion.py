@@ -69,7 +69,7 @@ def sides(questions: Examples, size: int, part: slice) -> list[Examples]:
 
 
 def table() -> Iterator[str]:
-    """The section's lines."""
+    """Yield the section's lines."""
     encoder, tower = Encoder.from_pretrained(str(ENCODER)), TextEncoder.from_pretrained(str(ENCODER))
     with tempfile.TemporaryDirectory() as folder:
         drawings = [drawn(seed, Path(folder, str(seed)), encoder, tower) for seed in SEEDS]

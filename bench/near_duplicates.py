@@ -18,20 +18,20 @@ MOST_COPIES = 200
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    """The picture as a JPEG of that quality gives it back."""
+    """Return the picture as a JPEG of that quality gives it back."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
 def resized(picture: Image.Image, factor: float) -> Image.Image:
-    """The picture at another size."""
+    """Return the picture at another size."""
     sides = (round(picture.width * factor), round(picture.height * factor))
     return picture.resize(sides, Image.Resampling.LANCZOS)
 
 
 def cropped(picture: Image.Image, share: float) -> Image.Image:
-    """The picture without a margin that takes so much of either side's length."""
+    """Return the picture without a margin that takes so much of either side's length."""
     left, top = (picture.width * share / 2, picture.height * share / 2)
     return picture.crop((round(left), round(top), round(picture.width - left), round(picture.height - top)))
 
@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def opened(folder: str) -> Iterator[Image.Image]:
-    """The pictures in a folder, upright and no larger than 800 pixels."""
+    """Yield the pictures in a folder, upright and no larger than 800 pixels."""
     for name in expand([folder]):
         try:
             picture = open_image(Path(name)).copy()

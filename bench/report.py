@@ -46,7 +46,7 @@ Int8 = tuple[Quantized, list[Timing], dict[int, dict[str, float]]]
 
 
 def preface() -> str:
-    """What stands above the sections."""
+    """Return what stands above the sections."""
     return f"{_PREFACE}\n{''.join(_machine())}\n\n"
 
 
@@ -88,7 +88,7 @@ def encoder_table(rows: Sequence[Timing]) -> Iterator[str]:
 
 
 def int8_table(files: Quantized, rows: Sequence[Timing], operators: dict[int, dict[str, float]]) -> Iterator[str]:
-    """The quantized files, and where the time of ours goes."""
+    """Yield the quantized files, and where the time of ours goes."""
     yield _INT8.format(factor=OUTLIER, pictures=files.pictures)
     yield (
         "| batch | | ms per image | x PyTorch | x Optimum int8 | x OpenVINO int8 | agreement | file MiB | peak MiB "

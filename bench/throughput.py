@@ -98,7 +98,7 @@ def rate(run: Callable[[list[Path]], object], files: list[Path]) -> float:
 
 
 def run_ours(model: Path, files: list[Path]) -> float:
-    """The runtime's own stream."""
+    """Return the runtime's own stream."""
     from clip_toolkit import load
 
     classifier = load(model, device="cpu")
@@ -106,7 +106,7 @@ def run_ours(model: Path, files: list[Path]) -> float:
 
 
 def run_floor(model: Path, files: list[Path]) -> float:
-    """Decoding and resizing one after the other, over the number of cores; and the network alone, on all of them."""
+    """Time decoding and resizing, divided by the number of cores, and the network alone on all of them."""
     from clip_toolkit import load
 
     classifier = load(model, device="cpu")
@@ -123,14 +123,14 @@ def run_floor(model: Path, files: list[Path]) -> float:
 
 
 def run_pytorch(model: Path, files: list[Path]) -> float:
-    """The transformers pipeline over PyTorch."""
+    """Return the transformers pipeline over PyTorch."""
     from transformers import CLIPVisionModelWithProjection
 
     return _pipeline(CLIPVisionModelWithProjection.from_pretrained(model), files)
 
 
 def run_optimum(model: Path, files: list[Path]) -> float:
-    """The transformers pipeline over Optimum's own export."""
+    """Return the transformers pipeline over Optimum's own export."""
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 
     return _pipeline(ORTModelForFeatureExtraction.from_pretrained(model), files)

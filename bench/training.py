@@ -118,7 +118,7 @@ def _agreement(encoder: Path, photos: Path, folder: Path) -> float:
 
 
 def few(digits: Path, each: int, folder: Path) -> Path:
-    """A folder with the first ``each`` photos of every class."""
+    """Return a folder with the first ``each`` photos of every class."""
     for photos in sorted(digits.iterdir()):
         (folder / photos.name).mkdir(parents=True)
         for path in sorted(photos.iterdir())[:each]:
@@ -127,7 +127,7 @@ def few(digits: Path, each: int, folder: Path) -> Path:
 
 
 def many_features() -> Iterator[str]:
-    """An epoch over 100,000 features, and whether memory grows."""
+    """Yield an epoch over 100,000 features, and whether memory grows."""
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(100_000) % 10
     data = Examples(torch.randn(100_000, 768, generator=generator) + torch.eye(10, 768)[targets], targets)

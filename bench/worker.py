@@ -18,7 +18,7 @@ WARM_UP = 2
 
 
 def torch_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
-    """The transformers encoder and the head, eagerly."""
+    """Return the transformers encoder and the head, eagerly."""
     import torch
 
     from clip_export.encoders.image import Encoder
@@ -37,7 +37,7 @@ def torch_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
 
 
 def onnxruntime_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
-    """An ONNX file on ONNX Runtime's CPU provider; images at the model's own size."""
+    """Return an ONNX file on ONNX Runtime's CPU provider; images at the model's own size."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -49,7 +49,7 @@ def onnxruntime_runner(path: str, batch: int, threads: int) -> Callable[[], obje
 
 
 def openvino_runner(path: str, batch: int, threads: int) -> Callable[[], object]:
-    """An ONNX file on OpenVINO in float32, its shapes fixed beforehand as OpenVINO likes them."""
+    """Return an ONNX file on OpenVINO in float32, its shapes fixed beforehand as OpenVINO likes them."""
     import openvino
 
     core = openvino.Core()

@@ -35,7 +35,7 @@ MODES = {"float32": [], "int8": ["--quantize", "int8"], "fp16": ["--quantize", "
 
 @torch.inference_mode()
 def by_transformers(scenes: Sequence[Scene]) -> list[str]:
-    """The nearest prompt to each picture, in PyTorch, with the Pillow image processor."""
+    """Return the nearest prompt to each picture, in PyTorch, with the Pillow image processor."""
     model = transformers.CLIPModel.from_pretrained(ENCODER).eval()
     processor = transformers.CLIPProcessor.from_pretrained(ENCODER, use_fast=False)
     texts = embed_texts(model, processor, [TEMPLATE.replace("{}", label) for label in LABELS])
@@ -43,7 +43,7 @@ def by_transformers(scenes: Sequence[Scene]) -> list[str]:
 
 
 def rows(folder: Path) -> Iterator[str]:
-    """A row for each kind of file."""
+    """Yield a row for each kind of file."""
     scenes = random_scenes(PICTURES, HELD_OUT_SEED)
     pictures = [picture(job, HELD_OUT_SEED) for job in enumerate(scenes)]
     truth, theirs = [f"{scene.colour} {scene.shape}" for scene in scenes], by_transformers(scenes)

@@ -101,5 +101,5 @@ class QuantizationError(ClipToolkitError, RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, without the trace that some append; its kind where it says nothing."""
+    """Return what another library's error says, without the trace that some append; its kind where it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

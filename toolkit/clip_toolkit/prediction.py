@@ -78,6 +78,6 @@ class Prediction:
         return {name: float(value) for name, value in zip(self.labels, self.logits, strict=True)}
 
     def top(self, k: int) -> list[Score]:
-        """The ``k`` most probable labels (all of them, if there are fewer), best first; equal ones in label order."""
+        """Return the ``k`` most probable labels (all, if there are fewer), best first; ties in label order."""
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [Score(self.labels[i], float(self.probabilities[i])) for i in order]

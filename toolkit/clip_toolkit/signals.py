@@ -28,7 +28,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def exit_code_of(interrupt: KeyboardInterrupt) -> int:
-    """The exit code that shells give for the signal behind an interrupt: 130, or 143 for SIGTERM."""
+    """Return the exit code that shells give for the signal behind an interrupt: 130, or 143 for SIGTERM."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 

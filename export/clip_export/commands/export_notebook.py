@@ -82,7 +82,7 @@ def _option(name: str) -> str:
 
 
 def expected_answers(args: argparse.Namespace) -> Expected | None:
-    """The notebook's answers, read and checked; None without ``--expect``.
+    """Return the notebook's answers, read and checked; None without ``--expect``.
 
     Raises:
         ExpectError: the file cannot be read, or holds no usable answers.
@@ -97,7 +97,7 @@ def expected_answers(args: argparse.Namespace) -> Expected | None:
 
 
 def notebook_receipt(spec: ModelSpec) -> Iterator[str]:
-    """What was assumed of a notebook's head, what its own answers proved, and how to give them."""
+    """Yield what was assumed of a notebook's head, what its own answers proved, and how to give them."""
     from clip_toolkit.spec.description import notebook_rows
 
     for name, text in notebook_rows(spec):

@@ -63,7 +63,7 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[Row]:
 
 
 def _texts(rows: list[Row], column: str, path: Path) -> tuple[str, ...]:
-    """The texts, taken out of the rows: what is left of a regression's are its values."""
+    """Return the texts, taken out of the rows: what is left of a regression's are its values."""
     if column in ("label", *_OTHER_COLUMNS):
         raise DatasetError(f"{path}: the column '{column}' has a meaning of its own and cannot hold the texts.")
     texts = tuple(row.cells.pop(column) for row in rows)

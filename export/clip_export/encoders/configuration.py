@@ -69,7 +69,7 @@ def refuse_code(path: Path, content: Any) -> None:
 
 
 def pointer_remedy(path: Path) -> str:
-    """What to do about a file that is a Git LFS pointer; nothing for any other file."""
+    """Return what to do about a file that is a Git LFS pointer; nothing for any other file."""
     try:
         with path.open("rb") as file:
             is_pointer = file.read(64).startswith(b"version https://git-lfs")
@@ -94,7 +94,7 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _without_choices(content: Any) -> Any:
-    """The configuration without what is chosen here: the precision and the implementation of attention."""
+    """Return the configuration without what is chosen here: the precision and the implementation of attention."""
     if isinstance(content, dict):
         chosen = ("dtype", "torch_dtype")
         kept = {key: value for key, value in content.items() if key not in chosen and not _is_attention(key)}

@@ -60,7 +60,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _cached(encoder: str, revision: str | None) -> Path | None:
-    """The checkpoint in the cache, if its weights are there: other programs may have fetched a part of it."""
+    """Return the checkpoint in the cache, if its weights are there: other programs may have fetched a part of it."""
     try:
         folder = Path(huggingface_hub.snapshot_download(encoder, revision=revision, local_files_only=True))
     except Exception:  # not in the cache
@@ -75,7 +75,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _fetched(encoder: str, info: huggingface_hub.ModelInfo) -> Path:
-    """The checkpoint in the cache, completed by what is not there yet."""
+    """Return the checkpoint in the cache, completed by what is not there yet."""
     names = [item.rfilename for item in info.siblings or () if "/" not in item.rfilename]
     wanted = [name for name in names if name.endswith(_SMALL)] + _weight_files(names)
     cached = _cached(encoder, info.sha)
@@ -88,7 +88,7 @@ def _fetched(encoder: str, info: huggingface_hub.ModelInfo) -> Path:
 
 
 def _weight_files(names: list[str]) -> list[str]:
-    """The files of weights to fetch: safetensors where there are any, and no copies in other precisions."""
+    """Return the files of weights to fetch: safetensors where there are any, and no copies in other precisions."""
     for suffix in (".safetensors", ".bin"):
         found = [name for name in names if name.endswith(suffix)]
         if found:

@@ -101,7 +101,7 @@ class Encoder:
         return pooled if self.projection is None else self.projection(pooled)
 
     def spec(self) -> EncoderSpec:
-        """What the model file says of the encoder. Of a local folder only the name is kept."""
+        """Return what the model file says of the encoder. Of a local folder only the name is kept."""
         return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, self.feature, self.dim)
 
 

@@ -35,7 +35,7 @@ def save_checkpoint(encoder: Encoder, folder: Path) -> None:
 
 
 def _whole_model(encoder: Encoder) -> nn.Module:
-    """The checkpoint's transformers model, with the fine-tuned image tower and projection."""
+    """Return the checkpoint's transformers model, with the fine-tuned image tower and projection."""
     rules = encoder.family.image
     model = encoder.checkpoint.model("image", lambda _: False)
     getattr(model, rules.module, model).load_state_dict(encoder.tower.state_dict())

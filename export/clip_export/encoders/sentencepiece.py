@@ -15,7 +15,7 @@ _SPACE = "▁"  # as sentencepiece writes it
 
 
 def converted_siglip(slow: Any) -> Tokenizer:
-    """The ``tokenizers`` form of a transformers ``SiglipTokenizer``, without truncation and padding.
+    """Convert a transformers ``SiglipTokenizer`` to ``tokenizers``, without truncation and padding.
 
     Where a text spells out a mark such as ``</s>``, what follows it begins a new word here, and does not there.
     """
@@ -55,7 +55,7 @@ def _canonicalised(lower_case: bool) -> list[normalizers.Normalizer]:
 
 
 def _sentencepiece(model: Any) -> list[normalizers.Normalizer]:
-    """What sentencepiece does itself before it looks for pieces."""
+    """Rebuild what sentencepiece does by itself before it looks for pieces."""
     rule = model.normalizer_spec
     steps: list[normalizers.Normalizer] = []
     if rule.precompiled_charsmap:

@@ -95,18 +95,18 @@ class TextEncoder:
         return self.projection.out_features if self.projection is not None else self.model.head.out_features
 
     def to(self, device: str) -> TextEncoder:
-        """The same tower, moved to a PyTorch device."""
+        """Return the same tower, moved to a PyTorch device."""
         for module in filter(None, (self.model, self.projection)):
             module.to(device)
         return self
 
     def spec(self) -> EncoderSpec:
-        """What a model file says of the encoder. Of a local folder only the name is kept."""
+        """Return what a model file says of the encoder. Of a local folder only the name is kept."""
         return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
 
 
 def text_features(tower: TextEncoder, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """The features of texts, by the unpatched transformers modules: equal to its ``get_text_features``.
+    """Compute features of texts with the unpatched transformers modules, equal to ``get_text_features``.
 
     What goes beyond the context is left out; `truncated` tells of which texts.
 
@@ -158,7 +158,7 @@ def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
 
 
 def token_ids(tower: TextEncoder, text: str) -> tuple[int, ...]:
-    """The tokens of one text, as `tokenised` gives them."""
+    """Return the tokens of one text, as `tokenised` gives them."""
     return tuple(tokenised(tower, [text])["input_ids"][0].tolist())
 
 
@@ -170,7 +170,7 @@ def token_counts(tower: TextEncoder, texts: Sequence[str]) -> list[int]:
 
 
 def truncated(tower: TextEncoder, texts: Sequence[str]) -> list[str]:
-    """The texts that go beyond the context, of which `text_features` sees the beginning only."""
+    """Return the texts that go beyond the context, of which `text_features` sees the beginning only."""
     return [text for text, count in zip(texts, token_counts(tower, texts), strict=True) if count > tower.context]
 
 

@@ -13,7 +13,7 @@ from clip_toolkit.text.tokenization import Tokenizer
 
 
 def tokenizer_spec(tower: TextEncoder) -> TokenizerSpec:
-    """The tower's tokenizer, shown to give the very tokens that transformers gives.
+    """Return the tower's tokenizer, checked to give the very tokens that transformers gives.
 
     Raises:
         EncoderError: it is of a kind that cannot be carried over, or gives other tokens.
@@ -35,7 +35,7 @@ def tokenizer_spec(tower: TextEncoder) -> TokenizerSpec:
 
 
 def _backend(tower: TextEncoder) -> tokenizers.Tokenizer:
-    """The checkpoint's tokenizer in the form of the ``tokenizers`` package, to be changed at will."""
+    """Return the checkpoint's tokenizer in the form of the ``tokenizers`` package, to be changed at will."""
     if tower.tokenizer.is_fast:
         return tokenizers.Tokenizer.from_str(tower.tokenizer.backend_tokenizer.to_str())
     kind = type(tower.tokenizer).__name__

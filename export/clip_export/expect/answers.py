@@ -37,7 +37,7 @@ class Answers:
     labels: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return len(self.images) if self.features is None else len(self.features)
 
     @property
@@ -48,7 +48,7 @@ class Answers:
         return "labels" if self.probabilities is None else "probabilities"
 
     def taken(self, rows: Sequence[int]) -> Answers:
-        """Some of the rows."""
+        """Return some of the rows."""
 
         def part(values: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
             return None if values is None else values[list(rows)]
@@ -63,7 +63,7 @@ class Answers:
         )
 
     def fitted_to(self, labels: Sequence[str]) -> Answers:
-        """The answers with their columns in the order of ``labels``.
+        """Return the answers with their columns in the order of ``labels``.
 
         A single column stands for two labels: the logit or the probability of the second one.
 

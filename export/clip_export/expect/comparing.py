@@ -96,7 +96,7 @@ def _compare_decisions(answers: Answers, chances: Rows, labels: Sequence[str]) -
 
 
 def probabilities(logits: Rows, task: str, temperature: float = 1.0) -> Rows:
-    """What becomes of logits: the softmax, for several labels the sigmoid, for a regression the values themselves."""
+    """Apply the task to logits: softmax, sigmoid for several labels, or nothing for a regression."""
     if task == REGRESSION:
         return logits
     return sigmoid(logits / temperature) if task == MULTI_LABEL else softmax(logits / temperature)

@@ -111,7 +111,7 @@ def _combined(group: tuple[Reason, ...]) -> Variant | None:
 
 
 def _distinct(exact: list[Fit]) -> list[Fit]:
-    """The best ones first; those with a single reason before others."""
+    """Return the best ones first; those with a single reason before others."""
     return sorted(exact, key=lambda fit: (len(fit.reasons), fit.left.excess))
 
 

@@ -34,7 +34,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` file by name; arrays of objects may hold bytes and text alone.
+    """Return the arrays of an ``.npz`` file by name; arrays of objects may hold bytes and text alone.
 
     Raises:
         ExpectError: the file is damaged, or holds other Python objects.

@@ -78,7 +78,7 @@ def _check_kind(answers: Answers, task: str) -> None:
 
 
 def _logits(classifier: Classifier, answers: Answers, head: nn.Module) -> Rows:
-    """The file's own, from image bytes on; of features those of the head alone, which the file has no input for."""
+    """Return the file's own, from image bytes on; for features, which no file takes, those of the head alone."""
     if answers.features is None:
         try:
             rows = [
@@ -95,7 +95,7 @@ def _logits(classifier: Classifier, answers: Answers, head: nn.Module) -> Rows:
 
 
 def _rows_to_explain(found: Comparison, count: int) -> Sequence[int]:
-    """The worst row, some of those decided otherwise, and others evenly from all."""
+    """Return the worst row, some of those decided otherwise, and others evenly from all."""
     even = np.linspace(0, count - 1, min(count, ROWS)).astype(int).tolist()
     return list(dict.fromkeys([found.worst, *found.changed[: ROWS // 3], *even]))[:ROWS]
 

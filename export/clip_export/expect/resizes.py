@@ -41,7 +41,7 @@ def _edges(picture: Image.Image, rule: Preprocessing) -> tuple[int, int]:
 
 
 def _cropped(image: Tensor, size: int) -> Tensor:
-    """The centre, by torchvision's rule: half of an odd difference is rounded to even."""
+    """Return the centre, by torchvision's rule: half of an odd difference is rounded to even."""
     top, left = (round((side - size) / 2) for side in image.shape[1:])
     return image[:, top : top + size, left : left + size]
 

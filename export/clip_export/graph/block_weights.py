@@ -25,12 +25,12 @@ QUICK_GELU_SLOPE = 1.702
 
 
 def block_config(settings: BlockSettings) -> dict[str, Any]:
-    """The sizes of blocks by the names of `clip_export.graph.blocks.BlockConfig`."""
+    """Return the sizes of blocks by the names of `clip_export.graph.blocks.BlockConfig`."""
     return asdict(settings) | {"activation": _FUNCTIONS.get(settings.activation, settings.activation)}
 
 
 def block_weights(layer: Weights, activation: str, one_token: bool) -> Weights:
-    """The weights of one `Block`.
+    """Return the weights of one `Block`.
 
     Args:
         layer: those of a transformers layer, by the names of CLIP.
@@ -44,7 +44,7 @@ def block_weights(layer: Weights, activation: str, one_token: bool) -> Weights:
 
 
 def named_like_clip(module: nn.Module, names: Mapping[str, str]) -> Weights:
-    """The weights of a tower in float32, under CLIP's names.
+    """Return the weights of a tower in float32, under CLIP's names.
 
     Args:
         module: the tower.
@@ -59,7 +59,7 @@ def named_like_clip(module: nn.Module, names: Mapping[str, str]) -> Weights:
 
 
 def below(weights: Weights, prefix: str) -> Weights:
-    """The weights whose names begin with ``prefix``, without it."""
+    """Return the weights whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
@@ -103,7 +103,7 @@ def _folded_slope(block: Weights) -> Weights:
 
 
 def _query_apart(block: Weights) -> Weights:
-    """The last block of a tower that reads one token: only that token asks, all of them answer."""
+    """Return the weights of a last block in which only the token that is read queries the others."""
     apart = {name: tensor for name, tensor in block.items() if not name.startswith("qkv.")}
     for kind in ("weight", "bias"):
         query, *key_value = block[f"qkv.{kind}"].chunk(3)

@@ -37,7 +37,7 @@ class BlockConfig:
 
 
 def first_token(x: Tensor) -> Tensor:
-    """The class token of ``[batch, tokens, width]``, as ``[batch, 1, width]``."""
+    """Return the class token of ``[batch, tokens, width]``, as ``[batch, 1, width]``."""
     return x[:, :1]
 
 

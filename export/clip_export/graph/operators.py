@@ -32,7 +32,7 @@ class Operators:
     silu: Activation
 
     def activation(self, name: str) -> Activation:
-        """The activation of a name in `ACTIVATIONS`.
+        """Return the activation of a name in `ACTIVATIONS`.
 
         Raises:
             KeyError: there is none of this name.

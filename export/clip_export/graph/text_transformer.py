@@ -83,7 +83,7 @@ class TextTransformer(nn.Module):
         return self.projection(self.final_norm(x[:, 0]))
 
     def _place(self, input_ids: Tensor) -> Tensor:
-        """The place of the token that is read: int64 ``[batch, 1, 1]``."""
+        """Return the place of the token that is read: int64 ``[batch, 1, 1]``."""
         match self.config.pooling:
             case "first":
                 place = torch.zeros_like(input_ids[:, :1])
@@ -96,7 +96,7 @@ class TextTransformer(nn.Module):
         return place[:, :, None]
 
     def _biases(self, input_ids: Tensor, attention_mask: Tensor, place: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What is added to the scores of every token, ``[batch or 1, 1, tokens, tokens]``, and to those of the one."""
+        """Return the biases of every token's scores, ``[batch or 1, 1, tokens, tokens]``, and of the one token's."""
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         if self.config.causal:
             return _forbidden(places[None] > places[:, None])[None, None], _forbidden(places > place)[:, None]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def canonical_text(tower: TextEncoder, operators: Operators = STANDARD) -> TextTransformer:
-    """The tower as the one canonical text transformer, projection included, float32 and in evaluation mode.
+    """Rebuild the tower, projection included, as the canonical text transformer in float32.
 
     Args:
         tower: the text tower.

@@ -20,7 +20,7 @@ _NOTHING_TO_FOLD = Preprocessing("squash", 0, 0, "bicubic", mean=(0.0, 0.0, 0.0)
 def canonical_vit(
     encoder: Encoder, operators: Operators = STANDARD, takes_pixel_values: bool = False
 ) -> VisionTransformer:
-    """The encoder as the one canonical vision transformer, float32 and in evaluation mode.
+    """Rebuild the encoder as the canonical vision transformer in float32.
 
     Args:
         encoder: the encoder.
@@ -74,7 +74,7 @@ def _folded_patch(source: Weights, preprocessing: Preprocessing) -> Weights:
 
 
 def _positions(source: Weights) -> Weights:
-    """The position embeddings, with the class token added to its own beforehand."""
+    """Return the position embeddings, with the class token added to its own beforehand."""
     positions = source.get("embeddings.position_embedding.weight", source.get("embeddings.position_embedding"))
     positions = positions.reshape(1, -1, positions.shape[-1])
     if "embeddings.class_embedding" in source:

@@ -13,7 +13,7 @@ from clip_export.heads.mlp import ACTIVATIONS, VLMtoMLP
 
 
 def alternatives(head: TrainedHead) -> dict[tuple[str, ...], nn.Module]:
-    """The head, and those with one or two things changed, by the options of ``clip-export`` that ask for them."""
+    """Return the head, and heads with one or two things changed, by the options that ask for them."""
     changes = _changes(head.module)
     found: dict[tuple[str, ...], nn.Module] = {(): head.module}
     for count in (1, 2):

@@ -23,7 +23,7 @@ _MOST_LAYERS = 7
 
 
 def head_from_state_dict(content: Any, reading: Reading, path: Path) -> VLMtoMLP:
-    """The head whose weights lie in a notebook's file, ready to use.
+    """Build the head whose weights lie in a notebook's file.
 
     Args:
         content: what the file holds: a state_dict, or a checkpoint with one in it.
@@ -37,7 +37,7 @@ def head_from_state_dict(content: Any, reading: Reading, path: Path) -> VLMtoMLP
 
 
 def _weights(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state_dict in a notebook's file, which may be a checkpoint with more around it."""
+    """Return the state_dict in a notebook's file, which may be a checkpoint with more around it."""
     if isinstance(content, Mapping):
         for key in _WRAPPERS:
             if isinstance(content.get(key), Mapping) and content[key] is not content:

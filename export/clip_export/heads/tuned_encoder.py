@@ -70,7 +70,7 @@ def referenced_encoder(
     revision: str | None = None,
     feature: str | None = None,
 ) -> Encoder:
-    """The encoder of a head file, checked if it was fine-tuned with the head.
+    """Load the encoder of a head file, and check it if it was fine-tuned with the head.
 
     Args:
         head: the head file.
@@ -121,7 +121,7 @@ def _check(folder: Path, head: Path, known: EncoderReference) -> None:
 
 @contextmanager
 def _temporary_folder(head: Path) -> Iterator[Path]:
-    """A folder beside a head file that is gone when the block ends, unless it has another name by then."""
+    """Yield a folder beside a head file that is gone when the block ends, unless it has another name by then."""
     try:
         with temporary_beside(head, is_folder=True) as temporary:
             yield temporary

@@ -19,7 +19,7 @@ from clip_toolkit.spec.classifier import GoldenVector, ModelSpec
 def golden_vectors(
     encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec
 ) -> tuple[GoldenVector, ...]:
-    """What PyTorch answers to each golden picture, and to the text that goes with it if there is a text tower."""
+    """Answer each golden picture, with its text if there is a text tower, in PyTorch."""
     files = golden_files(encoder.preprocessing.resize)
     features = None if tower is None else text_features(tower, GOLDEN_TEXTS, batch_size=1)
     answers = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
@@ -38,7 +38,7 @@ def _texts(tower: TextEncoder | None, count: int) -> Sequence[tuple[()] | tuple[
 
 
 def own_golden_vectors(classifier: Classifier, golden: Sequence[GoldenVector]) -> tuple[GoldenVector, ...]:
-    """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
+    """Record what a quantized file answers: elsewhere it has to answer the same, however far from PyTorch."""
     texts = None if classifier.tokenizer is None else [vector.text or "" for vector in golden]
     answers = classifier.predict_many([vector.png for vector in golden], batch_size=1, texts=texts)
     return tuple(

@@ -61,7 +61,7 @@ def reference(
 
 
 def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:
-    """The transformers processor's float32 ``[1, 3, size, size]`` of an image file."""
+    """Run the transformers processor on an image file: float32 ``[1, 3, size, size]``."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
     if encoder.preprocessing.mode == "squash":
         # Pillow 13 would take the vertical pass first for tall images; doing the horizontal one beforehand restores
@@ -72,7 +72,7 @@ def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:
 
 
 def _unnormalised(values: torch.Tensor, encoder: Encoder) -> NDArray[np.uint8]:
-    """The integers that the processor normalised: exact, since they lie far apart from each other in float32."""
+    """Recover the integers that the processor normalised, exactly: they lie far apart in float32."""
     rule = encoder.preprocessing
     pixels = (values.permute(0, 2, 3, 1).numpy().astype(np.float64) * rule.std + rule.mean) / rule.scale
     return np.rint(pixels).astype(np.uint8)

@@ -68,7 +68,7 @@ def golden_texts(tower: TextEncoder) -> tuple[GoldenText, ...]:
 
 
 def own_golden_texts(encoder: clip_toolkit.TextEncoder) -> tuple[GoldenText, ...]:
-    """What a quantized file itself answers: elsewhere it has to give the same, however far that is from PyTorch."""
+    """Record what a quantized file answers: elsewhere it has to answer the same, however far from PyTorch."""
     return tuple(
         replace(item, features=tuple(encoder.run(encoder.tokenizer.encode([item.text])).features[0].tolist()))
         for item in encoder.spec.golden

@@ -36,7 +36,7 @@ class _Joint:
 def equalised(
     model: onnx.ModelProto, seen: Mapping[str, Activation], alpha: float
 ) -> tuple[onnx.ModelProto, dict[str, Activation]]:
-    """The same network with factors moved from activations into weights, and what its layers read now.
+    """Move factors from activations into weights; return the network and what its layers read now.
 
     Args:
         model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.

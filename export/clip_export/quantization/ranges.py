@@ -52,7 +52,7 @@ class Activation:
         return np.maximum(np.abs(self.channel_low), np.abs(self.channel_high))
 
     def divided(self, factor: NDArray[np.float32]) -> Activation:
-        """The tensor with its channels divided by ``factor`` ``[channels]``, all above 0."""
+        """Return the tensor with its channels divided by ``factor`` ``[channels]``, all above 0."""
         return Activation(self.channel_low / factor, self.channel_high / factor, self.sample / factor)
 
 
@@ -80,7 +80,7 @@ def observe(model: onnx.ModelProto, feeds: Feeds, tensors: Iterable[str]) -> dic
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The network with more outputs."""
+    """Return the network with more outputs."""
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
     wider.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
@@ -119,7 +119,7 @@ def _percentile(percent: float) -> Callable[[Activation], tuple[float, float]]:
 
 
 def _entropy(activation: Activation) -> tuple[float, float]:
-    """The clipping whose 256 levels say most of the distribution: least Kullback-Leibler divergence.
+    """Find the clipping whose 256 levels tell most of the distribution: least Kullback-Leibler divergence.
 
     After S. Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
@@ -153,7 +153,7 @@ def _divergence(reference: NDArray[np.float64], counts: NDArray[np.integer], ins
 
 
 def _least_squares(activation: Activation) -> tuple[float, float]:
-    """The clipping with the least squared rounding and clipping error."""
+    """Find the clipping with the least squared rounding and clipping error."""
 
     def error(fraction: float) -> float:
         return float(np.square(rounded(activation.sample, *_cut(activation, fraction)) - activation.sample).mean())

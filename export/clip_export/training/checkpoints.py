@@ -24,7 +24,7 @@ def checkpoint_path(head: Path, part: str = "") -> Path:
 
 
 def fingerprint(train: Examples, validation: Examples, options: object, task: str) -> str:
-    """A hash of everything that decides a training."""
+    """Hash everything that decides a training."""
     digest = hashlib.sha256(f"{options} {task}".encode())
     for tensor in (*train, *validation):
         digest.update(tensor.contiguous().numpy().data)
@@ -62,7 +62,7 @@ class Checkpoints:
         return True
 
     def read(self) -> TrainingState | None:
-        """The state that was written last, or None where there is no file.
+        """Return the state that was written last, or None where there is no file.
 
         Raises:
             HeadError: the file is damaged, or of a training with other data or options.

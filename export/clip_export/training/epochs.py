@@ -15,7 +15,7 @@ class Inputs(Protocol):
         """How many there are."""
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
-        """Some of them, float32 ``[count, ...]``."""
+        """Return some of them, float32 ``[count, ...]``."""
 
 
 class Examples(NamedTuple):
@@ -47,17 +47,17 @@ class Epoch(NamedTuple):
 
 
 def latest(history: list[Epoch]) -> Epoch:
-    """The last epoch."""
+    """Return the last epoch."""
     return history[-1]
 
 
 def lowest_loss(history: list[Epoch]) -> Epoch:
-    """The epoch of the lowest validation loss."""
+    """Return the epoch of the lowest validation loss."""
     return min(history, key=lambda epoch: epoch.val_loss)
 
 
 def improvement(history: list[Epoch]) -> Epoch:
-    """The epoch of the lowest validation loss among those whose score is not below the first's; else the first.
+    """Return the epoch of the lowest validation loss whose score is not below the first's; else the first.
 
     A loss that falls while more decisions are wrong is no reason to replace what one has.
     """
@@ -67,6 +67,6 @@ def improvement(history: list[Epoch]) -> Epoch:
 
 
 def damaged_example(inputs: Inputs, batch: Tensor) -> int | None:
-    """Number of an example of the batch whose input is not finite, or None."""
+    """Find an example of the batch whose input is not finite, or None."""
     finite = torch.isfinite(inputs[batch]).flatten(1).all(1)
     return None if finite.all() else int(batch[~finite][0])

@@ -73,7 +73,7 @@ def train_from_words(
 
 
 def calibrated_loss(head: VLMtoMLP, validation: Examples, task: str) -> float:
-    """Validation loss at the temperature that suits the head best."""
+    """Compute the validation loss at the temperature that suits the head best."""
     logits = head(validation.features).detach()
     temperature = fit_temperature(logits, validation.targets, task)
     objective = Objective.fitted(task, validation.targets, logits.shape[1], TrainingOptions())
@@ -93,6 +93,6 @@ def _start(words: ZeroShot) -> VLMtoMLP:
 
 
 def _plain(head: VLMtoMLP, scale: float) -> VLMtoMLP:
-    """The head with the scale in its weights and the norm in itself."""
+    """Fold the scale into the head's weights and the norm into the head."""
     (layer,) = head.layers
     return linear_head(layer.weight.detach() * scale, layer.bias.detach())

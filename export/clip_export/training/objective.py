@@ -34,7 +34,7 @@ class Objective:
 
     @classmethod
     def fitted(cls, task: str, targets: Tensor, outputs: int, options: TrainingOptions) -> Objective:
-        """The objective for training targets: their class weights, and for a regression their scale."""
+        """Fit the objective to training targets: their class weights, and for a regression their scale."""
         balanced = options.class_weights == "balanced" and task != REGRESSION
         mean, std = torch.zeros(outputs), torch.ones(outputs)
         if task == REGRESSION:
@@ -54,7 +54,7 @@ class Objective:
         return functional.binary_cross_entropy_with_logits(outputs, soft, pos_weight=weights)
 
     def mass(self, targets: Tensor) -> float:
-        """What examples weigh in the mean that a `loss` of more of them is: their number, or the sum of their weights.
+        """Return what examples weigh in a mean `loss`: their number, or the sum of their weights.
 
         The loss of a batch is the mean of those of its parts, each by its mass, so that parts give the same gradients.
         """

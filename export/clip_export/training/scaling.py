@@ -18,7 +18,7 @@ class Scaling(NamedTuple):
 
     @classmethod
     def fitted(cls, features: Tensor) -> Scaling:
-        """The scaling of features ``[n, dim]``; a channel that never changes is only shifted."""
+        """Fit the scaling of features ``[n, dim]``; a channel that never changes is only shifted."""
         std = features.std(0, correction=0)
         return cls(features.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
 

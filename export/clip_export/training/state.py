@@ -29,7 +29,7 @@ class TrainingState:
 
 
 def copied(value: Any) -> Any:
-    """A copy of nested containers with copies of their tensors on the CPU."""
+    """Copy nested containers, their tensors to the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def copied(value: Any) -> Any:
 
 
 def generators(device: str) -> list[Tensor]:
-    """The states of the generators of random numbers that a training on a device draws from."""
+    """Return the states of the generators of random numbers that a training on a device draws from."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus(device))]
 
 
@@ -52,6 +52,6 @@ def restore_generators(states: list[Tensor], device: str) -> None:
 
 
 def gpus(device: str) -> list[torch.device]:
-    """The device, if it is a GPU with a generator of its own."""
+    """Return the device, if it is a GPU with a generator of its own."""
     used = torch.device(device)
     return [used] if used.type == "cuda" else []

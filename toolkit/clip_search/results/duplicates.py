@@ -36,7 +36,7 @@ class Duplicate:
 
 
 def duplicates(root: Path, matrix: Matrix, copies: Iterable[Row], threshold: float) -> list[list[Duplicate]]:
-    """Groups of the same or nearly the same images, by path.
+    """Group the same or nearly the same images, by path.
 
     A group holds whatever a chain of pairs connects, so that its ends may be less alike than ``threshold``.
 
@@ -116,7 +116,7 @@ class Groups:
         self._parent[max(first, second)] = min(first, second)
 
     def of_many(self) -> list[list[int]]:
-        """The groups of at least two, by their smallest member; members ascending."""
+        """Return the groups of at least two, by their smallest member; members ascending."""
         members: dict[int, list[int]] = {}
         for number in range(len(self._parent)):
             members.setdefault(self._root(number), []).append(number)

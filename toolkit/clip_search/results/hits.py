@@ -28,7 +28,7 @@ class Hit:
 
 
 def hits(database: Database, root: Path, found: Iterable[tuple[str, float]]) -> list[Hit]:
-    """A hit for each path (relative to the indexed folder) and score."""
+    """Make a hit of each path (relative to the indexed folder) and score."""
     return [Hit(root / path, min(score, 1.0), _state(database, root, path)) for path, score in found]
 
 

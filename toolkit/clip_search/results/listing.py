@@ -20,7 +20,7 @@ DUPLICATE_KEYS = ("group", "image", "score", "kind")
 
 
 def hit_records(hits: Iterable[Hit]) -> list[Record]:
-    """A record for each hit, with `HIT_KEYS`."""
+    """Make a record of each hit, with `HIT_KEYS`."""
     return [
         dict(zip(HIT_KEYS, (rank, shown(hit.path), hit.score, hit.state), strict=True))
         for rank, hit in enumerate(hits, 1)
@@ -28,7 +28,7 @@ def hit_records(hits: Iterable[Hit]) -> list[Record]:
 
 
 def duplicate_records(groups: Iterable[Iterable[Duplicate]]) -> list[Record]:
-    """A record for each member of each group, with `DUPLICATE_KEYS`."""
+    """Make a record of each member of each group, with `DUPLICATE_KEYS`."""
     return [
         dict(zip(DUPLICATE_KEYS, (number, shown(item.path), item.score, item.kind), strict=True))
         for number, group in enumerate(groups, 1)
@@ -37,7 +37,7 @@ def duplicate_records(groups: Iterable[Iterable[Duplicate]]) -> list[Record]:
 
 
 def shown(path: Path) -> str:
-    """A path as the user would type it: relative where it is below the working folder."""
+    """Format a path as the user would type it: relative where it is below the working folder."""
     here = Path.cwd()
     return os.fspath(path.relative_to(here) if path.is_relative_to(here) else path)
 

@@ -50,7 +50,7 @@ class Codes:
         return cls(values, scale, _upwards(_norm(exact - coded)), _upwards(_norm(coded)))
 
     def rows(self, start: int, stop: int) -> Codes:
-        """Some of the vectors."""
+        """Return some of the vectors."""
         return Codes(self.values[start:stop], self.scale[start:stop], self.rest[start:stop], self.length[start:stop])
 
 

@@ -34,7 +34,7 @@ def nearest(
     threads: int | None = None,
     products: Products | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ``k`` vectors with the largest products with a query, largest first; equal ones by row.
+    """Find the ``k`` vectors with the largest products with a query, largest first; equal ones by row.
 
     Args:
         vectors: float16 ``[n, dim]``.
@@ -62,7 +62,7 @@ def rescored(vectors: NDArray[np.float16], rows: NDArray[np.int64], query: NDArr
 
 
 def best(rows: NDArray[np.int64], scores: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ``k`` largest scores, largest first; equal ones by row."""
+    """Return the ``k`` largest scores, largest first; equal ones by row."""
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
 
@@ -82,7 +82,7 @@ def _candidates(
 
 
 def _of_middling_length(query: NDArray[np.float32]) -> NDArray[np.float64]:
-    """A query times a power of two, which changes no order: its limits neither overflow nor vanish in float32."""
+    """Scale a query by a power of two, which changes no order, so that no limit overflows or vanishes."""
     exact = query.astype(np.float64)
     _, exponent = np.frexp(np.abs(exact).max(initial=0))
     scaled: NDArray[np.float64] = np.ldexp(exact, -exponent)

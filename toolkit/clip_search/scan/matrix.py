@@ -43,7 +43,7 @@ class Matrix:
     _ends: NDArray[np.int64]
 
     def path(self, row: int) -> str:
-        """The path of a row, relative to the indexed folder."""
+        """Return the path of a row, relative to the indexed folder."""
         start = self._ends[row - 1] + 1 if row else 0
         return os.fsdecode(self._paths[start : self._ends[row]].tobytes())
 
@@ -107,7 +107,7 @@ def _write_header(file: IO[bytes], kind: str, shape: tuple[int, int]) -> None:
 
 
 def _mapped(file: IO[bytes]) -> Any:
-    """What `_write_header` began; `numpy.load` would map the file that has the name now."""
+    """Map what `_write_header` began; `numpy.load` would map the file that has the name now."""
     np.lib.format.read_magic(file)
     shape, _, kind = np.lib.format.read_array_header_1_0(file)
     return np.memmap(file, kind, "r", file.tell(), shape)

@@ -26,7 +26,7 @@ _SCHEMA = (
 
 
 def files_of_database(path: Path) -> list[Path]:
-    """The file and those that SQLite may keep beside it (https://www.sqlite.org/tempfiles.html)."""
+    """Return the file and those that SQLite may keep beside it (https://www.sqlite.org/tempfiles.html)."""
     return [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
 
 

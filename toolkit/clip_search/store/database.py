@@ -94,7 +94,7 @@ class Database:
                 raise
 
     def meta(self, key: str) -> str | bytes | None:
-        """A value of the meta table.
+        """Return a value of the meta table.
 
         Raises:
             SearchIndexError: it is neither text nor bytes.
@@ -126,25 +126,25 @@ class Database:
         return self._rows(f"{_FILES} ORDER BY path")
 
     def failures(self) -> Iterator[Row]:
-        """The rows that have an error, by path."""
+        """Return the rows that have an error, by path."""
         return self._rows(f"{_FILES} WHERE error IS NOT NULL ORDER BY path")
 
     def copies(self) -> Iterator[Row]:
-        """The rows with an embedding whose content more than one of them has, by content and path."""
+        """Return the rows with an embedding whose content more than one of them has, by content and path."""
         return self._rows(f"{_FILES} WHERE embedding IS NOT NULL AND digest IN ({_COPIED}) ORDER BY digest, path")
 
     def file(self, path: str) -> Row | None:
-        """The row of a path, without its embedding."""
+        """Return the row of a path, without its embedding."""
         found = self._rows(f"{_FILES} WHERE path = ?", os.fsencode(path))
         return next(found, None)
 
     def embedding_of(self, digest: bytes) -> bytes | None:
-        """The embedding of a content that some file has, or had when it was last looked at."""
+        """Return the embedding of a content that some file has, or had when it was last looked at."""
         found = self._one("SELECT embedding FROM images WHERE digest = ? AND embedding IS NOT NULL LIMIT 1", digest)
         return found[0] if found and isinstance(found[0], bytes) else None
 
     def count(self) -> int:
-        """Number of files with an embedding."""
+        """Return the number of files with an embedding."""
         found = self._one("SELECT count(*) FROM images WHERE embedding IS NOT NULL")
         assert found is not None
         return int(found[0])
@@ -206,7 +206,7 @@ class Database:
             raise SearchIndexError(f"{self.path}: cannot be used ({error})") from error
 
     def damaged(self, what: str) -> SearchIndexError:
-        """The error to raise where the content makes no sense."""
+        """Make the error to raise where the content makes no sense."""
         return SearchIndexError(
             f"{self.path}: the database is damaged ({what}). It cannot be repaired: remove the folder "
             f"{self.path.parent} and index again."

@@ -15,12 +15,12 @@ from clip_toolkit.prediction import Prediction
 
 
 def embedded(classifier: Classifier, image: ImageSource) -> Prediction:
-    """The prediction of one image; raises what `Classifier.predict` does."""
+    """Predict one image; raise what `Classifier.predict` does."""
     return classifier.predict(image, text=None if classifier.tokenizer is None else "")
 
 
 def finite(embedding: NDArray[np.float32], of: str) -> NDArray[np.float32]:
-    """The embedding itself.
+    """Return the embedding itself.
 
     Raises:
         ModelError: the network made numbers of it that are not finite.
@@ -35,7 +35,7 @@ def finite(embedding: NDArray[np.float32], of: str) -> NDArray[np.float32]:
 def embedded_many(
     classifier: Classifier, images: Iterable[ImageSource], batch_size: int
 ) -> Iterator[Prediction | ImageError]:
-    """The prediction of each image, lazily, or what is wrong with it."""
+    """Predict each image, lazily, or say what is wrong with it."""
     if classifier.tokenizer is None:
         return classifier.predict_many(images, batch_size, errors="return")
     images, counted = tee(images)

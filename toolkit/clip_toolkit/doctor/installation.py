@@ -18,7 +18,7 @@ from clip_toolkit.telemetry import VARIABLE, telemetry_is_off
 
 
 def installation() -> Iterator[Finding]:
-    """Findings on the software."""
+    """Examine the software."""
     yield Finding("Python", "fine", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield _onnxruntime()
     yield _duplicates()
@@ -44,7 +44,7 @@ def _telemetry() -> Finding:
 
 
 def _duplicates() -> Finding:
-    """The packages overwrite each other's files, so that of two the wrong one may be imported."""
+    """Look for a second package: they overwrite each other's files, and the wrong one may be imported."""
     names = sorted({str(item.metadata["Name"]).lower() for item in distributions() if item.metadata["Name"]})
     wheels = [name for name in names if name == "onnxruntime" or name in _BUILDS]
     if len(wheels) > 1:

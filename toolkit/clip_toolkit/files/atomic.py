@@ -27,7 +27,7 @@ _CANNOT_FLUSH_FOLDERS = (errno.EACCES, errno.EINVAL)  # one that may not be list
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed onto it when the block ends and removed when it raises.
+    """Yield a temporary path beside ``path``, renamed onto it at the end and removed on an error.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -44,7 +44,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_beside(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
-    """An empty file or folder beside ``path``, removed when the block ends unless it has another name by then.
+    """Yield an empty file or folder beside ``path``, removed when the block ends unless it has another name by then.
 
     Those that killed processes left for the same ``path`` are removed first.
 
@@ -111,7 +111,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def _created(path: Path, is_folder: bool) -> tuple[Path, int | None]:
-    """A new temporary file or folder and its lock; no lock where the file system has none."""
+    """Return a new temporary file or folder and its lock; no lock where the file system has none."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         temporary.mkdir() if is_folder else temporary.touch(exist_ok=False)
@@ -122,7 +122,7 @@ def _created(path: Path, is_folder: bool) -> tuple[Path, int | None]:
 
 
 def _locked(temporary: Path, *, wait: bool) -> int | None:
-    """A descriptor that locks it; None where another process holds it or has removed it, or there are no locks."""
+    """Lock it; return the descriptor, or None if another process holds or has removed it, or locks are missing."""
     if fcntl is None:
         return None
     try:

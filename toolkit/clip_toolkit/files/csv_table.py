@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path, needed: Sequence[str], error: type[ClipToolkitError], hint: str = "") -> Iterator[Row]:
-    """The rows, lazily; each has a ``path``.
+    """Read the rows, lazily; each has a ``path``.
 
     Args:
         path: a file in UTF-8.

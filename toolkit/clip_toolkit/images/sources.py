@@ -31,7 +31,7 @@ def source_name(source: ImageSource) -> str:
 
 @contextmanager
 def binary_file(source: ImageSource) -> Iterator[IO[bytes]]:
-    """A seekable binary file with the bytes of an encoded image; files of the caller stay open.
+    """Open a seekable binary file of an encoded image's bytes; files of the caller stay open.
 
     Raises:
         ImageNotFoundError: the path names no file.

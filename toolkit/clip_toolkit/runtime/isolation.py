@@ -173,7 +173,7 @@ _ERRORS = {kind.__name__: kind for kind in (ImageError, ImageNotFoundError, Tran
 
 
 def _request(image: Any) -> tuple[dict[str, Any], bytes]:
-    """The first line of a request, and what follows it."""
+    """Return the first line of a request, and what follows it."""
     if isinstance(image, (str, os.PathLike)):
         return {"path": os.fspath(image)}, b""
     with binary_file(image) as file:

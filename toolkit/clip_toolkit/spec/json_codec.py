@@ -20,7 +20,7 @@ _MOST_NESTED = 32  # of what people write for people; deeper, no writer of JSON 
 
 
 def to_json(value: Any) -> Any:
-    """The JSON form of a dataclass, tuple, bytes or plain value."""
+    """Convert a dataclass, tuple, bytes or plain value to its JSON form."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):
@@ -61,7 +61,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _any(value: Any, where: str, depth: int) -> Any:
-    """A JSON value of any form, as long as it can be written again."""
+    """Return a JSON value of any form, as long as it can be written again."""
     if depth == 0:
         raise SpecError(f"{where}: is nested more than {_MOST_NESTED} deep")
     if isinstance(value, dict):
@@ -101,7 +101,7 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
 
 
 def _text(text: str, where: str) -> str:
-    """The text, if it can be printed and written to a file: JSON may hold halves of surrogate pairs."""
+    """Return the text, if it can be printed and written to a file: JSON may hold halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

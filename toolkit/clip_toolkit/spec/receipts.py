@@ -145,7 +145,7 @@ class QuantizationReceipt:
 
 
 def agreement_text(task: str, agreement: float, images: int) -> str:
-    """What an agreement says, for people."""
+    """Put an agreement into words."""
     if task == REGRESSION:
         return f"keeps {agreement:.2%} of the values' variance on {images} images"
     return f"decides as the float file on {agreement:.2%} of {images} images"

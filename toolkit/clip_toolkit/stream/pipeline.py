@@ -13,7 +13,7 @@ _Result = TypeVar("_Result")
 
 
 def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of ``size`` items, lazily; the last one may be shorter."""
+    """Yield lists of ``size`` items; the last one may be shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

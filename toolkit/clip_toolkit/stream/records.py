@@ -47,7 +47,7 @@ def record(
     text: str | None = None,
     columns: bool = False,
 ) -> Record:
-    """The record of one image: a prediction, or ``error`` and nothing else.
+    """Make the record of one image: a prediction, or ``error`` and nothing else.
 
     The spec says which keys it has, and ``columns`` adds the probability of each label.
     """
@@ -105,7 +105,7 @@ def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
 
 
 def _grid(records: Iterable[Record]) -> Iterator[list[str]]:
-    """A row for each label of each image."""
+    """Yield a row for each label of each image."""
     for number, item in enumerate(records):
         if number == 0:
             yield ["image", "label", "value" if "values" in item else "probability"]
@@ -114,13 +114,13 @@ def _grid(records: Iterable[Record]) -> Iterator[list[str]]:
 
 
 def _legend(records: list[Record]) -> Iterator[str]:
-    """What the stars of a table mean."""
+    """Yield what the stars of a table mean."""
     if any(text.endswith("*") for item in records for _, text in _answers(item)):
         yield _MARK["labels" in records[0]]
 
 
 def _name(item: Record) -> str:
-    """The image's name, and the beginning of the text that goes with it."""
+    """Return the image's name, and the beginning of the text that goes with it."""
     if item.get("text") is None:
         return str(item["image"])
     return f"{item['image']}: {shorten(item['text'], _SHOWN, placeholder='...')}"

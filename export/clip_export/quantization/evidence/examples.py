@@ -38,7 +38,7 @@ def drawn_texts(spec: ModelSpec, count: int) -> list[str] | None:
 
 
 def feeds_of(images: Sequence[LabelledImage], spec: ModelSpec) -> Feeds:
-    """The user's images, and texts in models that read some."""
+    """Return the user's images, and texts in models that read some."""
     texts = None if spec.text is None else [image.text or "" for image in images]
     return _feeds([image.pixels for image in images], texts, spec)
 

@@ -20,11 +20,11 @@ class Feeds:
     arrays: Mapping[str, NDArray[np.generic]]
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.image)
 
     def __getitem__(self, rows: slice) -> Feeds:
-        """Some of the examples."""
+        """Return some of the examples."""
         return Feeds({name: array[rows] for name, array in self.arrays.items()})
 
     @property

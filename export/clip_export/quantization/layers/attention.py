@@ -21,7 +21,7 @@ MultiHeadAttention does not. 8 images of 577 tokens and 12 heads took 139 MB mor
 
 
 def with_integer_attention(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
-    """The network with QAttention wherever query, key and value are the thirds of one static 8-bit product.
+    """Use QAttention wherever query, key and value are the thirds of one static 8-bit product.
 
     Args:
         model: with the shapes of its tensors, for `MOST_TOKENS`.
@@ -44,7 +44,7 @@ def with_integer_attention(model: onnx.ModelProto, target: Target) -> onnx.Model
 
 
 def _common_product(attention: NodeProto, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    """The integer product that is split into the inputs of an attention, if they are nothing but that."""
+    """Return the integer product that is split into the inputs of an attention, if that is all they are."""
     split = makers.get(attention.input[0])
     if split is None or list(split.output) != list(attention.input):
         return None

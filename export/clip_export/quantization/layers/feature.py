@@ -25,13 +25,13 @@ def head_input_name(model: onnx.ModelProto) -> str:
 
 
 def feature_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """The network with the feature among its outputs, and its name."""
+    """Return the network with the feature among its outputs, and the feature's name."""
     name = feature_name(model)
     return with_outputs(model, [name]), name
 
 
 def shifted(model: onnx.ModelProto, shift: NDArray[np.float32]) -> onnx.ModelProto:
-    """The network with ``shift`` ``[dim]`` added to the feature, for the head and the embedding alike."""
+    """Add ``shift`` ``[dim]`` to the feature, for the head and the embedding alike."""
     name = feature_name(model)
     nodes = []
     for node in model.graph.node:

@@ -36,7 +36,7 @@ class Linear:
 
 
 def with_plain_linears(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network with every linear layer of the towers in one form, and constants that no two modules share.
+    """Bring every linear layer of the towers into one form, with constants that no two modules share.
 
     That form is ``MatMul`` with a constant ``NAME.weight`` of ``[inputs, outputs]``, then ``Add`` of ``NAME.bias``. The
     constants of layer normalisations, of the patch convolution and of the head are called after their modules, too.
@@ -59,14 +59,14 @@ def with_plain_linears(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def find_linears(model: onnx.ModelProto) -> dict[str, Linear]:
-    """The towers' linear layers by name, in the order in which they run, of a graph with `with_plain_linears`."""
+    """Return the towers' linear layers by name, in running order, of a graph of `with_plain_linears`."""
     return {layer.name: layer for layer in _layers(model)}
 
 
 def replace_linears(
     model: onnx.ModelProto, replacement: Callable[[Linear], tuple[Sequence[NodeProto], Constants] | None]
 ) -> onnx.ModelProto:
-    """The network with layers replaced.
+    """Replace layers of the network.
 
     Args:
         model: a graph with `with_plain_linears`.
@@ -88,12 +88,12 @@ def replace_linears(
 
 
 def with_constants(model: onnx.ModelProto, constants: Constants) -> onnx.ModelProto:
-    """The network with other values of some of its constants."""
+    """Replace the values of some constants."""
     return rebuilt(model, model.graph.node, constants)
 
 
 def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Constants) -> onnx.ModelProto:
-    """The network with other nodes: ``constants`` are added or take the place of old ones, unused ones go.
+    """Rebuild the network from other nodes: ``constants`` are added or replace old ones, unused ones go.
 
     A node that makes a tensor of an old name has to make it in the old shape and type.
     """
@@ -119,12 +119,12 @@ def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Const
 
 
 def tensor(name: str, value: NDArray) -> TensorProto:
-    """A constant of a graph."""
+    """Return a constant of a graph."""
     return numpy_helper.from_array(np.ascontiguousarray(value), name)
 
 
 def module_of(node: NodeProto) -> str:
-    """The PyTorch module that a node came from; empty for those of the preprocessing."""
+    """Return the PyTorch module that a node came from; empty for those of the preprocessing."""
     module, slash, _ = node.name.partition("/")
     return module if slash else ""
 
@@ -140,7 +140,7 @@ def _plain(layer: Linear) -> list[NodeProto]:
 
 
 def _with_own_constants(node: NodeProto, values: Mapping[str, TensorProto], constants: dict[str, NDArray]) -> NodeProto:
-    """The node with its weight and bias called after its module; the exporter lets modules share equal ones."""
+    """Name a node's weight and bias after its module; the exporter lets modules share equal ones."""
     if node.op_type not in ("LayerNormalization", "Conv", "Gemm"):
         return node
     own = NodeProto()
@@ -153,7 +153,7 @@ def _with_own_constants(node: NodeProto, values: Mapping[str, TensorProto], cons
 
 
 def _products_before_biases(model: onnx.ModelProto, found: Mapping[str, Linear]) -> dict[str, str]:
-    """The output of each MatMul whose bias a node of its own adds, and that node's output."""
+    """Return the output of each MatMul whose bias a node of its own adds, and that node's output."""
     products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
     sums = [node for node in model.graph.node if node.op_type == "Add" and node.output[0] in found]
     return {name: node.output[0] for node in sums for name in node.input if name in products}
@@ -187,7 +187,7 @@ def _layer(
 def _added(
     product: NodeProto, constants: Mapping[str, TensorProto], consumers: Mapping[str, Sequence[NodeProto]]
 ) -> tuple[str | None, str]:
-    """The bias that the same module adds to a product, if any, and the output of the sum."""
+    """Return the bias that the same module adds to a product, if any, and the output of the sum."""
     match consumers.get(product.output[0], []):
         case [node] if node.op_type == "Add" and module_of(node) == module_of(product):
             biases = [name for name in node.input if name in constants]

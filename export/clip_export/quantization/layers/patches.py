@@ -29,7 +29,7 @@ Rounding = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.fl
 def with_integer_patches(
     model: onnx.ModelProto, target: Target, ops: str, rounding: Rounding | None = None
 ) -> onnx.ModelProto:
-    """The patch convolution as a product of uint8 pixels and int8 weights; untouched where the input is float.
+    """Turn the patch convolution into a product of uint8 pixels and int8 weights, unless its input is float.
 
     ``[batch, size, size, 3]`` becomes ``[batch, patches, patch * patch * 3]`` by a transposition alone: patches do not
     overlap. A class token gets a row of zeros, whose product is zero.

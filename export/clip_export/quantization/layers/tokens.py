@@ -19,7 +19,7 @@ _LARGEST = 127
 
 
 def with_integer_tokens(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with the rows of its token table in int8, each with a scale; untouched where it reads no text."""
+    """Store the rows of the token table in int8, each with a scale; leave a network that reads no text."""
     found = _lookup(model)
     if found is None:
         return model
@@ -30,7 +30,7 @@ def with_integer_tokens(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _lookup(model: onnx.ModelProto) -> tuple[NodeProto, onnx.TensorProto] | None:
-    """The node that looks up tokens, and the table that it looks them up in."""
+    """Return the node that looks up tokens, and the table that it looks them up in."""
     values = {item.name: item for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT}
     sources = {output: node.input for node in model.graph.node for output in node.output}
     for node in model.graph.node:

@@ -17,7 +17,7 @@ _FLOAT_OPERATORS = ("Add", "Conv", "Gelu", "Gemm", "LayerNormalization", "MatMul
 
 
 def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
-    """The network in half precision.
+    """Convert the network to half precision.
 
     Args:
         model: float32.

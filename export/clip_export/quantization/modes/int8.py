@@ -46,7 +46,7 @@ class Int8Scheme:
 
 
 def quantize_int8(model: onnx.ModelProto, scheme: Int8Scheme) -> onnx.ModelProto:
-    """The network in int8.
+    """Quantize the network to int8.
 
     Args:
         model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.
@@ -105,7 +105,7 @@ class _Spelling:
         return new
 
     def _quantized(self, source: str, range_: Range) -> tuple[list[NodeProto], tuple[str, str, str]]:
-        """The node that quantizes a tensor, and names of the integers, their scale and zero point."""
+        """Return the node that quantizes a tensor, and names of the integers, their scale and zero point."""
         integers, scale, zero = f"{source}_int8", f"{source}_scale", f"{source}_zero"
         value, zero_value = activation_parameters(range_, self.scheme.target)
         self.constants |= {scale: np.asarray(value), zero: np.asarray(zero_value)}
@@ -157,7 +157,7 @@ class _Spelling:
 
 
 def _with_bias(node: NodeProto, bias: str) -> list[NodeProto]:
-    """The node, and the addition of the bias if there is one."""
+    """Return the node, and the addition of the bias if there is one."""
     if not bias:
         return [node]
     output = node.output[0]

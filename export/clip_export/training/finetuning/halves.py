@@ -95,7 +95,7 @@ class UpperHalf(nn.Module):
 
 
 def _block(block: nn.Module, hidden: Tensor, packed: bool, class_only: bool = False) -> Tensor:
-    """A transformers block on ``[batch, tokens, width]``; with ``class_only`` to ``[batch, 1, width]``.
+    """Run a transformers block on ``[batch, tokens, width]``; with ``class_only`` to ``[batch, 1, width]``.
 
     The class token asks all tokens, but only its own answer is read after the last block. Leaving the others out
     changes neither that nor any gradient.
@@ -107,7 +107,7 @@ def _block(block: nn.Module, hidden: Tensor, packed: bool, class_only: bool = Fa
 
 
 def _attention(attention: nn.Module, normed: Tensor, count: int, packed: bool) -> Tensor:
-    """What the first ``count`` tokens learn from all of them."""
+    """Let the first ``count`` tokens attend to all of them."""
     if packed:
         query, key, value = _packed(attention.qkv, normed, count)
         out = attention.projection

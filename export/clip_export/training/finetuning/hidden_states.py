@@ -38,7 +38,7 @@ class HiddenStates:
         self.cache, self.keys, self.computed = cache, list(keys), computed
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.keys)
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
@@ -48,7 +48,7 @@ class HiddenStates:
         return torch.from_numpy(np.stack(rows))  # type: ignore[arg-type]  # put there before their keys were noted
 
     def __add__(self, other: HiddenStates) -> HiddenStates:
-        """These and others of the same cache."""
+        """Join these with others of the same cache."""
         return HiddenStates(self.cache, self.keys + other.keys, self.computed + other.computed)
 
 
@@ -60,7 +60,7 @@ class HiddenCache(RowCache):
 
 
 def hidden_cache(base: Path, lower: LowerHalf) -> HiddenCache:
-    """The cache of the hidden states that a lower half makes: below ``base``, by what it is.
+    """Open the cache of a lower half's hidden states: below ``base``, by what the half is.
 
     Raises:
         OutputError: it cannot be used; so do its methods that write.
@@ -153,7 +153,7 @@ def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: Hid
 
 @torch.no_grad()
 def features_of(upper: nn.Module, states: HiddenStates, batch_size: int = 32, device: str = "cpu") -> Tensor:
-    """What an upper half, which is moved to a device, makes of hidden states: float32 ``[images, dim]`` on the CPU.
+    """Run an upper half on a device over hidden states; return float32 ``[images, dim]`` on the CPU.
 
     Raises:
         DeviceError: the device has too little memory for ``batch_size`` images.

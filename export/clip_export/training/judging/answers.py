@@ -54,7 +54,7 @@ class Answers:
         return right.all(1) if self.task == SINGLE_LABEL else right
 
     def confusion(self) -> Array:
-        """Counts int64 ``[labels, labels]`` of true by predicted class, of a single-label task."""
+        """Count true against predicted labels of a single-label task: int64 ``[labels, labels]``."""
         return self.true.T.astype(np.int64) @ self.predicted
 
     def reliability(self, of: Array | None = None) -> tuple[Array, float]:

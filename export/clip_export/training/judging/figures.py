@@ -80,7 +80,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def _area_under_roc(true: Array, scores: Array) -> float:
-    """The Mann-Whitney statistic: the chance that a positive scores above a negative, ties counting half."""
+    """Compute the Mann-Whitney statistic: the chance that a positive scores above a negative, ties as half."""
     positives = int(true.sum())
     ranks = rankdata(scores)[true].sum() - positives * (positives + 1) / 2
     return float(ranks / (positives * (len(true) - positives)))

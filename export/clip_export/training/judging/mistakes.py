@@ -25,7 +25,7 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(evaluation: Evaluation, most: int = 24) -> list[Mistake]:
-    """The most confident mistakes, or the largest errors of a regression, worst first."""
+    """Return the most confident mistakes, or the largest errors of a regression, worst first."""
     worst = _FINDERS.get(evaluation.task, _of_labels)(evaluation)
     return [mistake for _, mistake in sorted(worst, key=lambda item: -item[0])[:most]]
 

@@ -105,7 +105,7 @@ def positive_index(labels: tuple[str, ...], positive: str | None) -> int:
 
 
 def threshold_at(scores: NDArray[Any], positive: NDArray[np.bool_], rule: OperatingRule) -> float:
-    """The threshold that a rule picks for scores 0 to 1.
+    """Pick the threshold of a rule for scores 0 to 1.
 
     It lies half way between two scores, so that rounding cannot move an example across it.
     """

@@ -41,7 +41,7 @@ def learning_curves(training: Training, task: str) -> Figure:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Figure:
-    """Counts of true by predicted class, shaded by the share of the true class."""
+    """Draw the counts of true against predicted labels, shaded by the share of the true label."""
     counts = evaluation.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     many = len(counts)

@@ -35,7 +35,7 @@ class Section(NamedTuple):
 
 
 def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str], sections: Iterable[Section]) -> str:
-    """The whole page; texts are escaped here."""
+    """Render the whole page; texts are escaped here."""
     parts = [
         "<!doctype html>",
         '<html lang="en"><meta charset="utf-8">',
@@ -63,7 +63,7 @@ def figures_table(rows: Sequence[LabelFigures]) -> str:
 
 
 def shown(figure: Interval) -> str:
-    """A figure and its interval as text."""
+    """Format a figure and its interval."""
     if math.isnan(figure.value):
         return "not defined"
     return f"{figure.value:.3f} (95 % interval {figure.low:.3f} to {figure.high:.3f})"

@@ -12,7 +12,7 @@ from clip_export.training.epochs import Epoch
 
 @contextmanager
 def scalars(folder: Path) -> Iterator[Callable[[Epoch], None]]:
-    """A function that writes the figures of an epoch below ``folder`` while the block runs.
+    """Yield a function that writes the figures of an epoch below ``folder``.
 
     Raises:
         MissingDependencyError: the extra ``tensorboard`` is not installed.
