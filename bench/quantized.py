@@ -1,7 +1,7 @@
 """int8 side by side: the same encoder in 8 bits by Optimum, ONNX Runtime, NNCF and us, and what each of them decides.
 
 The encoder has the true shapes of CLIP ViT-B/32, random weights and outlier channels like a trained one's
-(`clip_export.quantization.stress`); the head tells apart which colour prevails in a drawn picture.
+(`models/outliers.py`); the head tells apart which colour prevails in a drawn picture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from clip_export.heads.mlp import VLMtoMLP
 from clip_export.proof.optimum import export_with_optimum
 from clip_export.quantization.evidence.images import Evidence, Wanted, gather
 from clip_export.quantization.quantizing import QuantizationOptions
-from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import find_target
 from clip_export.samples.pictures import picture
 from clip_export.training.epochs import Examples
@@ -37,6 +36,9 @@ from clip_export.training.loop import train_head
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.images.preprocess import normalise
 from encoders import SUBJECTS, save_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from outliers import add_outliers  # beside the package
 
 PYTORCH, OPTIMUM, NNCF = "PyTorch eager, float32", "Optimum int8 (avx512_vnni)", "OpenVINO int8 (NNCF)"
 OURS, FLOOR = "**ours int8**", "int8 MatMul floor"

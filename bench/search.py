@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from contenders import Contender
 from interleave import Timing, measure
-from search_worker import DIGESTS, QUERIES, SEARCHES, VECTORS, K, digests, matrix_of
+from search_worker import DIGEST, QUERIES, SEARCHES, VECTORS, K
 from sections import replaced_section
 
-from clip_search.scan.approximate import FILE, write_graph
 from clip_search.scan.matrix import write_matrix
 from clip_toolkit.runtime.processor import usable_cores
 
@@ -26,13 +25,12 @@ NAMES = {
     "exact": ("**ours, exact**", "codes.npy bounds.npy embeddings.npy"),
     "exact-numpy": ("ours, exact, without numkong", "codes.npy bounds.npy embeddings.npy"),
     "usearch-exact": ("usearch, exact, float16", "embeddings.npy"),
-    "graph": ("ours --approximate (usearch)", f"{FILE} embeddings.npy"),
 }
 TEXT = """\
 One query, the first {k} of {count:,} vectors of {dim} numbers, {cores} threads. The vectors lie around {centres:,}
-centres, each off by about as much as it is long, the queries off a vector by a third: for a graph easier than vectors
-in all directions, harder than copies. *Recall* is the share of the exact first {k} that is found, over {queries}
-queries; *peak* counts the pages of mapped files that were touched. `bench/search.py` measures it.
+centres, each off by about as much as it is long, the queries off a vector by a third. *Recall* is the share of the
+exact first {k} that is found, over {queries} queries; *peak* counts the pages of mapped files that were touched.
+`bench/search.py` measures it.
 """
 
 
@@ -40,7 +38,7 @@ def main() -> None:
     """Make the vectors, measure, write."""
     args = parse_args()
     folder = ROOT / "build" / "bench" / f"search-{args.count}"
-    prepare(folder, args.count, args.dim, with_graph="graph" in args.engines)
+    prepare(folder, args.count, args.dim)
     if args.prepare:
         return
     entries = [Contender(NAMES[engine][0], engine, folder) for engine in args.engines]
@@ -61,21 +59,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=512, help="numbers of each (default: %(default)s)")
     parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES), help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of turns (default: %(default)s)")
-    parser.add_argument("--prepare", action="store_true", help="make the files and stop: the graph takes a while")
+    parser.add_argument("--prepare", action="store_true", help="make the files and stop")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to write")
     return parser.parse_args()
 
 
-def prepare(folder: Path, count: int, dim: int, *, with_graph: bool) -> None:
+def prepare(folder: Path, count: int, dim: int) -> None:
     """Make vectors, queries and the derived files of an index, where they are not there yet."""
-    if not (folder / DIGESTS).is_file():
+    if not (folder / DIGEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         vectors = make_vectors(folder, count, dim)
         rows = ((b"%09d.jpg" % row, vectors[row].astype("<f2").tobytes()) for row in range(count))
-        (folder / DIGESTS).write_text(write_matrix(folder, dim, count, rows), encoding="ascii")
-    matrix, *graph = digests(folder)
-    if with_graph and not graph:
-        (folder / DIGESTS).write_text(f"{matrix}\n{write_graph(folder, matrix_of(folder))}", encoding="ascii")
+        (folder / DIGEST).write_text(write_matrix(folder, dim, count, rows), encoding="ascii")
 
 
 def make_vectors(folder: Path, count: int, dim: int) -> np.ndarray:

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from worker import serve
 
-from clip_search.scan.approximate import nearest_in_graph, read_graph
 from clip_search.scan.byte_products import Products, fastest_products, numpy_products
 from clip_search.scan.exact import nearest
 from clip_search.scan.matrix import Matrix, read_matrix
 
 K = 10
-VECTORS, QUERIES, DIGESTS = "float32.npy", "queries.npy", "digests.txt"
+VECTORS, QUERIES, DIGEST = "float32.npy", "queries.npy", "digest.txt"
 
 Search = Callable[[np.ndarray], np.ndarray]
 """From a query, float32 ``[dim]``, to the rows found."""
@@ -23,14 +22,9 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 def matrix_of(folder: Path) -> Matrix:
     """The derived files of an index."""
-    matrix = read_matrix(folder, digests(folder)[0])
+    matrix = read_matrix(folder, (folder / DIGEST).read_text(encoding="ascii"))
     assert matrix is not None
     return matrix
-
-
-def digests(folder: Path) -> list[str]:
-    """Of the matrix and of the graph."""
-    return (folder / DIGESTS).read_text(encoding="ascii").split()
 
 
 def numpy_search(folder: Path, _: int) -> Search:
@@ -51,13 +45,6 @@ def exact_search(folder: Path, threads: int, products: Products | None = None) -
     return lambda query: nearest(matrix.embeddings, matrix.codes, query, K, threads=threads, products=products)[0]
 
 
-def graph_search(folder: Path, _: int) -> Search:
-    """A usearch graph of float16 vectors, and ours after it."""
-    matrix = matrix_of(folder)
-    graph = read_graph(folder, matrix, digests(folder)[1])
-    return lambda query: nearest_in_graph(graph, matrix, query, K)[0]
-
-
 def usearch_exact(folder: Path, threads: int) -> Search:
     """The scan of float16 vectors that usearch itself has."""
     import onnxruntime  # noqa: F401  # first: loaded in the other order, the two have crashed
@@ -74,7 +61,6 @@ SEARCHES: dict[str, Callable[[Path, int], Search]] = {
     "exact": exact_search,
     "exact-numpy": lambda folder, threads: exact_search(folder, threads, numpy_products),
     "usearch-exact": usearch_exact,
-    "graph": graph_search,
 }
 
 

@@ -14,16 +14,14 @@ from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
 from clip_export.graph.fused_network import fused_graph
-from clip_export.graph.model_file import save_model
+from clip_export.graph.model_file import save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
-from clip_export.graph.versions import tool_versions
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
-from clip_export.proof.parity import check_seconds, prove
+from clip_export.proof.parity import check_replay, check_second_opinions, prove
 from clip_export.proof.reference import Reference, reference
-from clip_export.proof.replay import check_replay
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
@@ -32,6 +30,7 @@ from clip_toolkit.errors import HeadError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
+from clip_toolkit.text.tokenization import is_valid_unicode
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
 """A second exporter's largest differences from PyTorch, by output."""
@@ -159,7 +158,7 @@ def checked_labels(
         raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")
     if len(labels) != layers[-1]:
         raise HeadError(f"the head has {layers[-1]} outputs, but {len(labels)} labels were given: {', '.join(labels)}")
-    undecodable = [label for label in labels if label.encode(errors="replace").decode() != label]
+    undecodable = [label for label in labels if not is_valid_unicode(label)]
     if undecodable:
         raise HeadError(f"the label {undecodable[0]!r} is not valid Unicode text. Name the classes with --labels.")
     if len(set(labels)) != len(labels):
@@ -218,6 +217,6 @@ def _proved(
     expected = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
     receipt = prove(path, files, expected, texts)
     checks = {name: check(encoder, head, files, expected) for name, check in cross_checks}
-    check_seconds(checks, receipt.logit_scale)
+    check_second_opinions(checks, receipt.logit_scale)
     golden = golden_vectors(encoder, tower, head, spec)
     return replace(spec, parity=replace(receipt, cross_check=checks), golden=golden)

@@ -6,7 +6,18 @@ from importlib.util import find_spec
 
 from clip_toolkit.errors import MissingDependencyError
 
-_PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "rich", "scipy", "sklearn")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "onnxruntime",
+    "platformdirs",
+    "rich",
+    "scipy",
+    "sklearn",
+)
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where a package is installed under another name than it is imported
 
@@ -19,9 +30,7 @@ def require_export_extra() -> None:
     """
     missing = _missing(_PACKAGES)
     if missing:
-        raise MissingDependencyError(
-            f"this command needs {', '.join(missing)}. Install: pip install 'clip-toolkit[export,cpu]'"
-        )
+        raise MissingDependencyError(f"this command needs {missing}. Install: pip install 'clip-toolkit[export,cpu]'")
 
 
 def require(extra: str, *packages: str) -> None:
@@ -32,9 +41,8 @@ def require(extra: str, *packages: str) -> None:
     """
     missing = _missing(packages)
     if missing:
-        names = ", ".join(_DISTRIBUTIONS.get(name, name) for name in missing)
-        raise MissingDependencyError(f"this needs {names}. Install: pip install 'clip-toolkit[export,cpu,{extra}]'")
+        raise MissingDependencyError(f"this needs {missing}. Install: pip install 'clip-toolkit[export,cpu,{extra}]'")
 
 
-def _missing(packages: tuple[str, ...]) -> list[str]:
-    return [name for name in packages if find_spec(name) is None]
+def _missing(packages: tuple[str, ...]) -> str:
+    return ", ".join(_DISTRIBUTIONS.get(name, name) for name in packages if find_spec(name) is None)

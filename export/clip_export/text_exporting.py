@@ -9,10 +9,9 @@ import onnx
 
 from clip_export.encoders.text import TextEncoder
 from clip_export.encoders.tokenizer import tokenizer_spec
-from clip_export.graph.model_file import save_model
+from clip_export.graph.model_file import save_model, tool_versions
 from clip_export.graph.text_network import text_graph
-from clip_export.graph.versions import tool_versions
-from clip_export.proof.replay import check_replay
+from clip_export.proof.parity import check_replay
 from clip_export.proof.text_parity import golden_texts, own_golden_texts, prove_text
 from clip_export.quantization.text_tower import quantize_text
 from clip_toolkit import load_text, selftest_text

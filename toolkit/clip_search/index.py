@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from clip_search.indexing import OnFile, UpdateReport
 from clip_search.results.duplicates import THRESHOLD, Duplicate, duplicates
 from clip_search.results.hits import Hit, hits
-from clip_search.scan.approximate import nearest_in_graph
 from clip_search.scan.exact import nearest
 from clip_search.store.database import TIMEOUT, Database
 from clip_search.store.derived import Derived
 from clip_search.store.embedding import embedded, finite
-from clip_search.store.identity import EncoderIdentity
+from clip_search.store.identity import EncoderIdentity, check_shared_space
 from clip_search.store.opening import open_database
-from clip_search.store.text import check_shared_space
 from clip_search.updating import claim_root, root_of, update
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
@@ -147,7 +145,7 @@ class SearchIndex:
         for row in self._database.failures():
             yield root / row.path, str(row.error)
 
-    def query(self, image: ImageSource, k: int = 10, *, approximate: bool = False) -> list[Hit]:
+    def query(self, image: ImageSource, k: int = 10) -> list[Hit]:
         """The images most like a picture, best first; equal ones by path.
 
         Raises:
@@ -156,9 +154,9 @@ class SearchIndex:
             SearchIndexError, ValueError: as in `query_vector`, or the index was opened without a classifier.
         """
         embedding = embedded(self._needed_classifier(), image).embedding
-        return self.query_vector(finite(embedding, "the picture"), k, approximate=approximate)
+        return self.query_vector(finite(embedding, "the picture"), k)
 
-    def query_text(self, encoder: TextEncoder, text: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
+    def query_text(self, encoder: TextEncoder, text: str, k: int = 10) -> list[Hit]:
         """The images most like a description, best first; equal ones by path.
 
         Raises:
@@ -167,20 +165,18 @@ class SearchIndex:
         """
         check_shared_space(str(self.folder), self.identity, encoder.spec.encoder)
         [embedding] = encoder.encode([text])
-        return self.query_vector(finite(embedding, "the text"), k, approximate=approximate)
+        return self.query_vector(finite(embedding, "the text"), k)
 
-    def query_vector(self, embedding: NDArray[np.floating], k: int = 10, *, approximate: bool = False) -> list[Hit]:
+    def query_vector(self, embedding: NDArray[np.floating], k: int = 10) -> list[Hit]:
         """The images whose embeddings have the largest products with one, largest first; equal ones by path.
 
         Args:
             embedding: ``[dim]``, of any length: that of L2 norm 1 gives cosines.
             k: how many; at least 1.
-            approximate: ask a usearch graph instead of all embeddings; it is built if it is not there.
 
         Raises:
             SearchIndexError: nothing is indexed, or the database is damaged or locked.
             OutputError: derived files have to be rebuilt and cannot be written.
-            MissingDependencyError: ``approximate`` without usearch.
             ValueError: another shape, a number that is not finite in float32, or ``k`` below 1.
         """
         with np.errstate(over="ignore"):
@@ -193,21 +189,9 @@ class SearchIndex:
             raise ValueError(f"k: expected at least 1, got {k}")
         root = self.root
         matrix = self._derived.matrix()
-        if approximate:
-            rows, scores = nearest_in_graph(self._derived.graph(matrix), matrix, query, k)
-        else:
-            rows, scores = nearest(matrix.embeddings, matrix.codes, query, k)
+        rows, scores = nearest(matrix.embeddings, matrix.codes, query, k)
         paths = map(matrix.path, rows.tolist())
         return hits(self._database, root, zip(paths, scores.tolist(), strict=True))
-
-    def build_approximate(self) -> None:
-        """Build the usearch graph now rather than at the first query that asks for it.
-
-        Raises:
-            MissingDependencyError: usearch is not installed.
-            SearchIndexError, OutputError: as in `query_vector`.
-        """
-        self._derived.graph(self._derived.matrix())
 
     def duplicates(self, threshold: float = THRESHOLD) -> list[list[Duplicate]]:
         """Groups of images that have the same content, or a cosine similarity of at least ``threshold``.

@@ -23,12 +23,11 @@ from clip_toolkit.errors import (
 from clip_toolkit.images import decode, open_image
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.prediction import Prediction, Score
-from clip_toolkit.selftest import Drift, selftest
+from clip_toolkit.selftest import Drift, selftest, selftest_text
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.text.tokenization import Tokenizer, Tokens
 from clip_toolkit.text_encoder import TextEncoder, TextOutputs, load_text
-from clip_toolkit.text_selftest import selftest_text
 from clip_toolkit.version import __version__
 
 __all__ = [

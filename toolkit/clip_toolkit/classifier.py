@@ -17,7 +17,8 @@ from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
 from clip_toolkit.runtime.isolation import IsolatedPreparation, Limits
-from clip_toolkit.runtime.session import Opening, Session, open_session, remember, reopen
+from clip_toolkit.runtime.reopening import remember, reopen
+from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION

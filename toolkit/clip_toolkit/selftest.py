@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,12 @@ from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.spec.classifier import GoldenVector
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.text_tower import GoldenText
 from clip_toolkit.text.tokenization import Tokens
+from clip_toolkit.text_encoder import TextEncoder
 
-TOLERANCES = {"pillow": 1e-3, "graph": 2e-2}
-"""Largest allowed drift on the CPU provider, by the resize that was used.
+TOLERANCES = {"pillow": 1e-3, "graph": 2e-2, "text": 1e-3}
+"""Largest allowed drift on the CPU provider, by the resize that was used; of a text tower's file ``text``.
 
 Of logits and embedding relative to their largest value, of probabilities absolute. Export demands 1e-4 of the
 Pillow path; other CPUs add up the same products in another order. The graph's resize may move a pixel by one step.
@@ -27,6 +29,10 @@ Pillow path; other CPUs add up the same products in another order. The graph's r
 QUANTIZED_FACTOR = 5.0
 """How much more drift a quantized file may show from its own answers where it was exported: an activation that falls on
 the other side of a half becomes another integer. Arithmetic that saturates shows by orders of magnitude."""
+
+QUANTIZED_TEXT_TOLERANCE = 5e-2
+"""Of an 8-bit text tower, from its own answers where it was exported: whether activations are rounded too is up to the
+processor and the number of tokens. Another batch size moved embeddings by 1e-2 of their largest value."""
 
 OTHER_PROVIDER_FACTOR = 20.0
 """How much more drift another execution provider may show: several multiply with 10-bit mantissas by default."""
@@ -76,7 +82,8 @@ def selftest(classifier: Classifier) -> list[Drift]:
         for path, inputs in _paths(classifier, images)
         for drift in _drifts(path, _run_each(classifier, inputs, tokens), _expected(classifier, golden), classifier)
     ]
-    return [*drifts, *_token_drift(tokens, golden)]
+    read = [item for item in tokens if item is not None]
+    return [*drifts, _token_drift(read, golden)] if read else drifts
 
 
 def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[Tokens | None]:
@@ -88,12 +95,11 @@ def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[To
     return [classifier.tokenizer.encode([vector.text or ""]) for vector in golden]
 
 
-def _token_drift(tokens: list[Tokens | None], golden: tuple[GoldenVector, ...]) -> Iterator[Drift]:
+def _token_drift(tokens: Sequence[Tokens], golden: Sequence[GoldenVector | GoldenText]) -> Drift:
     """Share of the texts whose tokens are not PyTorch's: none may differ."""
-    found = [tuple(item.input_ids[0].tolist()) for item in tokens if item is not None]
-    if found:
-        wrong = sum(ids != vector.input_ids for ids, vector in zip(found, golden, strict=True))
-        yield Drift("text", "tokens", wrong / len(found), 0.0)
+    found = [tuple(item.input_ids[0].tolist()) for item in tokens]
+    wrong = sum(ids != item.input_ids for ids, item in zip(found, golden, strict=True))
+    return Drift("text", "tokens", wrong / len(found), 0.0)
 
 
 def _images(golden: tuple[GoldenVector, ...], side: int) -> list[NDArray[np.uint8]]:
@@ -139,6 +145,42 @@ def _drifts(path: str, got: Outputs, expected: Outputs, classifier: Classifier) 
         tolerance *= QUANTIZED_FACTOR
     for name in Outputs._fields:
         want, have = getattr(expected, name), getattr(got, name)
-        unit = 1.0 if name == "probabilities" else max(float(np.abs(want).max(initial=0)), _SMALLEST)
-        difference = float(np.abs(have - want).max(initial=0)) / unit
-        yield Drift(path, name, difference if np.isfinite(difference) else float("inf"), tolerance)
+        yield Drift(path, name, _difference(have, want, relative=name != "probabilities"), tolerance)
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32], *, relative: bool = True) -> float:
+    """Largest difference, relative to the largest expected value; infinite where one is no number."""
+    unit = max(float(np.abs(expected).max(initial=0)), _SMALLEST) if relative else 1.0
+    difference = float(np.abs(found - expected).max(initial=0)) / unit
+    return difference if np.isfinite(difference) else float("inf")
+
+
+def selftest_text(encoder: TextEncoder) -> list[Drift]:
+    """Replay the golden texts of an open text tower, each by itself.
+
+    Returns:
+        Of ``tokens`` the share that differs, with a tolerance of 0; of ``features`` and ``embedding`` the largest
+        difference from PyTorch.
+
+    Raises:
+        SpecError: the file has no golden texts, or they are damaged.
+        ModelError: the network fails on them.
+    """
+    golden = encoder.spec.golden
+    if not golden:
+        raise SpecError("selftest: the file holds no golden texts. Export the model again.")
+    if any(len(item.features) != encoder.spec.encoder.dim for item in golden):
+        raise SpecError(f"selftest: the golden features are damaged: expected {encoder.spec.encoder.dim} numbers each")
+    tokens = [encoder.tokenizer.encode([item.text]) for item in golden]
+    features = np.array([item.features for item in golden], np.float32)
+    outputs = [encoder.run(each) for each in tokens]
+    tolerance = TOLERANCES["text"] if encoder.spec.quantization is None else QUANTIZED_TEXT_TOLERANCE
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), _SMALLEST)
+    tolerance *= 1 if encoder.provider == CPU else OTHER_PROVIDER_FACTOR
+    return [
+        _token_drift(tokens, golden),
+        Drift(
+            "text", "features", _difference(np.concatenate([each.features for each in outputs]), features), tolerance
+        ),
+        Drift("text", "embedding", _difference(np.concatenate([each.embedding for each in outputs]), unit), tolerance),
+    ]

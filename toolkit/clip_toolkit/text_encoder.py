@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import TextTruncatedWarning
-from clip_toolkit.runtime.session import Opening, Session, open_session, remember, reopen
+from clip_toolkit.runtime.reopening import remember, reopen
+from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.model_file import read_text_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.text.tokenization import INPUTS, Tokenizer, Tokens, check_texts

@@ -23,10 +23,10 @@ __all__ = ["PROGRAM", "main", "parse_args", "run"]
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the head; return the exit code."""
-    from clip_export.commands.train_finetuning import finetuned
-    from clip_export.commands.train_finished_head import finished_head
-    from clip_export.commands.train_from_words import start_words, trained_from_words
-    from clip_export.commands.train_stages import prepared_data, scored_alone, tell, trained
+    from clip_export.commands.train_finetuning import finetune_encoder
+    from clip_export.commands.train_finished_head import finish_head
+    from clip_export.commands.train_from_words import start_words, train_with_words
+    from clip_export.commands.train_stages import prepare_data, score_alone, tell, train
     from clip_export.encoders.text import TextEncoder
     from clip_export.training.judging.thresholds import check_rule
     from clip_export.training.preparation import read_dataset
@@ -42,15 +42,15 @@ def run(args: argparse.Namespace) -> int:
     encoder = _encoder(args)
     show(f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide")
     tower = None if options.text_column is None else TextEncoder.from_pretrained(args.encoder, args.revision)
-    prepared = prepared_data(args, encoder, dataset, options, tower)
-    training, chosen = trained(args, prepared) if words is None else trained_from_words(args, prepared, words)
-    alone = scored_alone(args, prepared, training, chosen)
+    prepared = prepare_data(args, encoder, dataset, options, tower)
+    training, chosen = train(args, prepared) if words is None else train_with_words(args, prepared, words)
+    alone = score_alone(args, prepared, training, chosen)
     tuned = None
     if tuning is not None:
-        tuned = finetuned(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
+        tuned = finetune_encoder(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
-    head = finished_head(args, prepared, training, chosen, encoder, alone=alone)
+    head = finish_head(args, prepared, training, chosen, encoder, alone=alone)
     head = _saved(args, head, encoder, tuned)
     tell(prepared, training, head, alone)
     show(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))

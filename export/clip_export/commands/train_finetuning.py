@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from clip_export.commands.train_stages import Report, shown_score, watched
+from clip_export.commands.train_stages import Report, shown_score, watch
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import default_folder
 from clip_export.features.images import row_key
@@ -57,7 +57,7 @@ class FineTuned(NamedTuple):
     summary: dict[str, Any]
 
 
-def finetuned(
+def finetune_encoder(
     args: argparse.Namespace,
     encoder: Encoder,
     prepared: Prepared,
@@ -68,11 +68,11 @@ def finetuned(
 ) -> FineTuned | None:
     """Train the encoder's last blocks with the head; None if that does not help, and the encoder is what it was."""
     with _cache_folder(args) as folder:
-        sides = _hidden_sides(args, encoder, prepared, options, folder)
+        sides = _compute_hidden_sides(args, encoder, prepared, options, folder)
         learn = partial(finetune, encoder, frozen.head, options=options, head_options=head_options)
         owner = fingerprint(prepared.train, prepared.validation, (head_options, options), prepared.dataset.task)
         checkpoints = Checkpoints(checkpoint_path(args.out, PART), owner)
-        training = _trained(args, prepared, sides, learn, checkpoints, epochs=options.epochs)
+        training = _train(args, prepared, sides, learn, checkpoints, epochs=options.epochs)
         if not training.best.number:
             say("fine-tuning made nothing better on the validation images: the frozen encoder and its head are kept")
             return None
@@ -103,7 +103,7 @@ def _cache_folder(args: argparse.Namespace) -> Iterator[Path]:
         yield folder
 
 
-def _hidden_sides(
+def _compute_hidden_sides(
     args: argparse.Namespace, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, folder: Path
 ) -> list[HiddenStates]:
     """Hidden states of the training images with their views, the validation images, and the test images if any."""
@@ -135,7 +135,7 @@ def _hidden_sides(
 
 def _row_keys(prepared: Prepared, views: int) -> Iterator[bytes]:
     """Of all images and views that hidden states are needed of."""
-    contents = [bytes.fromhex(content) for content in prepared.features.contents]
+    contents = [bytes.fromhex(content) for content in prepared.reading.contents]
     train, validation, test = prepared.split
     for index in (*train, *validation, *test):
         yield row_key(contents[index])
@@ -151,7 +151,7 @@ def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: Finetunin
     )
 
 
-def _trained(
+def _train(
     args: argparse.Namespace,
     prepared: Prepared,
     sides: list[HiddenStates],
@@ -166,7 +166,7 @@ def _trained(
     def run(report: Report, state: TrainingState | None) -> Training:
         return learn(train, validation, report=report, task=task, resume=state, keep=checkpoints.keep)
 
-    return watched(args, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
+    return watch(args, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
 
 
 def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
@@ -180,7 +180,7 @@ def _scores(prepared: Prepared, frozen: Training, tuned: Prepared, training: Tra
     """The name of the held-out score, and its value before and after."""
     task = prepared.dataset.task
     side, _, before = prepared.held_out
-    pairs = ((frozen, before), (training, tuned.held_out[2]))
+    pairs = ((frozen, before), (training, tuned.held_out.examples))
     old, new = (shown_score(plain_score(used.head, examples, task), task) for used, examples in pairs)
     return f"{side} {SCORES[task]}", old, new
 

@@ -18,7 +18,7 @@ from clip_export.training.preparation import Prepared
 from clip_toolkit.spec.tasks import REGRESSION
 
 
-def finished_head(
+def finish_head(
     args: argparse.Namespace,
     prepared: Prepared,
     training: Training,
@@ -60,8 +60,8 @@ def _summary(
     temperature = {} if fits else {"temperature": "1: no mistake on the validation images to fit it to"}
     start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
     return {
-        "images": len(prepared.features.kept),
-        "skipped": len(prepared.features.errors),
+        "images": len(prepared.reading.kept),
+        "skipped": len(prepared.reading.errors),
         "train": len(prepared.split.train),
         "validation": len(prepared.split.validation),
         **test,
@@ -81,7 +81,7 @@ def _summary(
 def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
     if prepared.texts is None or alone is None:
         return {}
-    score = f"{prepared.held_out[0]} {SCORES[prepared.dataset.task]}"
+    score = f"{prepared.held_out.side} {SCORES[prepared.dataset.task]}"
     figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
     texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
     return texts | {name: round(value, 4) for name, value in figures.items()}

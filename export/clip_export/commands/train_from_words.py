@@ -37,9 +37,7 @@ def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:
     return words
 
 
-def trained_from_words(
-    args: argparse.Namespace, prepared: Prepared, words: ZeroShot
-) -> tuple[Training, TrainingOptions]:
+def train_with_words(args: argparse.Namespace, prepared: Prepared, words: ZeroShot) -> tuple[Training, TrainingOptions]:
     """Train from the words and from random weights, and say which start led to the lower validation loss."""
     options = training_options(args)
     pulls = PULLS if args.pull is None else (args.pull,)

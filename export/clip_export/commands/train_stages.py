@@ -34,7 +34,7 @@ from clip_toolkit.terminal import say, show
 Report = Callable[[Epoch], None]
 
 
-def prepared_data(
+def prepare_data(
     args: argparse.Namespace,
     encoder: Encoder,
     dataset: Dataset,
@@ -46,12 +46,12 @@ def prepared_data(
     cache = FeatureCache(folder, encoder) if folder else None
     text = TextSide(tower, TextCache(folder, tower) if folder else None) if tower else None
     prepared = prepare(dataset, encoder, options, cache, bar, text=text)
-    features = prepared.features
-    say(*(f"skipped: {error}" for error in features.errors), *prepared.notes)
-    if features.errors:
-        say(f"skipped {len(features.errors)} of {len(dataset.files)} files")
-    found = len(features.kept) - features.computed
-    show(f"features: {features.computed} computed by {features.backend}, {found} from the cache")
+    reading = prepared.reading
+    say(*(f"skipped: {error}" for error in reading.errors), *prepared.notes)
+    if reading.errors:
+        say(f"skipped {len(reading.errors)} of {len(dataset.files)} files")
+    found = len(reading.kept) - reading.computed
+    show(f"features: {reading.computed} computed by {reading.backend}, {found} from the cache")
     if prepared.texts is not None:
         computed, different = prepared.texts.computed, prepared.texts.different
         show(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
@@ -60,7 +60,7 @@ def prepared_data(
     return prepared
 
 
-def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, TrainingOptions]:
+def train(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, TrainingOptions]:
     """Train, from a checkpoint if asked to; an interrupt leaves one."""
     task, outputs = prepared.dataset.task, len(prepared.dataset.labels)
     options = _swept(prepared, training_options(args)) if args.sweep else training_options(args)
@@ -80,13 +80,13 @@ def trained(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Tra
             keep=checkpoints.keep,
         )
 
-    training = watched(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
+    training = watch(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
     if args.unfreeze is not None or prepared.texts is not None:
         checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
 
 
-def scored_alone(
+def score_alone(
     args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
 ) -> Parts | None:
     """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
@@ -97,7 +97,7 @@ def scored_alone(
         raise
 
 
-def watched(
+def watch(
     args: argparse.Namespace,
     learn: Callable[[Report, TrainingState | None], Training],
     checkpoints: Checkpoints,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from clip_export.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError
+from clip_toolkit.files.csv_table import read_rows
 
 
 def with_groups(dataset: Dataset, rule: str) -> Dataset:
@@ -28,13 +28,8 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
 
 
 def _from_csv(path: Path, names: list[str]) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            found = {Path(row["path"]).as_posix(): row["group"].strip() for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-    except (KeyError, AttributeError, TypeError) as error:
-        raise DatasetError(f"{path}: expected the columns 'path' and 'group' in every line.") from error
+    rows = read_rows(path, ("path", "group"), DatasetError)
+    found = {Path(row.cells["path"]).as_posix(): row.cells["group"].strip() for row in rows}
     missing = [name for name in names if not found.get(name)]
     if missing:
         raise DatasetError(f"{path}: no group for {len(missing)} of {len(names)} files, such as {missing[0]}.")

@@ -7,11 +7,13 @@ what belongs together (a group, or files of the same content) stays on one side.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from clip_export.data.dataset import TEST, TRAIN, VALIDATION, Dataset, memberships
 from clip_toolkit.errors import DatasetError
@@ -73,28 +75,53 @@ def few_shots(dataset: Dataset, train: Sequence[int], shots: int, seed: int) -> 
     return sorted(train[position] for position in chosen)
 
 
+def duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:
+    """A line on copies among training and held-out files, and one on each pair that has different labels.
+
+    Args:
+        dataset: the readable files.
+        split: their sides.
+        contents: of each file, a hash of its content.
+    """
+    if dataset.texts is not None:  # the same picture with another text is another example
+        contents = [f"{content} {text}" for content, text in zip(contents, dataset.texts, strict=True)]
+    pairs = duplicates_across(split, contents)
+    if pairs:
+        first, second = (dataset.relative(index) for index in pairs[0])
+        yield (
+            f"{len(pairs)} held-out files equal training files byte for byte, such as {second} and {first}: the "
+            "figures flatter the head. Remove them."
+        )
+    targets: dict[str, list[int]] = {}
+    for index, content in enumerate(contents):
+        targets.setdefault(content, []).append(index)
+    for same in targets.values():
+        other = next((i for i in same if (dataset.targets[i] != dataset.targets[same[0]]).any()), None)
+        if other is not None:
+            yield f"{dataset.relative(same[0])} and {dataset.relative(other)} are the same file with different labels"
+
+
 def duplicates_across(split: Split, contents: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs of a training file and a held-out one of the same content."""
     first = {contents[index]: index for index in reversed(split.train)}
     return [(first[contents[i]], i) for i in (*split.validation, *split.test) if contents[i] in first]
 
 
-def _units(dataset: Dataset, contents: Sequence[str], free: Iterable[int]) -> list[list[int]]:
-    """Indices that belong together: the same group, or the same content (by union-find)."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    free = list(free)
-    for index in free:
-        content, group = f"content {contents[index]}", f"group {dataset.groups[index] or f'of {contents[index]}'}"
-        parent[root(content)] = root(group)
-    units: dict[str, list[int]] = defaultdict(list)
-    for index in free:
-        units[root(f"content {contents[index]}")].append(index)
+def _units(dataset: Dataset, contents: Sequence[str], free: Sequence[int]) -> list[list[int]]:
+    """Indices that belong together: the same group, or the same content, or a chain of such files."""
+    first: dict[tuple[str, str], int] = {}
+    links = [
+        (position, first.setdefault(name, position))
+        for position, index in enumerate(free)
+        for name in (("content", contents[index]), ("group", dataset.groups[index]))
+        if name[1]
+    ]
+    rows, columns = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(free), len(free)))
+    _, numbers = connected_components(graph, directed=False)
+    units: dict[int, list[int]] = defaultdict(list)
+    for index, number in zip(free, numbers.tolist(), strict=True):
+        units[number].append(index)
     return list(units.values())
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clip_export.expect.answers import Answers, Rows
 from clip_export.expect.comparing import probabilities
 from clip_export.expect.fitting import Fit, Setting, fits
 from clip_export.expect.reasons import Reason, head_reasons, image_reasons, precision_reasons
 from clip_export.expect.variants import AS_EXPORTED, Subject, Variant
-from clip_export.samples.pictures import EXIF_ORIENTATION
 
 ROWS = 16
 """Number of answers that reasons are tried on."""
@@ -139,4 +138,4 @@ def _any_rotated(subject: Subject) -> bool:
 
 def _orientation(image: str | bytes) -> int:
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)) as picture:
-        return int(picture.getexif().get(EXIF_ORIENTATION, 1))
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))

@@ -7,12 +7,12 @@ image file and the number of the augmented view. File names and dates play no pa
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
 from torch import nn
 
 from clip_export.encoders.image import Encoder
@@ -22,9 +22,8 @@ _FORMAT = 2
 
 
 def default_folder() -> Path:
-    """Where caches lie unless another place is named: the user's cache folder (XDG base directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "clip-toolkit" / "features"
+    """Where caches lie unless another place is named: the user's cache folder of the system."""
+    return user_cache_path("clip-toolkit", appauthor=False) / "features"
 
 
 def encoder_identity(encoder: Encoder) -> dict[str, object]:

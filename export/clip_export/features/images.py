@@ -27,24 +27,38 @@ from clip_toolkit.spec.classifier import Preprocessing
 
 
 @dataclass(frozen=True)
-class Features:
-    """Features of the files that could be read.
+class ReadFiles:
+    """How image files were read.
 
     Attributes:
-        values: float32 ``[readable, dim]``, on the CPU.
-        kept: index of the file of each row.
-        contents: SHA-256 of the bytes of the file of each row, in hexadecimal.
+        kept: index of each file that could be read.
+        contents: SHA-256 of the bytes of each of those, in hexadecimal.
         errors: why each of the other files was skipped.
         computed: how many the encoder had to be run for.
         backend: who ran it, or ``cache``.
     """
 
-    values: Tensor
     kept: list[int]
     contents: list[str]
     errors: list[ImageError]
     computed: int
     backend: str
+
+
+@dataclass(frozen=True)
+class Features(ReadFiles):
+    """Features of the files that could be read.
+
+    Attributes:
+        values: float32 ``[readable, dim]``, on the CPU.
+    """
+
+    values: Tensor
+
+    @property
+    def reading(self) -> ReadFiles:
+        """How the files were read, without what the encoder made of them."""
+        return ReadFiles(self.kept, self.contents, self.errors, self.computed, self.backend)
 
 
 def image_features(
@@ -163,7 +177,7 @@ class _Gathered:
             self._run()
         name = self.backend.name if self.backend else "cache"
         values = self.values if len(self.kept) == self.files else self.values[self.kept]
-        return Features(values, self.kept, self.contents, self.errors, self.computed, name)
+        return Features(self.kept, self.contents, self.errors, self.computed, name, values)
 
     def _run(self) -> None:
         indices, keys, images = zip(*self.pending, strict=True)

@@ -23,7 +23,7 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from clip_toolkit.errors import OutputError
+from clip_toolkit.errors import OutputError, first_line
 from clip_toolkit.files.atomic import remove_leftovers, written_atomically
 
 # What is gathered before it is written: so many rows, or bytes of large ones.
@@ -112,7 +112,7 @@ class RowCache:
         try:
             shard = _Shard.mapped(path)
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            self._discard(path, f"damaged ({str(error).partition(chr(10))[0]})")
+            self._discard(path, f"damaged ({first_line(error)})")
             return
         if shard.owner != self._owner or shard.rows.shape[1:] != self.shape:
             self._discard(path, "from another encoder")

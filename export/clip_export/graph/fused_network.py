@@ -12,7 +12,7 @@ from clip_export.graph.network import Answers, behind_preprocessing, pixel_examp
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_network import text_examples, text_sizes
 from clip_export.graph.text_weights import canonical_text
-from clip_export.graph.tracing import check_size, exported
+from clip_export.graph.tracing import check_size, trace
 from clip_export.graph.vit_weights import canonical_vit
 from clip_toolkit.spec.tasks import OUTPUTS
 
@@ -61,5 +61,5 @@ def fused_graph(
     image, tokens = pixel_example(encoder, input_kind), text_examples()
     varying = text_sizes(tower.context)
     sizes = {name: {0: varying[0]} for name in image} | dict.fromkeys(tokens, varying)
-    body = exported(network, image | tokens, OUTPUTS[answers.task], sizes)
+    body = trace(network, image | tokens, OUTPUTS[answers.task], sizes)
     return behind_preprocessing(body, encoder, input_kind)

@@ -1,7 +1,8 @@
-"""A network and its spec as bytes of one model file."""
+"""The file that a network and its spec become: its formats, its tools, its bytes."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -9,6 +10,20 @@ import onnx
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.metadata import SPEC_KEY
 from clip_toolkit.spec.text_tower import TextTowerSpec
+from clip_toolkit.version import __version__
+
+OPSET = 20
+"""Standard ONNX operator set: the first with Gelu, and one that onnxruntime-web and OpenVINO know."""
+
+IR_VERSION = 10
+"""ONNX file format, of onnx 1.16 and ONNX Runtime 1.18: what runtimes in the field read."""
+
+_PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+
+
+def tool_versions() -> dict[str, str]:
+    """Name and version of everything that had a hand in an exported file."""
+    return {"clip-toolkit": __version__} | {name: version(name) for name in _PACKAGES}
 
 
 def save_model(model: onnx.ModelProto, spec: ModelSpec | TextTowerSpec, path: Path) -> None:

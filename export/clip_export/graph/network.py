@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clip_export.encoders.image import Encoder
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
-from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, exported
+from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
@@ -71,7 +71,7 @@ def network_graph(
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
     network = Network(vit, head.eval(), answers).eval()
     return behind_preprocessing(
-        exported(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
+        trace(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
     )
 
 
@@ -96,4 +96,4 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """The ONNX model of the encoder alone: ``pixels``, uint8 ``[batch, size, size, 3]``, to its ``feature``."""
     vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
-    return exported(vit, pixel_example(encoder, "image"), ("feature",))
+    return trace(vit, pixel_example(encoder, "image"), ("feature",))

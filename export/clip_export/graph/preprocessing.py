@@ -14,7 +14,7 @@ from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset20 as op
 from onnxscript.values import Opset
 
-from clip_export.graph.versions import IR_VERSION
+from clip_export.graph.model_file import IR_VERSION
 from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
 

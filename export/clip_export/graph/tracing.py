@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from clip_export.graph.versions import IR_VERSION, OPSET
+from clip_export.graph.model_file import IR_VERSION, OPSET
 from clip_toolkit.errors import EncoderError
 
 EXAMPLE_BATCH = 3
@@ -32,7 +32,7 @@ def check_size(encoder: str, *modules: nn.Module) -> None:
         )
 
 
-def exported(
+def trace(
     network: nn.Module,
     examples: Mapping[str, Tensor],
     outputs: Sequence[str],

@@ -21,7 +21,7 @@ from torch import Tensor
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import head_from_state_dict
 from clip_export.heads.reading import Reading
-from clip_toolkit.errors import HeadError, SpecError
+from clip_toolkit.errors import HeadError, SpecError, first_line
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json
@@ -231,7 +231,7 @@ def _read_pickle(path: Path) -> tuple[Any, str | None]:
             "state_dict instead: torch.save(mlp_head.state_dict(), 'head.pt')"
         ) from error
     except Exception as error:  # a truncated archive raises RuntimeError, EOFError, KeyError, ...
-        raise HeadError(f"{path}: not a readable PyTorch file ({str(error).partition(chr(10))[0]})") from error
+        raise HeadError(f"{path}: not a readable PyTorch file ({first_line(error)})") from error
     if isinstance(content, Mapping) and _FORMAT in content:
         return content.get("state_dict", {}), content[_FORMAT]
     return content, None

@@ -19,6 +19,7 @@ from clip_export.heads.files import EncoderReference, TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
+from clip_toolkit.text.tokenization import is_valid_unicode
 
 TEMPLATES = ("a photo of a {}",)
 """The paper's own prompt; the one that does without knowing what the pictures are of."""
@@ -106,7 +107,7 @@ def check_words(labels: Sequence[str], templates: Sequence[str], family: Family 
         HeadError: as `zero_shot`, but for what only the tokenizer can tell.
     """
     for text in (*labels, *templates):
-        if text.encode(errors="replace").decode() != text:
+        if not is_valid_unicode(text):
             raise HeadError(f"zero-shot: {text!r} is not valid Unicode text.")
     if not labels or not all(label.strip() for label in labels):
         raise HeadError("zero-shot: a label is empty. Each must be a word or words that describe its class.")

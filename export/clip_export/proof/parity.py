@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
 from clip_export.proof.reference import Reference
 from clip_toolkit import Classifier, Outputs, decode, load
 from clip_toolkit.errors import ParityError
+from clip_toolkit.selftest import Drift
 from clip_toolkit.spec.receipts import Differences, ParityReceipt
 
 BATCHES = (1, 2, 5)
@@ -73,7 +74,7 @@ def check(receipt: ParityReceipt) -> None:
         _check_path("the graph's resize", receipt.graph, receipt.logit_scale, GRAPH_TOLERANCE, GRAPH_PIXELS)
 
 
-def check_seconds(opinions: Mapping[str, Mapping[str, float]], scale: float) -> None:
+def check_second_opinions(opinions: Mapping[str, Mapping[str, float]], scale: float) -> None:
     """Hold the differences of other exporters' files against the same tolerance.
 
     Raises:
@@ -106,6 +107,21 @@ def check_bounds(name: str, found: object, bounds: Mapping[str, float]) -> None:
             raise ParityError(
                 f"parity with {name}: {stage} differ from PyTorch's by {difference:.3g}, more than {bound:.3g}. "
                 "No file was written. Please report this with the encoder's name."
+            )
+
+
+def check_replay(drifts: Iterable[Drift]) -> None:
+    """Refuse a file whose selftest fails.
+
+    Raises:
+        ParityError: a drift is out of tolerance; the message names it.
+    """
+    for drift in drifts:
+        if not drift.passed:
+            resize = "" if drift.path == "text" else f" with the {drift.path} resize"
+            raise ParityError(
+                f"selftest{resize}: {drift.output} drift by {drift.drift:.3g}, more than {drift.tolerance:.3g}. "
+                "No file was written."
             )
 
 

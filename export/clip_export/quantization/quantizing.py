@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
 from clip_export.quantization.evidence.feeds import Feeds
-from clip_export.quantization.evidence.gate import Decisions, compare, predictions
+from clip_export.quantization.evidence.gate import Decisions, compare, predictions, speed_ratio
 from clip_export.quantization.evidence.images import Evidence, LabelledImage
 from clip_export.quantization.layers.feature import head_input_name
 from clip_export.quantization.layers.linears import find_linears, with_constants, with_plain_linears
@@ -28,14 +29,12 @@ from clip_export.quantization.ranges import observe, run, with_outputs
 from clip_export.quantization.refit import refit_head
 from clip_export.quantization.search import Choice, Int8Search, Report
 from clip_export.quantization.targets import Target
-from clip_toolkit import Classifier, load
+from clip_toolkit import load
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.receipts import QuantizationReceipt, agreement_text
 
 MODES = ("int8", "int4", "fp16")
-
-_TIMED_RUNS = 9
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class _Candidate:
     text: str
     model: onnx.ModelProto
     float_layers: tuple[str, ...] = ()
+    tried: dict[str, float] = field(default_factory=dict)
 
 
 def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: Path) -> Quantized:
@@ -99,15 +99,14 @@ def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: 
     """
     judge = _Judge(path, scratch, options)
     model = with_plain_linears(_network(path))
-    search: dict[str, float] = {}
-    for candidate in _candidates(model, judge.spec, options, search):
+    for candidate in _candidates(model, judge.spec, options):
         fitted, candidate_head = candidate, head
         if options.refit:
             candidate_head, fitted = _refitted(model, candidate, head, judge.spec, options.refit)
         decisions = judge.decisions(fitted.model)
         options.report(f"{fitted.text}: {agreement_text(judge.spec.task, decisions.agreement, decisions.images)}")
         if decisions.agreement >= options.min_agreement:
-            return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions, search))
+            return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions))
     raise _refusal(options, judge.spec.task, decisions)
 
 
@@ -117,9 +116,7 @@ def _network(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _candidates(
-    model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOptions, tried: dict[str, float]
-) -> Iterator[_Candidate]:
+def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOptions) -> Iterator[_Candidate]:
     """Ways to quantize, the preferred one first, each made when the one before has failed."""
     if options.mode == "fp16":
         yield _Candidate("half precision", quantize_fp16(model, tuning_feeds(spec, options.evidence)))
@@ -137,11 +134,11 @@ def _candidates(
     else:
         inputs = tuning_feeds(spec, options.evidence)
         deadline = time.monotonic() + options.minutes * 60
-        search = Int8Search(model, inputs, options.target, spec.ops, spec.task, deadline, options.report, tried)
+        search = Int8Search(model, inputs, options.target, spec.ops, spec.task, deadline, options.report)
         best = search.best()
-        yield _Candidate(str(best), search.build(best))
+        yield _Candidate(str(best), search.build(best), tried=search.tried)
         for choice in search.more_exact(best):
-            yield _Candidate(str(choice), search.build(choice), choice.float_layers)
+            yield _Candidate(str(choice), search.build(choice), choice.float_layers, search.tried)
 
 
 def _refusal(options: QuantizationOptions, task: str, decisions: Decisions) -> QuantizationError:
@@ -167,7 +164,7 @@ class _Judge:
     def __init__(self, path: Path, scratch: Path, options: QuantizationOptions) -> None:
         self.path, self.scratch, self.options = path, scratch, options
         classifier = load(path, device="cpu")
-        self.spec = classifier.spec
+        self.spec, self.tokenizer = classifier.spec, classifier.tokenizer
         self.images: list[NDArray[np.uint8] | bytes]
         self.texts: list[str] | None = None
         if options.evidence is None:
@@ -192,14 +189,14 @@ class _Judge:
         after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
         return compare(self.names, self.before, after, self.targets)
 
-    def receipt(self, candidate: _Candidate, decisions: Decisions, tried: dict[str, float]) -> QuantizationReceipt:
+    def receipt(self, candidate: _Candidate, decisions: Decisions) -> QuantizationReceipt:
         """Of the candidate that `decisions` was asked about last."""
         options, evidence = self.options, self.options.evidence
         return QuantizationReceipt(
             mode=options.mode,
             target=options.target.name if options.mode == "int8" else "any",
             choice=candidate.text,
-            tried=tried,
+            tried=candidate.tried,
             float_layers=candidate.float_layers,
             calibration_images=len(evidence.calibration) if evidence else 0,
             evaluation_images=decisions.images,
@@ -218,24 +215,14 @@ class _Judge:
         )
 
     def _speed_ratio(self) -> float | None:
-        """How many times faster the candidate is, for one image: median of the ratios of runs in turn."""
+        """How many times faster the candidate is, for one image."""
         if self.options.mode == "int8" and not self.options.target.is_here:
             return None
-        classifiers = [load(path, device="cpu") for path in (self.path, self.scratch)]
         size = self.spec.preprocessing.size
         image = np.zeros((1, size, size, 3), np.uint8)
-        text = self.texts[0] if self.texts else None
-        before, after = np.array(
-            [[_seconds(each, image, text) for each in classifiers] for _ in range(_TIMED_RUNS + 1)]
-        ).T
-        return float(np.median(before[1:] / after[1:]))
-
-
-def _seconds(classifier: Classifier, image: NDArray[np.uint8], text: str | None) -> float:
-    tokens = None if classifier.tokenizer is None else classifier.tokenizer.encode([text or ""])
-    start = time.perf_counter()
-    classifier.run(image, tokens)
-    return time.perf_counter() - start
+        tokens = None if self.tokenizer is None else self.tokenizer.encode((self.texts or [""])[:1])
+        files = (self.path, self.scratch)
+        return speed_ratio(*(partial(load(path, device="cpu").run, image, tokens) for path in files))
 
 
 def _refitted(

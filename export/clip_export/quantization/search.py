@@ -18,9 +18,8 @@ from clip_export.quantization.layers.linears import Linear, find_linears
 from clip_export.quantization.layers.patches import PATCH, patch_rows
 from clip_export.quantization.modes.int8 import Int8Scheme, Range, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, rounded, run
-from clip_export.quantization.rounding import rounded_together
 from clip_export.quantization.targets import Target
-from clip_export.quantization.weights import quantized_weight
+from clip_export.quantization.weights import quantized_weight, rounded_together
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 ALPHAS = (0.3, 0.5, 0.7, 0.9)
@@ -49,7 +48,7 @@ class Choice:
     Attributes:
         ranges: a name in `RANGES`, or None for dynamic ones.
         alpha: of the equalisation, or None without.
-        together: weights are rounded by `clip_export.quantization.rounding`, not each by itself.
+        together: weights are rounded by `clip_export.quantization.weights.rounded_together`, not each by itself.
         corrected: the mean change of the feature over the calibration images is taken back.
         fine_layers: layers with 16-bit activations.
         float_layers: layers left in float.
@@ -95,7 +94,7 @@ class Int8Search:
     task: str
     deadline: float
     report: Report
-    tried: dict[str, float] = field(default_factory=dict)
+    tried: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Look at the activations."""

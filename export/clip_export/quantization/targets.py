@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 
 import numpy as np
 
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.runtime.cpu import VNNI, cpu_flags
-
-_X86 = ("x86_64", "amd64", "i686")
+from clip_toolkit.runtime.processor import VNNI, has_vnni, is_x86
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,7 @@ class Target:
     @property
     def is_here(self) -> bool:
         """Whether this machine's speed says anything about the target's."""
-        is_x86 = platform.machine().lower() in _X86
-        return self.name.startswith("x86") if is_x86 else self.name == "arm64"
+        return self.name.startswith("x86") if is_x86() else self.name == "arm64"
 
 
 # x86 without VNNI adds two products of a uint8 and an int8 in 16 bits: 2 * 255 * 64 = 32,640 still fits, larger weights
@@ -53,14 +49,11 @@ def find_target(name: str) -> Target:
     Raises:
         QuantizationError: this x86 machine has no VNNI, which the file would need: nothing could be proved here.
     """
-    machine = platform.machine().lower()
-    is_x86 = machine in _X86
-    has_vnni = is_x86 and not cpu_flags().isdisjoint(VNNI)
     if name == "auto":
-        return TARGETS[("x86-vnni" if has_vnni else "x86") if is_x86 else "arm64"]
+        return TARGETS[("x86-vnni" if has_vnni() else "x86") if is_x86() else "arm64"]
     if name not in TARGETS:
         raise QuantizationError(f"target: expected auto, {', '.join(TARGETS)}, got {name!r}")
-    if is_x86 and not has_vnni and TARGETS[name].largest_weight > TARGETS["x86"].largest_weight:
+    if is_x86() and not has_vnni() and TARGETS[name].largest_weight > TARGETS["x86"].largest_weight:
         raise QuantizationError(
             f"target {name}: this processor has neither {' nor '.join(VNNI)}, its int8 products would saturate, and no "
             "proof made here would hold. Use --target x86, which is right everywhere, or export on another machine."

@@ -8,9 +8,8 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
-EXIF_ORIENTATION = 0x0112
 ROTATED = 6
 """EXIF orientation of a phone held upright: the decoder has to turn the pixels by 90 degrees."""
 
@@ -81,7 +80,7 @@ def _png(image: Image.Image) -> bytes:
 
 def _rotated_jpeg(image: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = ROTATED
+    exif[ExifTags.Base.Orientation] = ROTATED
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92, exif=exif)
     return buffer.getvalue()

@@ -31,7 +31,7 @@ def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions, b
     """The scores of a head and of two that see half of it, trained with the same options; None without texts."""
     if prepared.texts is None:
         return None
-    width = prepared.features.values.shape[1] - prepared.texts.values.shape[1]
+    width = prepared.train.features.shape[1] - prepared.texts.values.shape[1]
     halves = {"image alone": slice(None, width), "text alone": slice(width, None)}
     alone = [_score_alone(prepared, half, options, bar, title) for title, half in halves.items()]
     return Parts(*alone, _score(prepared, head, slice(None)))
@@ -46,7 +46,7 @@ def _score_alone(prepared: Prepared, half: slice, options: TrainingOptions, bar:
 
 
 def _score(prepared: Prepared, head: torch.nn.Module, half: slice) -> float:
-    features, targets = _narrowed(prepared.held_out[2], half)
+    features, targets = _narrowed(prepared.held_out.examples, half)
     with torch.inference_mode():
         return score(head(features), targets, prepared.dataset.task)
 

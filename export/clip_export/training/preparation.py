@@ -7,20 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from clip_export.data.dataset import Dataset
-from clip_export.data.duplicates import duplicate_notes
 from clip_export.data.groups import with_groups
 from clip_export.data.image_folder import read_image_folder
 from clip_export.data.manifest import read_manifest
-from clip_export.data.splits import Split, few_shots, split_dataset
+from clip_export.data.splits import Split, duplicate_notes, few_shots, split_dataset
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
-from clip_export.features.images import Features, image_features
+from clip_export.features.images import Features, ReadFiles, image_features
 from clip_export.features.texts import TextFeatures, TextSide, encoded_texts, fused
 from clip_export.heads.files import DataReference
 from clip_export.progress import Advance
@@ -67,6 +66,20 @@ class Bar(Protocol):
         """Show a bar of ``total`` steps while the block runs."""
 
 
+class HeldOut(NamedTuple):
+    """What a head is judged by.
+
+    Attributes:
+        side: ``test``, or ``validation`` where there is no test side.
+        indices: of its files in the data set.
+        examples: its features and targets.
+    """
+
+    side: str
+    indices: list[int]
+    examples: Examples
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Everything a head is trained and judged on.
@@ -77,7 +90,7 @@ class Prepared:
         train: with augmented views.
         validation: to choose by.
         test: to judge by; None if there is none.
-        features: what was read and how; with texts, their features stand behind those of the images.
+        reading: how the files were read.
         texts: how the texts were read, of a data set that has some.
         notes: what the user should know, one line each.
     """
@@ -87,16 +100,16 @@ class Prepared:
     train: Examples
     validation: Examples
     test: Examples | None
-    features: Features
+    reading: ReadFiles
     notes: tuple[str, ...]
     texts: TextFeatures | None = None
 
     @property
-    def held_out(self) -> tuple[str, list[int], Examples]:
-        """What the head is judged by: ``test`` if there is one, else ``validation``; its indices and examples."""
+    def held_out(self) -> HeldOut:
+        """What the head is judged by: the test side if there is one, else the validation side."""
         if self.test is not None:
-            return "test", self.split.test, self.test
-        return "validation", self.split.validation, self.validation
+            return HeldOut("test", self.split.test, self.test)
+        return HeldOut("validation", self.split.validation, self.validation)
 
     def reference(self) -> DataReference:
         """Where the images are, for the head file."""
@@ -175,7 +188,7 @@ def prepare(
         train=_with_views(examples(features, readable, split.train), [view.values for view in views]),
         validation=examples(features, readable, split.validation),
         test=examples(features, readable, split.test) if split.test else None,
-        features=features,
+        reading=features.reading,
         notes=(
             *duplicate_notes(readable, split, features.contents),
             *(texts.notes if texts else ()),

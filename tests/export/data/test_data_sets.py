@@ -248,7 +248,7 @@ def test_groups_by_pattern_and_by_file(folder: Path, tmp_path: Path):
     with pytest.raises(DatasetError, match=r"no group for 1 of 12 files, such as dark/0\.png"):
         with_groups(data, str(table))
     table.write_text("file,patient\na,b\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match="columns 'path' and 'group'"):
+    with pytest.raises(DatasetError, match="expected a column 'path', found file, patient"):
         with_groups(data, str(table))
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 
 from clip_export.encoders.image import Encoder
 from clip_export.proof.reference import pixel_values
-from clip_export.samples.pictures import EXIF_ORIENTATION, ROTATED, picture
+from clip_export.samples.pictures import ROTATED, picture
 
 LABELS = ("ant", "bee", "cow")
 HIDDEN = 24
@@ -83,6 +83,6 @@ def _drawn(folder: Path, number: int) -> Path:
     path = folder / f"{number}.png"
     exif = Image.Exif()
     if number in {3, 8}:
-        exif[EXIF_ORIENTATION] = ROTATED
+        exif[ExifTags.Base.Orientation] = ROTATED
     image.save(path, exif=exif)
     return path

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from outliers import add_outliers
 from PIL import Image
 
 from clip_export.encoders.image import Encoder
@@ -26,11 +27,9 @@ from clip_export.quantization.layers import attention
 from clip_export.quantization.layers.linears import find_linears, with_plain_linears
 from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, run
-from clip_export.quantization.rounding import rounded_together
 from clip_export.quantization.search import Int8Search
-from clip_export.quantization.stress import add_outliers
 from clip_export.quantization.targets import TARGETS
-from clip_export.quantization.weights import quantized_weight
+from clip_export.quantization.weights import quantized_weight, rounded_together
 from clip_export.samples.pictures import picture
 from clip_export.training.epochs import Examples
 from clip_export.training.loop import train_head

@@ -31,6 +31,7 @@ from clip_export.training.epochs import Examples
 from clip_export.training.loop import train_head
 from clip_export.training.options import TrainingOptions
 from clip_toolkit.commands.infer import main as infer
+from clip_toolkit.runtime import processor
 from clip_toolkit.spec.model_file import read_spec
 
 CLASSES = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
@@ -330,12 +331,12 @@ def test_fp16_overflow_is_named(
 
 
 def test_target_follows_the_processor(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(targets.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset({"avx2", "avx512_vnni"}))
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(processor, "cpu_flags", lambda: frozenset({"avx2", "avx512_vnni"}))
     assert targets.find_target("auto").name == "x86-vnni"
-    monkeypatch.setattr(targets, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(processor, "cpu_flags", lambda: frozenset({"avx2"}))
     assert targets.find_target("auto").name == "x86"
     with pytest.raises(clip_toolkit.ClipToolkitError, match="Use --target x86"):
         targets.find_target("x86-vnni")
-    monkeypatch.setattr(targets.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
     assert targets.find_target("auto").name == "arm64"

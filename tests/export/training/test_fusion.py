@@ -104,7 +104,7 @@ def test_another_tower_has_a_cache_of_its_own(checkpoint: Callable[[str], Path],
 
 
 def test_features_stand_side_by_side():
-    images = Features(torch.tensor([[1.0], [2.0]]), [0, 1], ["a", "b"], [], 2, "PyTorch")
+    images = Features([0, 1], ["a", "b"], [], 2, "PyTorch", torch.tensor([[1.0], [2.0]]))
     assert fused(images, torch.tensor([[3.0, 4.0], [5.0, 6.0]])).values.tolist() == [[1, 3, 4], [2, 5, 6]]
 
 

@@ -235,7 +235,7 @@ def test_errors_are_one_line_and_exit_code_1(tmp_path: Path):
 def test_help_and_version_need_no_heavy_import(arguments: list[str]):
     command = [sys.executable, "-X", "importtime", "-m", "clip_search.commands.search", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for name in ("torch", "onnxruntime", "usearch", "numkong", "tokenizers"):
+    for name in ("torch", "onnxruntime", "numkong", "tokenizers"):
         assert f" {name}\n" not in done.stderr
 
 

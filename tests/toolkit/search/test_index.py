@@ -17,12 +17,12 @@ from PIL import Image
 import clip_toolkit
 from clip_search import SearchIndex, indexing
 from clip_search import index as module
-from clip_search.scan import approximate, matrix
+from clip_search.scan import matrix
 from clip_search.scan.checksum import digest_of
 from clip_search.scan.matrix import FILES
 from clip_search.store.folder import Stamp
 from clip_toolkit import Classifier
-from clip_toolkit.errors import MissingDependencyError, ModelError, SearchIndexError
+from clip_toolkit.errors import ModelError, SearchIndexError
 
 
 def picture(seed: int) -> Image.Image:
@@ -222,36 +222,29 @@ def test_a_reader_notices_that_another_process_updated(index: SearchIndex, photo
         assert reader.query(photos / "new.png", 1)[0].path == photos / "new.png"
 
 
-@pytest.mark.parametrize("part", ["matrix", "graph"])
 def test_derived_files_that_are_replaced_while_they_are_read(
-    part: str, index: SearchIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: SearchIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """As another process does after an update: what is opened is of one state, or nothing is."""
-    module = matrix if part == "matrix" else approximate
-    if part == "graph":
-        pytest.importorskip("usearch")
-        index.build_approximate()
     before = tmp_path / "before"
     shutil.copytree(index.folder, before)
     for name in ("new", "other"):
         picture(900).save(photos / "a" / f"{name}.png")
     index.update()
     vector = np.load(index.folder / "embeddings.npy")[20]  # of a/new.png
-    if part == "graph":
-        index.build_approximate()
     replaced = []
 
     def checked(paths: Iterable[Path]) -> str:
         digest = digest_of(paths)
         if not replaced:
-            for name in FILES if part == "matrix" else [approximate.FILE]:
+            for name in FILES:
                 shutil.move(shutil.copy(index.folder / name, tmp_path / name), before / name)
                 replaced.append(name)
         return digest
 
-    monkeypatch.setattr(module, "digest_of", checked)
+    monkeypatch.setattr(matrix, "digest_of", checked)
     with SearchIndex.open(before) as reader:
-        found = reader.query_vector(vector, 40, approximate=part == "graph")
+        found = reader.query_vector(vector, 40)
         assert (len(found), {hit.state for hit in found}) == (40, {"present"})
         assert reader.query_vector(vector, 40) == found
     assert replaced
@@ -538,28 +531,17 @@ def test_unreadable_files_are_tried_again(index: SearchIndex, photos: Path, tmp_
     assert index.update(retry=True).failed == 1
 
 
-@pytest.mark.parametrize("k", [1, 5, 100])
-def test_approximate_search_agrees_where_it_looks_at_all(index: SearchIndex, photos: Path, k: int):
-    pytest.importorskip("usearch")
-    for name in ("a/01.png", "b/30.png"):
-        assert index.query(photos / name, k, approximate=True) == index.query(photos / name, k)
-
-
-def test_a_damaged_or_stale_graph_is_rebuilt(index: SearchIndex, photos: Path):
-    pytest.importorskip("usearch")
-    index.build_approximate()
-    path = index.folder / approximate.FILE
-    path.write_bytes(path.read_bytes()[:-100])
+def test_the_graph_of_an_older_version_is_ignored_and_removed(index: SearchIndex, photos: Path):
+    before = index.query(photos / "a" / "01.png", 3)
+    graph = index.folder / "approximate.usearch"
+    graph.write_bytes(b"a graph")
+    with sqlite3.connect(index.folder / "index.sqlite") as database:
+        database.execute("INSERT INTO meta VALUES ('graph', 'its digest')")
+    database.close()
     with SearchIndex.open(index.folder) as other:
-        vector = np.load(index.folder / "embeddings.npy")[3]
-        assert other.query_vector(vector, 3, approximate=True) == other.query_vector(vector, 3)
+        assert other.query_vector(np.load(index.folder / "embeddings.npy")[3], 3)
+    assert index.query(photos / "a" / "01.png", 3) == before
     picture(900).save(photos / "new.png")
     index.update()
-    assert index.query(photos / "new.png", 1, approximate=True)[0].path == photos / "new.png"
-
-
-def test_usearch_is_asked_for_by_the_name_of_its_extra(index: SearchIndex, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
-    monkeypatch.setitem(sys.modules, "usearch", None)
-    with pytest.raises(MissingDependencyError, match=r"clip-toolkit\[search\]"):
-        index.build_approximate()
+    assert index.query(photos / "new.png", 1)[0].path == photos / "new.png"
+    assert not graph.exists()

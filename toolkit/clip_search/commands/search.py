@@ -42,8 +42,7 @@ def _index(options: IndexOptions) -> int:
         SearchIndex.open(options.index, _classifier(options), create=True, timeout=options.timeout) as index,
         Stop(lambda: say("finishing the images in flight; interrupt again to stop immediately")) as stop,
     ):
-        named: set[Path] = set()
-        report = _updated(index, options, named, stopped=lambda: stop.signum is not None)
+        report, named = _updated(index, options, stopped=lambda: stop.signum is not None)
         say(_summary(report))
         if stop.signum is not None:
             say("stopped: run the same command again to continue")
@@ -51,8 +50,6 @@ def _index(options: IndexOptions) -> int:
         failures = list(index.failures())
         _remind([(path, error) for path, error in failures if path not in named])
         say(f"{len(index)} images can be found, {len(failures)} files cannot: {index.root}")
-        if options.approximate:
-            index.build_approximate()
     return 1 if failures else 0
 
 
@@ -63,11 +60,11 @@ def _remind(failures: Sequence[tuple[Path, str]]) -> None:
         say(f"and {len(failures) - _REMINDERS} more that failed before; --retry names them all")
 
 
-def _updated(index: SearchIndex, options: IndexOptions, named: set[Path], stopped: Callable[[], bool]) -> UpdateReport:
-    """Update, say which files failed, and add their paths to ``named``."""
+def _updated(index: SearchIndex, options: IndexOptions, stopped: Callable[[], bool]) -> tuple[UpdateReport, set[Path]]:
+    """Update, and name the files that failed; return their paths beside the report."""
     from clip_toolkit.stream.progress import Progress
 
-    progress = Progress(sys.stderr)
+    progress, named = Progress(sys.stderr), set[Path]()
 
     def plan(count: int) -> None:
         nonlocal progress
@@ -82,7 +79,7 @@ def _updated(index: SearchIndex, options: IndexOptions, named: set[Path], stoppe
 
     report = index.update(options.dir, retry=options.retry, on_file=looked_at, on_plan=plan, stopped=stopped)
     progress.clear()
-    return report
+    return report, named
 
 
 def _summary(report: UpdateReport) -> str:
@@ -114,7 +111,7 @@ def _hits_by_image(options: QueryOptions, image: str) -> list[Hit]:
     from clip_search import SearchIndex
 
     with SearchIndex.open(options.index, _classifier(options), timeout=options.timeout) as index:
-        return index.query(image, options.top_k, approximate=options.approximate)
+        return index.query(image, options.top_k)
 
 
 def _hits_by_text(options: QueryOptions) -> list[Hit]:
@@ -126,7 +123,7 @@ def _hits_by_text(options: QueryOptions) -> list[Hit]:
         SearchIndex.open(options.index, timeout=options.timeout) as index,
         warnings.catch_warnings(record=True) as truncated,
     ):
-        hits = index.query_text(encoder, options.text or "", options.top_k, approximate=options.approximate)
+        hits = index.query_text(encoder, options.text or "", options.top_k)
     say(*(str(warning.message) for warning in truncated))
     return hits
 

@@ -52,7 +52,6 @@ class IndexOptions(RunningOptions, PlaceOptions):
 
     dir: Annotated[Path | None, Option("folder of images (default: the last one)", "DIR", parse=Path, nargs="?")] = None
     retry: Annotated[bool, Option("try again the files that could not be decoded")] = False
-    approximate: Annotated[bool, Option("also build the approximate index (needs usearch)")] = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,6 @@ class QueryOptions(ListingOptions, RunningOptions, PlaceOptions):
         Option(f"file made by clip-export --text-tower (default: {DEFAULT_TEXT_MODEL})", parse=Path, metavar="FILE"),
     ] = None
     top_k: Annotated[int, Option("images to find", parse=whole(most=MOST), metavar="N")] = 10
-    approximate: Annotated[bool, Option("ask a usearch graph instead of all embeddings")] = False
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""

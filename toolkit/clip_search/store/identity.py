@@ -13,7 +13,7 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.spec.classifier import EncoderSpec
 
-PROJECTED = "projected"
+_PROJECTED = "projected"
 """The feature that lies in one space with text."""
 
 _COMMIT_DIGITS = 40  # of the SHA-1 that git names commits by
@@ -102,6 +102,33 @@ def check_same(
             f"{where}: holds embeddings of {expected}, and this model has that name but other weights or another "
             f"precision (cosine {cosine:.4f} on a test picture, expected {_SAME_COSINE}). {remedy}"
         )
+
+
+def check_shared_space(where: str, index: EncoderIdentity, text: EncoderSpec) -> None:
+    """Refuse a text encoder whose space is not that of an index's images.
+
+    Raises:
+        SearchIndexError: the index holds pooled features, or the encoders differ.
+    """
+    if index.feature != _PROJECTED:
+        raise SearchIndexError(
+            f"{where}: holds {index.feature} features, which share no space with text. Train and export with "
+            f"--feature {_PROJECTED} (clip-train, clip-export), and index with that model."
+        )
+    found = EncoderIdentity.of(text)
+    if found != index:
+        raise SearchIndexError(
+            f"{where}: holds embeddings of {index}, and this text encoder is {found}. {_text_remedy(index)}"
+        )
+
+
+def _text_remedy(index: EncoderIdentity) -> str:
+    if index.is_on_hub:
+        return f"Make the right one: clip-export --text-tower --encoder {index.id} --revision {index.revision}"
+    known = (
+        "" if index.revision is not None else ", and its classifier, too, with this version, which notes the revision"
+    )
+    return f"Make the right one from the folder of its encoder: clip-export --text-tower --encoder {index.id}{known}"
 
 
 def _cosine(one: NDArray[np.float16], other: NDArray[np.float16]) -> float:

@@ -61,11 +61,10 @@ def _selftest(path: Path, options: InferOptions) -> int:
 def _replay(path: Path, options: InferOptions) -> tuple[Classifier | TextEncoder, list[Drift]]:
     """Open the file and compare what it answers with its golden vectors."""
     from clip_toolkit.classifier import load
-    from clip_toolkit.selftest import selftest
+    from clip_toolkit.selftest import selftest, selftest_text
     from clip_toolkit.spec.model_file import read_any_spec
     from clip_toolkit.spec.text_tower import TextTowerSpec
     from clip_toolkit.text_encoder import load_text
-    from clip_toolkit.text_selftest import selftest_text
 
     running = options.running
     if isinstance(read_any_spec(path), TextTowerSpec):

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clip_toolkit.doctor.finding import Finding
-from clip_toolkit.runtime.cpu import cpu_flags
-from clip_toolkit.runtime.processor import affinity_cores, cpu_quota, memory_limit, usable_cores
+from clip_toolkit.runtime.processor import affinity_cores, cpu_flags, cpu_quota, memory_limit, usable_cores
 
 MEMORY_INFO = Path("/proc/meminfo")
 

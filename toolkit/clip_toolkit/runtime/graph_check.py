@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clip_toolkit.errors import ModelError
-from clip_toolkit.runtime.cpu import saturates
 from clip_toolkit.runtime.devices import CPU, RESIZES
+from clip_toolkit.runtime.processor import saturates
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import OUTPUTS

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores by affinity and control group, memory by control group.
+"""What the processor can do, and what this process may use of it: cores by affinity and control group, and memory.
 
 Containers are limited by control groups, of which Linux has two versions. A group's limits hold for all groups below
 it, so that the tightest on the way from this process's group to the root counts. Files and units: cgroups(7),
@@ -7,7 +7,9 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/sche
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,9 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_OF_PROCESS = Path("/proc/self/cgroup")
 
 _NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is no limit
+
+VNNI = ("avx512_vnni", "avx_vnni")
+"""Flags of x86 processors that add products of 8-bit integers in 32 bits."""
 
 
 def usable_cores() -> int:
@@ -76,3 +81,36 @@ def _group_of_process(controller: str) -> str:
         return ""
     parted = [row.split(":", 2) for row in rows]
     return next((path for _, names, path in parted if controller in names.split(",")), "")
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets by the names Linux gives them, such as ``avx512_vnni``; empty where it does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def is_x86() -> bool:
+    """Whether this machine's processor is one of Intel's or AMD's line."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
+def has_vnni() -> bool:
+    """Whether it is known to have one of `VNNI`."""
+    return is_x86() and not cpu_flags().isdisjoint(VNNI)
+
+
+def saturates(target: str) -> bool:
+    """Whether int8 products of a file for ``target`` may overflow here: x86 without `VNNI` adds two of them in 16 bits.
+
+    Args:
+        target: as in `clip_toolkit.spec.receipts.QuantizationReceipt`. Files for ``x86`` have small enough weights.
+    """
+    return is_x86() and target not in ("x86", "any") and bool(cpu_flags()) and not has_vnni()

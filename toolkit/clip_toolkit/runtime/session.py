@@ -1,14 +1,13 @@
-"""ONNX Runtime sessions: opened, compared with the metadata, run and handed to other processes by one rule."""
+"""ONNX Runtime sessions: opened, compared with the metadata and run by one rule."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -42,20 +41,6 @@ class Opening(NamedTuple):
     device: str = "auto"
     threads: int | None = None
     prepack: bool = True
-
-
-class Spec(Protocol):
-    """What is needed of a file's metadata to open the file again."""
-
-    @property
-    def ops(self) -> str:
-        """Operators that the file uses."""
-
-    def to_json(self) -> str:
-        """All of the metadata."""
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 class Session:
@@ -148,34 +133,6 @@ def open_session(
             notes.append(f"{error} Running on the CPU.")
     notes = notes or ["this build of ONNX Runtime has no GPU provider"]
     return _opened(path, CPU, tuple(notes), opening)
-
-
-def remember(session: Session, spec: Spec) -> tuple[Opening, str]:
-    """What to pickle in the place of an open file, for `reopen`.
-
-    Raises:
-        TypeError: the session has no file.
-    """
-    if session.opening is None:
-        raise TypeError("a model that was not opened from a file cannot be pickled")
-    return session.opening, _digest(spec)
-
-
-def reopen(opening: Opening, digest: str, read: Callable[[Path], AnySpec]) -> tuple[AnySpec, Session]:
-    """Open a file as it was opened in the process that pickled what `remember` gave.
-
-    Raises:
-        ModelError: the file holds another model by now; or what ``read`` and `open_session` raise.
-    """
-    spec = read(opening.path)
-    if _digest(spec) != digest:
-        raise ModelError(f"{opening.path}: holds another model than when this one was pickled. Load it again.")
-    return spec, open_session(opening.path, opening.device, opening.threads, spec.ops, opening.prepack)
-
-
-def _digest(spec: Spec) -> str:
-    """Golden vectors are in a spec, so that other weights have another digest."""
-    return hashlib.sha256(spec.to_json().encode()).hexdigest()
 
 
 def open_graph(model: bytes | Path, threads: int | None = None) -> Session:

@@ -66,6 +66,11 @@ class Tokenizer:
         return Tokens(ids, mask, tuple(bool(encoding.overflowing) for encoding in encodings))
 
 
+def is_valid_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded: one of undecodable bytes, or with half of a surrogate pair, cannot."""
+    return text.encode(errors="replace").decode() == text
+
+
 def check_texts(texts: Sequence[str]) -> None:
     """Refuse what are no texts.
 
@@ -77,7 +82,7 @@ def check_texts(texts: Sequence[str]) -> None:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TextError(f"texts[{i}]: expected a str, got {type(text).__name__}. Decode bytes, and leave out None.")
-        if text.encode(errors="replace").decode() != text:
+        if not is_valid_unicode(text):
             raise TextError(f"texts[{i}]: is not valid Unicode (it has half of a surrogate pair): {text[:40]!a}")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 
 import onnx
+from onnxruntime.quantization import QuantFormat
 
 from clip_export.quantization.layers.linears import ENCODER
 from clip_export.quantization.layers.patches import with_integer_patches
 from clip_export.quantization.layers.tokens import with_integer_tokens
 from clip_export.quantization.targets import TARGETS
-from clip_toolkit.errors import QuantizationError
+from clip_export.quantization.weights import matmul_nbits
 
 BLOCKS = (128, 64, 32)
 """Weights that share a scale, from the smallest file to the most exact one."""
@@ -34,15 +35,8 @@ def quantize_int4(model: onnx.ModelProto, block: int, ops: str) -> onnx.ModelPro
     Raises:
         QuantizationError: the installed ONNX Runtime is too old.
     """
-    try:
-        from onnxruntime.quantization import QuantFormat
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-    except ImportError as error:
-        raise QuantizationError(
-            "int4: needs ONNX Runtime 1.22 or newer. Install: pip install -U onnxruntime"
-        ) from error
     encoder = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.name.startswith(ENCODER)]
-    quantizer = MatMulNBitsQuantizer(
+    quantizer = matmul_nbits("int4").MatMulNBitsQuantizer(
         copy.deepcopy(model),  # it works in place
         block_size=block,
         is_symmetric=False,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clip_export.encoders.image import Encoder
 from clip_toolkit import decode, preprocess
@@ -39,7 +39,7 @@ def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArr
     height, width = image.shape[:2]
     check_aspect(height, width)
     with Image.open(file) as stored:
-        orientation = stored.getexif().get(0x0112, 1)
+        orientation = stored.getexif().get(ExifTags.Base.Orientation, 1)
         kept = f"{stored.width}x{stored.height} {stored.format}, mode {stored.mode}"
     pixels = preprocess(image, rule)
     new_height, new_width = resized_shape(height, width, rule)

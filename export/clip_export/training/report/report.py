@@ -117,7 +117,7 @@ def _figures(
     mistakes = worst_mistakes(evaluation)
     if mistakes:
         title = "Largest errors" if evaluation.task == REGRESSION else "Most confident mistakes"
-        files = [prepared.dataset.files[prepared.held_out[1][mistake.row]] for mistake in mistakes]
+        files = [prepared.dataset.files[prepared.held_out.indices[mistake.row]] for mistake in mistakes]
         captions = [f"{_text(prepared, mistake.row)}said {mistake.said}\ntrue: {mistake.true}" for mistake in mistakes]
         escaped = [caption.replace("$", r"\$") for caption in captions]
         yield Section(title, _MISTAKES_NOTE), "mistakes", charts.gallery([_thumbnail(file) for file in files], escaped)
@@ -126,7 +126,7 @@ def _figures(
 def _text(prepared: Prepared, row: int) -> str:
     """The beginning of a held-out example's text as a line of its own, if there are texts."""
     texts = prepared.dataset.texts
-    return "" if texts is None else f"{shorten(texts[prepared.held_out[1][row]], _CAPTION, placeholder='...')}\n"
+    return "" if texts is None else f"{shorten(texts[prepared.held_out.indices[row]], _CAPTION, placeholder='...')}\n"
 
 
 def _decision_figures(
@@ -162,7 +162,7 @@ def _operating(evaluation: Evaluation, positive: str | None) -> Iterator[str]:
 
 def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterator[str]:
     yield from (f"{side}: {counts}" for side, counts in prepared.counts())
-    plain = baseline_score(prepared.train, prepared.held_out[2], head.task)
+    plain = baseline_score(prepared.train, prepared.held_out.examples, head.task)
     model = "ridge regression" if head.task == REGRESSION else "logistic regression"
     if math.isnan(plain):
         yield f"no {model} beside it: a label is on every training image, or on none"
@@ -186,8 +186,8 @@ def _warnings(prepared: Prepared, name: str) -> Iterator[str]:
     yield from prepared.notes
     if name == "validation":
         yield _VALIDATION_WARNING
-    if len(prepared.held_out[1]) < _FEW:
-        yield f"Only {len(prepared.held_out[1])} images were held out: read the intervals, not the figures."
+    if len(prepared.held_out.indices) < _FEW:
+        yield f"Only {len(prepared.held_out.indices)} images were held out: read the intervals, not the figures."
 
 
 def _score_name(task: str) -> str:
