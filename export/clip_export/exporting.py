@@ -213,7 +213,7 @@ def _proved(
     """The spec with the parity receipt and the golden vectors."""
     files = proof_files(encoder.preprocessing.resize)
     texts = None if tower is None else PROOF_TEXTS[: len(files)]
-    features = None if tower is None else text_features(tower, texts, batch_size=1)
+    features = None if tower is None or texts is None else text_features(tower, texts, batch_size=1)
     expected = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
     receipt = prove(path, files, expected, texts)
     checks = {name: check(encoder, head, files, expected) for name, check in cross_checks}

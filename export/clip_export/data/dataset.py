@@ -72,7 +72,7 @@ class Dataset:
 def memberships(dataset: Dataset) -> NDArray[np.float64]:
     """Which labels each file counts for: ``[n, labels]`` of zeros and ones; of a regression ``[n, 1]`` of ones."""
     if dataset.task == SINGLE_LABEL:
-        return np.eye(len(dataset.labels))[dataset.targets]
+        return np.asarray(np.eye(len(dataset.labels))[np.asarray(dataset.targets)])
     if dataset.task == REGRESSION:
         return np.ones((len(dataset.files), 1))
     return np.asarray(dataset.targets, np.float64)

@@ -37,7 +37,7 @@ class Encoder:
     revision: str | None
     family: Family
     feature: str
-    tower: nn.Module = field(repr=False)
+    tower: Any = field(repr=False)  # transformers declares no parts of its modules
     projection: nn.Linear | None = field(repr=False)
     processor: Any = field(repr=False)
     preprocessing: Preprocessing
@@ -80,7 +80,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Channels of the feature."""
-        return self.projection.out_features if self.projection is not None else self.tower.config.hidden_size
+        return int(self.tower.config.hidden_size) if self.projection is None else self.projection.out_features
 
     @property
     def reads_first_token(self) -> bool:
@@ -98,7 +98,8 @@ class Encoder:
         """
         outputs = self.tower(pixel_values=pixel_values)
         pooled = outputs.last_hidden_state[:, 0] if self.reads_first_token else outputs.pooler_output
-        return pooled if self.projection is None else self.projection(pooled)
+        feature: Tensor = pooled if self.projection is None else self.projection(pooled)
+        return feature
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""
@@ -128,7 +129,7 @@ def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear |
     return projection
 
 
-def _check_tower(tower: nn.Module, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
+def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
     if getattr(tower, "use_head", True) is False:
         raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
     if tower.config.image_size != preprocessing.size:

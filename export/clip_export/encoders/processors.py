@@ -43,8 +43,8 @@ def load_processor(folder: Path, default: str) -> Any:
     Raises:
         EncoderError: it is missing, described twice and differently, or of an unknown kind.
     """
-    described = [_nested(folder)] if _NESTED in (files := processor_files(folder)) else []
-    described += [read_json(folder / _PLAIN)] if _PLAIN in files else []
+    plain = read_json(folder / _PLAIN) if (folder / _PLAIN).is_file() else None
+    described = [content for content in (_nested(folder), plain) if content is not None]
     if not described:
         raise EncoderError(f"has no image processor, {_PLAIN} or {_NESTED}. Put that of its authors there.")
     for content in described:
@@ -152,7 +152,7 @@ def _geometry(options: dict[str, Any]) -> tuple[str, int, int]:
 
 
 def _sides(options: dict[str, Any], name: str) -> dict[str, int]:
-    value = options.get(name)
+    value: Any = options.get(name)
     sides = {key: side for key, side in value.items() if side is not None} if hasattr(value, "items") else {}
     for side in sides.values():
         if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= LARGEST:

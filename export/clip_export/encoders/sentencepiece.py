@@ -21,7 +21,8 @@ def converted_siglip(slow: Any) -> Tokenizer:
     """
     from sentencepiece import sentencepiece_model_pb2 as protobuf  # what loading the slow one needed, too
 
-    model = protobuf.ModelProto.FromString(slow.sp_model.serialized_model_proto())
+    messages: Any = protobuf  # its classes are made at import
+    model = messages.ModelProto.FromString(slow.sp_model.serialized_model_proto())
     tokenizer = Tokenizer(
         models.Unigram(
             [(piece.piece, piece.score) for piece in model.pieces],

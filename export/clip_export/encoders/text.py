@@ -42,7 +42,7 @@ class TextEncoder:
     id: str
     revision: str | None
     family: Family
-    model: nn.Module = field(repr=False)
+    model: Any = field(repr=False)  # transformers declares no parts of its modules
     projection: nn.Linear | None = field(repr=False)
     tokenizer: Any = field(repr=False)
     context: int
@@ -67,7 +67,7 @@ class TextEncoder:
         assert family.text is not None
         checkpoint.check_blocks("text")
         own = (f"{family.text.module}.", *filter(None, [family.text.projection]), "logit_")
-        model = checkpoint.model("text", lambda name: name.startswith(own))
+        model: Any = checkpoint.model("text", lambda name: name.startswith(own))
         tower = getattr(model, family.text.module)
         tokenizer = _tokenizer(checkpoint, family.text)
         scale = family.text.logit_scale
@@ -92,7 +92,8 @@ class TextEncoder:
     @property
     def dim(self) -> int:
         """Channels of the feature."""
-        return self.projection.out_features if self.projection is not None else self.model.head.out_features
+        last: nn.Linear = self.model.head if self.projection is None else self.projection
+        return last.out_features
 
     def to(self, device: str) -> TextEncoder:
         """Return the same tower, moved to a PyTorch device."""
@@ -130,7 +131,8 @@ def _features(tower: TextEncoder, texts: Sequence[str]) -> Tensor:
     device = next(tower.model.parameters()).device
     outputs = tower.model(**{name: tensor.to(device) for name, tensor in tokenised(tower, texts).items()})
     feature = outputs.last_hidden_state[:, 0] if tower.rules.reads_first_token else outputs.pooler_output
-    return (feature if tower.projection is None else tower.projection(feature)).cpu()
+    projected: Tensor = feature if tower.projection is None else tower.projection(feature)
+    return projected.cpu()
 
 
 def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -55,6 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         EncoderError: it is missing or damaged, or holds anything but plain tensors.
     """
+    tensors: Any
     try:
         if path.suffix == ".safetensors":
             tensors = safetensors.torch.load_file(path)

@@ -112,7 +112,7 @@ def _feature_reasons(subject: Subject) -> Iterator[Reason]:
         other = subject.other_feature
     except EncoderError:
         other = encoder
-    if other.dim == encoder.dim and other.feature != encoder.feature and encoder.family.has_projection:
+    if other.dim == encoder.dim and other.feature != encoder.feature and encoder.family.image.projection is not None:
         yield Reason(
             _FEATURE_NAMES[other.feature], f"export with --feature {other.feature}", Variant(feature=other.feature)
         )

@@ -168,7 +168,7 @@ class _Gathered:
         if item.found.dtype == np.float32:
             self.values[index] = torch.from_numpy(np.array(item.found))
             return
-        self.pending.append((index, item.key, item.found))
+        self.pending.append((index, item.key, item.found.astype(np.uint8, copy=False)))
         if len(self.pending) == self.batch_size:
             self._run()
 

@@ -168,7 +168,7 @@ class _Shard:
 
     def write(self) -> None:
         """Write it, and let the rows leave the memory."""
-        told = {"owner": self.owner, "sha256": _digest(self.keys, self.rows)}
+        told = {"owner": self.owner or "", "sha256": _digest(self.keys, self.rows)}
         with written_atomically(self.path) as temporary:
             temporary.write_bytes(save({"keys": self.keys, "rows": self.rows}, metadata=told))
         self.rows = self.mapped(self.path).rows

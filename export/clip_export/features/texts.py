@@ -142,8 +142,9 @@ def _computed(
             batch = texts[start : start + batch_size]
             rows |= zip(batch, _run(tower, batch, device), strict=True)
             progress(len(batch))
-            for text in batch if cache is not None else ():
-                cache.put(_key(text), rows[text].numpy())
+            if cache is not None:
+                for text in batch:
+                    cache.put(_key(text), rows[text].numpy())
     finally:
         if cache is not None:
             cache.flush()

@@ -78,16 +78,23 @@ class Block(nn.Module):
         read = x if self.norm_behind else self.norm1(x)
         if self.one_token:
             x = pick(x)
-        x = x + self.out(self.attention(*self._query_key_value(read, pick), self.heads, bias))
+        query, key, value = self._query_key_value(read, pick)
+        x = x + self.out(self.attention(query, key, value, self.heads, bias))
         if self.norm_behind:
             x = self.norm1(x)
-            return self.norm2(x + self._mlp(x))
-        return x + self._mlp(self.norm2(x))
+            x = self.norm2(x + self._mlp(x))
+        else:
+            x = x + self._mlp(self.norm2(x))
+        return x
 
-    def _query_key_value(self, read: Tensor, pick: Pick) -> tuple[Tensor, ...]:
+    def _query_key_value(self, read: Tensor, pick: Pick) -> tuple[Tensor, Tensor, Tensor]:
         if self.one_token:
-            return self.query(pick(read)), *self.key_value(read).split(self.width, dim=-1)
-        return self.qkv(read).split(self.width, dim=-1)
+            key, value = self.key_value(read).split(self.width, dim=-1)
+            return self.query(pick(read)), key, value
+        query, key, value = self.qkv(read).split(self.width, dim=-1)
+        return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+        widened = self.activation(self.fc1(x))
+        narrowed: Tensor = self.fc2(widened)
+        return narrowed

@@ -71,9 +71,9 @@ def _fused_silu(x: Tensor) -> Tensor:
     return _symbolic("QuickGelu", (x,), x, alpha=1.0)  # for which the operator skips its multiplication
 
 
-def _symbolic(name: str, inputs: tuple[Tensor | None, ...], like: Tensor, **attributes: float) -> Tensor:
+def _symbolic(name: str, inputs: tuple[Tensor | None, ...], like: Tensor, **attributes: float | str) -> Tensor:
     return torch.onnx.ops.symbolic(
-        f"com.microsoft::{name}", inputs, attributes, dtype=like.dtype, shape=like.shape, version=1
+        f"com.microsoft::{name}", inputs, dict(attributes), dtype=like.dtype, shape=like.shape, version=1
     )
 
 

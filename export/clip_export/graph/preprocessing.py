@@ -6,6 +6,8 @@ passes through unchanged, so that hosts with a resize of their own use the very 
 
 # No `from __future__ import annotations` here: onnxscript reads the annotations of its functions, which are shapes.
 
+from typing import TypeAlias
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from clip_toolkit.spec.classifier import Preprocessing
 
 KEYS_A = -0.5
 """Parameter of Pillow's bicubic filter; ONNX's own default is -0.75."""
+
+Graph: TypeAlias = "OnnxFunction[..., UINT8]"
 
 _LOCAL = Opset("clip_toolkit", 1)
 
@@ -52,10 +56,11 @@ class GraphPreprocessor:
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop uint8 RGB ``[height, width, 3]`` to ``[size, size, 3]``."""
         (pixels,) = self._session.run(["pixels"], {"image": image[None]})
-        return pixels[0]
+        resized: NDArray[np.uint8] = pixels[0]
+        return resized
 
 
-def _resize(mode: str) -> OnnxFunction:
+def _resize(mode: str) -> Graph:
     @script(_LOCAL, default_opset=op)
     def resize(image, target):  # noqa: ANN001, ANN202 (annotations would fix the types of a function that is inlined)
         return op.Resize(
@@ -74,7 +79,7 @@ def _resize(mode: str) -> OnnxFunction:
     return resize
 
 
-def _squash(size: int, resize: OnnxFunction) -> OnnxFunction:
+def _squash(size: int, resize: Graph) -> Graph:
     @script(default_opset=op)
     def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
         pixels = resize(image, op.Constant(value_ints=[size, size]))
@@ -83,7 +88,7 @@ def _squash(size: int, resize: OnnxFunction) -> OnnxFunction:
     return preprocess
 
 
-def _edge(edge: int, size: int) -> OnnxFunction:
+def _edge(edge: int, size: int) -> Graph:
     """The length of the resized image's shorter side, ``[1]``, of its height and width before that, ``[2]``."""
 
     @script(_LOCAL, default_opset=op)
@@ -101,7 +106,7 @@ def _edge(edge: int, size: int) -> OnnxFunction:
     return always if edge == size else unless_prepared  # with the same length, a prepared image has it already
 
 
-def _crop(shortest: OnnxFunction, size: int, resize: OnnxFunction) -> OnnxFunction:
+def _crop(shortest: Graph, size: int, resize: Graph) -> Graph:
     @script(default_opset=op)
     def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
         shape = op.Shape(image, start=1, end=3)

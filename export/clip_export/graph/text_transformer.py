@@ -80,7 +80,8 @@ class TextTransformer(nn.Module):
         for block in blocks:
             x = block(x, seen)
         x = last(x, seen_by_read, lambda tokens: tokens.gather(1, place.expand(-1, 1, tokens.shape[2])))
-        return self.projection(self.final_norm(x[:, 0]))
+        feature: Tensor = self.projection(self.final_norm(x[:, 0]))
+        return feature
 
     def _place(self, input_ids: Tensor) -> Tensor:
         """Return the place of the token that is read: int64 ``[batch, 1, 1]``."""

@@ -39,7 +39,8 @@ def _config(tower: TextEncoder) -> TextConfig:
 
 
 def _projection(tower: TextEncoder) -> nn.Linear:
-    return tower.model.head if tower.projection is None else tower.projection
+    last: nn.Linear = tower.model.head if tower.projection is None else tower.projection
+    return last
 
 
 def _weights(tower: TextEncoder) -> Weights:

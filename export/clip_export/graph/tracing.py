@@ -60,7 +60,8 @@ def trace(
             opset_version=OPSET,
             verbose=False,
         )
-    model: onnx.ModelProto = program.model_proto
+    assert program is not None, "the exporter returns a program when it is given no file"
+    model = program.model_proto
     model.ir_version = IR_VERSION
     _name_after_modules(model)
     _strip_traces(model)

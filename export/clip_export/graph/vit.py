@@ -88,14 +88,16 @@ class VisionTransformer(nn.Module):
         x = self.pre_norm(x + self.positions)
         for block in self.blocks:
             x = block(x)
-        return self.projection(self._pooled(x))
+        feature: Tensor = self.projection(self._pooled(x))
+        return feature
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.pool is not None:
-            return self.pool(self.post_norm(x))
-        x = x[:, 0]
-        for _ in range(self.config.post_norms):
-            x = self.post_norm(x)
+            x = self.pool(self.post_norm(x))
+        else:
+            x = x[:, 0]
+            for _ in range(self.config.post_norms):
+                x = self.post_norm(x)
         return x
 
 
@@ -122,4 +124,5 @@ class AttentionPool(nn.Module):
         key, value = self.key_value(x).split(self.width, dim=-1)
         query = self.query.expand(x.shape[0], -1, -1)
         x = self.out(self.attention(query, key, value, self.heads, None))[:, 0]
-        return x + self.fc2(self.activation(self.fc1(self.norm(x))))
+        x = x + self.fc2(self.activation(self.fc1(self.norm(x))))
+        return x  # noqa: RET504 (a Tensor, unlike what modules are declared to return)

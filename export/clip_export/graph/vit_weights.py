@@ -75,7 +75,8 @@ def _folded_patch(source: Weights, preprocessing: Preprocessing) -> Weights:
 
 def _positions(source: Weights) -> Weights:
     """Return the position embeddings, with the class token added to its own beforehand."""
-    positions = source.get("embeddings.position_embedding.weight", source.get("embeddings.position_embedding"))
+    names = ("embeddings.position_embedding.weight", "embeddings.position_embedding")
+    (positions,) = (source[name] for name in names if name in source)
     positions = positions.reshape(1, -1, positions.shape[-1])
     if "embeddings.class_embedding" in source:
         class_token = source["embeddings.class_embedding"].reshape(1, 1, -1) + positions[:, :1]

@@ -69,7 +69,23 @@ class VLMtoMLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``[batch, input_dim]`` to logits ``[batch, output_dim]``."""
-        return self.layers(unit_length(features) if self.spec.feature_norm else features)
+        logits: Tensor = self.layers(unit_length(features) if self.spec.feature_norm else features)
+        return logits
+
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that reads the features."""
+        return self._linear(0)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the logits; of a linear head also the first."""
+        return self._linear(-1)
+
+    def _linear(self, index: int) -> nn.Linear:
+        layer = self.layers[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
 
 def _check(spec: HeadSpec) -> None:

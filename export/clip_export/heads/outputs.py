@@ -43,7 +43,7 @@ def r_squared(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64
     exact = true.astype(np.float64)
     left, spread = np.square(predicted - exact).sum(0), np.square(exact - exact.mean(0)).sum(0)
     varies = spread > 0
-    return np.where(varies, 1 - left / np.where(varies, spread, 1.0), left == 0)
+    return np.asarray(np.where(varies, 1 - left / np.where(varies, spread, 1.0), left == 0), np.float64)
 
 
 _LEAST_NORM = 1e-12  # PyTorch's: a row of zeros stays one
@@ -51,4 +51,5 @@ _LEAST_NORM = 1e-12  # PyTorch's: a row of zeros stays one
 
 def unit_length(x: Tensor) -> Tensor:
     """Rows of L2 norm 1, as ``torch.nn.functional.normalize``, which would leave the norm's expansion in the graph."""
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(_LEAST_NORM)
+    norm: Tensor = x.norm(dim=-1, keepdim=True)
+    return x / norm.clamp_min(_LEAST_NORM)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from clip_export.encoders.image import Encoder
@@ -15,6 +17,8 @@ from clip_export.samples.texts import GOLDEN_TEXTS
 from clip_toolkit import Classifier, Outputs
 from clip_toolkit.spec.classifier import GoldenVector, ModelSpec
 
+Floats = tuple[float, ...]
+
 
 def golden_vectors(
     encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec
@@ -23,18 +27,14 @@ def golden_vectors(
     files = golden_files(encoder.preprocessing.resize)
     features = None if tower is None else text_features(tower, GOLDEN_TEXTS, batch_size=1)
     answers = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
-    rows = zip(answers.probabilities, answers.logits, answers.embedding, strict=True)
-    return tuple(
-        GoldenVector(file, *(tuple(map(float, values)) for values in arrays), *text)
-        for file, arrays, text in zip(files, rows, _texts(tower, len(files)), strict=True)
-    )
-
-
-def _texts(tower: TextEncoder | None, count: int) -> Sequence[tuple[()] | tuple[str, tuple[int, ...]]]:
-    """Each golden text with its tokens; nothing without a text tower."""
+    outputs = Outputs(answers.probabilities, answers.logits, answers.embedding)
+    vectors = [GoldenVector(file, *row) for file, row in zip(files, map(_floats, *outputs), strict=True)]
     if tower is None:
-        return [()] * count
-    return [(text, token_ids(tower, text)) for text in GOLDEN_TEXTS]
+        return tuple(vectors)
+    return tuple(
+        replace(vector, text=text, input_ids=token_ids(tower, text))
+        for vector, text in zip(vectors, GOLDEN_TEXTS, strict=True)
+    )
 
 
 def own_golden_vectors(classifier: Classifier, golden: Sequence[GoldenVector]) -> tuple[GoldenVector, ...]:
@@ -42,6 +42,13 @@ def own_golden_vectors(classifier: Classifier, golden: Sequence[GoldenVector]) -
     texts = None if classifier.tokenizer is None else [vector.text or "" for vector in golden]
     answers = classifier.predict_many([vector.png for vector in golden], batch_size=1, texts=texts)
     return tuple(
-        replace(vector, **{name: tuple(map(float, getattr(answer, name))) for name in Outputs._fields})
+        GoldenVector(
+            vector.png, *_floats(*(getattr(answer, name) for name in Outputs._fields)), vector.text, vector.input_ids
+        )
         for vector, answer in zip(golden, answers, strict=True)
     )
+
+
+def _floats(*outputs: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+    probabilities, logits, embedding = (tuple(map(float, values)) for values in outputs)
+    return probabilities, logits, embedding

@@ -151,8 +151,8 @@ def _graph_differences(
 def _last_rows(
     classifier: Classifier, images: list[NDArray[np.uint8]], texts: Sequence[str] | None, batch: int
 ) -> Iterator[list[NDArray[Any]]]:
-    for image, text in zip(images, texts or [None] * len(images), strict=True):
-        tokens = None if classifier.tokenizer is None else classifier.tokenizer.encode([text or ""] * batch)
+    for image, text in zip(images, texts or [""] * len(images), strict=True):
+        tokens = None if classifier.tokenizer is None else classifier.tokenizer.encode([text] * batch)
         outputs = classifier.run(np.repeat(image[None], batch, axis=0), tokens)
         yield [output[-1] for output in outputs]
 

@@ -68,7 +68,8 @@ def pixel_values(encoder: Encoder, file: bytes) -> torch.Tensor:
         # the order of Pillow up to 12, which these checkpoints were made with (see clip_toolkit.images.preprocess).
         size = encoder.preprocessing.size
         image = image.resize((size, image.height), Image.Resampling[encoder.preprocessing.resample.upper()])
-    return encoder.processor(images=[image], return_tensors="pt")["pixel_values"]
+    values: torch.Tensor = encoder.processor(images=[image], return_tensors="pt")["pixel_values"]
+    return values
 
 
 def _unnormalised(values: torch.Tensor, encoder: Encoder) -> NDArray[np.uint8]:

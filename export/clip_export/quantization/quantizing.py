@@ -167,6 +167,7 @@ class _Judge:
         self.spec, self.tokenizer = classifier.spec, classifier.tokenizer
         self.images: list[NDArray[np.uint8] | bytes]
         self.texts: list[str] | None = None
+        self.targets: list[int | None]
         if options.evidence is None:
             self.images = list(drawn_files(self.spec))
             self.texts = drawn_texts(self.spec, len(self.images))

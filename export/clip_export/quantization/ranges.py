@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,7 +57,7 @@ class Activation:
         return Activation(self.channel_low / factor, self.channel_high / factor, self.sample / factor)
 
 
-def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray]]:
+def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
     """Values of ``outputs`` for each batch of examples, by ONNX Runtime on the CPU."""
     session = open_graph(model.SerializeToString())
     for start in range(0, len(feeds), BATCH):
@@ -171,7 +172,7 @@ def rounded(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max(high - low, 1e-30) / (_LEVELS - 1))
     zero = np.rint(-low / scale)
-    return (np.clip(np.rint(values / scale) + zero, 0, _LEVELS - 1) - zero) * scale
+    return np.asarray((np.clip(np.rint(values / scale) + zero, 0, _LEVELS - 1) - zero) * scale, np.float32)
 
 
 RANGES: dict[str, Callable[[Activation], tuple[float, float]]] = {

@@ -155,16 +155,17 @@ class Int8Search:
         return self._rounded[choice.alpha]
 
     def _patch_weights(self) -> dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
-        if self.inputs.image.dtype != np.uint8:  # the patch embedding of normalised pixels stays in float
+        image = self.inputs.image
+        if image.dtype != np.uint8:  # the patch embedding of normalised pixels stays in float
             return {}
         (weight,) = (item for item in self.model.graph.initializer if item.name == f"{PATCH}.weight")
         kernel = numpy_helper.to_array(weight)  # [width, 3, side, side]
-        rows = patch_rows(self.inputs.image[:_RANKING_IMAGES], kernel.shape[-1])
+        rows = patch_rows(np.asarray(image[:_RANKING_IMAGES], np.uint8), kernel.shape[-1])
         flat = kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
         return {PATCH: rounded_together(flat, rows, self.target)}
 
     def _model_for(self, alpha: float | None) -> tuple[onnx.ModelProto, dict[str, Activation]]:
-        if alpha not in self._equalised:
+        if alpha is not None and alpha not in self._equalised:
             plain = self._equalised[None]
             self._equalised = {None: plain, alpha: equalised(*plain, alpha)}  # each is as large as the model: keep one
         return self._equalised[alpha]
@@ -228,7 +229,7 @@ class Int8Search:
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return logits - logits.mean(1, keepdims=True)
+    return np.asarray(logits - logits.mean(1, keepdims=True))
 
 
 def _own_error(layer: Linear, seen: Activation, range_: Range, target: Target) -> float:

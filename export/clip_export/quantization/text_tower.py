@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import QuantFormat
 
 from clip_export.graph.model_file import save_model
@@ -65,10 +66,10 @@ def quantize_text(
     return small, receipt
 
 
-def _cosines(before: TextEncoder, after: TextEncoder) -> np.ndarray:
+def _cosines(before: TextEncoder, after: TextEncoder) -> NDArray[np.float32]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TextTruncatedWarning)  # some are long on purpose
-        return (before.encode(PROOF_TEXTS) * after.encode(PROOF_TEXTS)).sum(1)
+        return np.asarray((before.encode(PROOF_TEXTS) * after.encode(PROOF_TEXTS)).sum(1))
 
 
 def quantize_text_int8(model: onnx.ModelProto) -> onnx.ModelProto:

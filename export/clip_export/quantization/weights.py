@@ -26,7 +26,7 @@ def quantized_weight(weight: NDArray[np.float32], target: Target) -> tuple[NDArr
 def weight_scale(weight: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
     """Symmetric scale per output channel, float32 ``[outputs]``."""
     largest = np.maximum(np.abs(weight).max(0), np.finfo(np.float32).tiny * 2**8)
-    return (largest / target.largest_weight).astype(np.float32)
+    return np.asarray(largest / target.largest_weight, np.float32)
 
 
 def rounded_together(

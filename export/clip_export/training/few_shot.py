@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -60,13 +61,14 @@ def train_from_words(
         DatasetError: as `clip_export.training.loop.train_head`.
     """
     options = replace(options, hidden_dim=(), standardise=False)
-    sides = [_scaled(examples, words.scale) for examples in (train, validation)]
-    outputs, start = len(words.directions), _start(words)
+    train_scaled, validation_scaled = (_scaled(examples, words.scale) for examples in (train, validation))
+    fit = partial(train_head, train_scaled, validation_scaled, len(words.directions), options, report, task=task)
+    start = _start(words)
     trained = []
     for pull in pulls:
-        training = train_head(*sides, outputs, options, report, task=task, start=start, pull=pull)
+        training = fit(start=start, pull=pull)
         trained.append(replace(training, start=f"zero-shot, pull {pull:g}"))
-    trained.append(train_head(*sides, outputs, options, report, task=task))  # the last: words win a draw
+    trained.append(fit())  # the last: words win a draw
     plain = [replace(training, head=_plain(training.head, words.scale)) for training in trained]
     attempts = [Attempt(training, calibrated_loss(training.head, validation, task)) for training in plain]
     return sorted(attempts, key=lambda attempt: attempt.loss)
@@ -94,5 +96,4 @@ def _start(words: ZeroShot) -> VLMtoMLP:
 
 def _plain(head: VLMtoMLP, scale: float) -> VLMtoMLP:
     """Fold the scale into the head's weights and the norm into the head."""
-    (layer,) = head.layers
-    return linear_head(layer.weight.detach() * scale, layer.bias.detach())
+    return linear_head(head.last.weight.detach() * scale, head.last.bias.detach())

@@ -33,8 +33,8 @@ def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions, b
         return None
     width = prepared.train.features.shape[1] - prepared.texts.values.shape[1]
     halves = {"image alone": slice(None, width), "text alone": slice(width, None)}
-    alone = [_score_alone(prepared, half, options, bar, title) for title, half in halves.items()]
-    return Parts(*alone, _score(prepared, head, slice(None)))
+    image, text = (_score_alone(prepared, half, options, bar, title) for title, half in halves.items())
+    return Parts(image, text, _score(prepared, head, slice(None)))
 
 
 def _score_alone(prepared: Prepared, half: slice, options: TrainingOptions, bar: Bar, title: str) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.outputs import r_squared
 from clip_export.training.epochs import Examples
 from clip_export.training.options import TrainingOptions
@@ -77,18 +78,18 @@ class Objective:
         return (targets - self.mean) / self.std if self.task == REGRESSION else targets
 
     @torch.no_grad()
-    def rescale(self, head: nn.Module) -> None:
+    def rescale(self, head: VLMtoMLP) -> None:
         """Undo `unscale`."""
         if self.task == REGRESSION:
-            last = head.layers[-1]
+            last = head.last
             last.weight /= self.std[:, None]
             last.bias.copy_((last.bias - self.mean) / self.std)
 
     @torch.no_grad()
-    def unscale(self, head: nn.Module) -> None:
+    def unscale(self, head: VLMtoMLP) -> None:
         """Fold the units of a regression into the head's last layer, so that it answers in them."""
         if self.task == REGRESSION:
-            last = head.layers[-1]
+            last = head.last
             last.weight *= self.std[:, None]
             last.bias.copy_(last.bias * self.std + self.mean)
 

@@ -29,6 +29,6 @@ class Scaling(NamedTuple):
     @torch.no_grad()
     def fold(self, head: VLMtoMLP) -> None:
         """Let a head that learnt on scaled features take plain ones: its first layer does the scaling."""
-        first = head.layers[0]
-        first.weight /= self.std
-        first.bias -= first.weight @ self.mean
+        first = head.first
+        first.weight.div_(self.std)
+        first.bias.sub_(first.weight @ self.mean)

@@ -67,7 +67,7 @@ class Updates:
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, for `restore`."""
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:

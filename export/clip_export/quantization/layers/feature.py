@@ -13,8 +13,8 @@ from clip_export.quantization.ranges import with_outputs
 
 def feature_name(model: onnx.ModelProto) -> str:
     """Name of the float32 tensor ``[batch, dim]`` that the head reads: what is divided by its norm in ``embedding``."""
-    (name,) = (node.input[0] for node in model.graph.node if "embedding" in node.output)
-    return name
+    (divided,) = (node for node in model.graph.node if "embedding" in node.output)
+    return str(divided.input[0])
 
 
 def head_input_name(model: onnx.ModelProto) -> str:

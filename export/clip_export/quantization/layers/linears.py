@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 ENCODER = ("vit.", "text.")
 """What the names of the towers' modules begin with. The head, a few thousand products, stays in float."""
 
-Constants = Mapping[str, NDArray]
+Constants = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def with_plain_linears(model: onnx.ModelProto) -> onnx.ModelProto:
     constants of layer normalisations, of the patch convolution and of the head are called after their modules, too.
     """
     found = {layer.output: layer for layer in _layers(model)}
-    constants: dict[str, NDArray] = {}
+    constants: dict[str, NDArray[Any]] = {}
     for layer in found.values():
         constants[f"{layer.name}.weight"] = layer.weight
         if layer.bias is not None:
@@ -73,7 +74,7 @@ def replace_linears(
         replacement: the nodes that make a layer's output, and their constants; None leaves the layer as it is.
     """
     nodes: list[NodeProto] = []
-    constants: dict[str, NDArray] = {}
+    constants: dict[str, NDArray[Any]] = {}
     found = {layer.output: layer for layer in _layers(model)}
     inner = _products_before_biases(model, found)
     replacements = {name: made for name, layer in found.items() if (made := replacement(layer)) is not None}
@@ -118,7 +119,7 @@ def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Const
     )
 
 
-def tensor(name: str, value: NDArray) -> TensorProto:
+def tensor(name: str, value: NDArray[Any]) -> TensorProto:
     """Return a constant of a graph."""
     return numpy_helper.from_array(np.ascontiguousarray(value), name)
 
@@ -139,7 +140,9 @@ def _plain(layer: Linear) -> list[NodeProto]:
     ]
 
 
-def _with_own_constants(node: NodeProto, values: Mapping[str, TensorProto], constants: dict[str, NDArray]) -> NodeProto:
+def _with_own_constants(
+    node: NodeProto, values: Mapping[str, TensorProto], constants: dict[str, NDArray[Any]]
+) -> NodeProto:
     """Name a node's weight and bias after its module; the exporter lets modules share equal ones."""
     if node.op_type not in ("LayerNormalization", "Conv", "Gemm"):
         return node

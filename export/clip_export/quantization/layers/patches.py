@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ def patch_rows(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
 
 def _patch_nodes(
     model: onnx.ModelProto, positions_name: str, output: str, rounding: Rounding, ops: str
-) -> tuple[list[NodeProto], dict[str, NDArray]]:
+) -> tuple[list[NodeProto], dict[str, NDArray[Any]]]:
     values = {item.name: item for item in model.graph.initializer}
     weight, bias, positions = (
         numpy_helper.to_array(values[name]) for name in (f"{PATCH}.weight", f"{PATCH}.bias", positions_name)
@@ -74,7 +75,7 @@ def _patch_nodes(
     offset = positions.copy()
     offset[:, class_tokens:] += bias
     integers, scale = rounding(weight.transpose(2, 3, 1, 0).reshape(-1, width))
-    constants: dict[str, NDArray] = {
+    constants: dict[str, NDArray[Any]] = {
         f"{PATCH}.weight_int8": integers,
         f"{PATCH}.weight_scale": scale,
         f"{PATCH}.offset": offset,

@@ -32,9 +32,10 @@ def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     _check_activations(model, feeds)
     source = onnx.ModelProto()
     source.CopyFrom(model)  # the converter changes it in place
-    return convert_float_to_float16(
+    halved: onnx.ModelProto = convert_float_to_float16(
         source, keep_io_types=True, disable_shape_infer=False, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"]
     )
+    return halved
 
 
 def _check_weights(model: onnx.ModelProto) -> None:

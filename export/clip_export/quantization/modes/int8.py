@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -84,7 +85,7 @@ class _Spelling:
         self.scheme, self.layer, self.shared = scheme, layer, shared
         self.weight, self.weight_scale = f"{layer.name}.weight_int8", f"{layer.name}.weight_scale"
         weight, scale = scheme.weights.get(layer.name) or quantized_weight(layer.weight, scheme.target)
-        self.constants: dict[str, NDArray] = {self.weight: weight, self.weight_scale: scale}
+        self.constants: dict[str, NDArray[Any]] = {self.weight: weight, self.weight_scale: scale}
         self.bias = f"{layer.name}.bias" if layer.bias is not None else ""
         if layer.bias is not None:
             self.constants[self.bias] = layer.bias

@@ -7,6 +7,8 @@ nobody reads, and their call differs between the versions of transformers. None 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +22,8 @@ def check_blocks(encoder: Encoder, blocks: int) -> None:
     Raises:
         EncoderError: ``blocks`` is not between 1 and the number that it has.
     """
-    depth = len(encoder.tower.encoder.layers)
+    tower = encoder.tower
+    depth = len(tower.encoder.layers)
     if not 1 <= blocks <= depth:
         raise EncoderError(f"{encoder.id}: cannot unfreeze {blocks} blocks, it has {depth}. Give 1 to {depth}.")
 
@@ -53,7 +56,7 @@ class LowerHalf(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Run the lower blocks."""
-        hidden = self.pre_norm(self.embeddings(pixel_values))
+        hidden: Tensor = self.pre_norm(self.embeddings(pixel_values))
         for block in self.blocks:
             hidden = _block(block, hidden, self.packed)
         return hidden
@@ -70,10 +73,11 @@ class UpperHalf(nn.Module):
         """
         super().__init__()
         check_blocks(encoder, blocks)
-        self.blocks = nn.ModuleList(encoder.tower.encoder.layers[-blocks:])
+        tower = encoder.tower
+        self.blocks = nn.ModuleList(tower.encoder.layers[-blocks:])
         self.packed = encoder.family.image.packed_attention
-        self.post_norm = encoder.tower.post_layernorm
-        self.pool = encoder.tower.head if encoder.family.image.pooling == "attention" else None
+        self.post_norm = tower.post_layernorm
+        self.pool = tower.head if encoder.family.image.pooling == "attention" else None
         self.projection = encoder.projection if encoder.projection is not None else nn.Identity()
         self.post_norms = 1 if encoder.reads_first_token else encoder.family.image.post_norms
 
@@ -83,18 +87,20 @@ class UpperHalf(nn.Module):
         for block in others:
             hidden = _block(block, hidden, self.packed)
         hidden = _block(last, hidden, self.packed, class_only=self.pool is None)
-        return self.projection(self._pooled(hidden))
+        feature: Tensor = self.projection(self._pooled(hidden))
+        return feature
 
     def _pooled(self, hidden: Tensor) -> Tensor:
         if self.pool is not None:
-            return self.pool(self.post_norm(hidden))
+            pooled: Tensor = self.pool(self.post_norm(hidden))
+            return pooled
         token = hidden[:, 0]
         for _ in range(self.post_norms):
             token = self.post_norm(token)
         return token
 
 
-def _block(block: nn.Module, hidden: Tensor, packed: bool, class_only: bool = False) -> Tensor:
+def _block(block: Any, hidden: Tensor, packed: bool, class_only: bool = False) -> Tensor:
     """Run a transformers block on ``[batch, tokens, width]``; with ``class_only`` to ``[batch, 1, width]``.
 
     The class token asks all tokens, but only its own answer is read after the last block. Leaving the others out
@@ -103,10 +109,11 @@ def _block(block: nn.Module, hidden: Tensor, packed: bool, class_only: bool = Fa
     normed = block.layer_norm1(hidden)
     count = 1 if class_only else hidden.shape[1]
     hidden = hidden[:, :count] + _attention(block.self_attn, normed, count, packed)
-    return hidden + block.mlp(block.layer_norm2(hidden))
+    widened: Tensor = block.mlp(block.layer_norm2(hidden))
+    return hidden + widened
 
 
-def _attention(attention: nn.Module, normed: Tensor, count: int, packed: bool) -> Tensor:
+def _attention(attention: Any, normed: Tensor, count: int, packed: bool) -> Tensor:
     """Let the first ``count`` tokens attend to all of them."""
     if packed:
         query, key, value = _packed(attention.qkv, normed, count)
@@ -116,13 +123,16 @@ def _attention(attention: nn.Module, normed: Tensor, count: int, packed: bool) -
         out = attention.out_proj
     heads = attention.num_heads
     split = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value)]
-    return out(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+    answered: Tensor = out(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+    return answered
 
 
 def _packed(linear: nn.Linear, normed: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     if count == normed.shape[1]:
-        return tuple(linear(normed).chunk(3, dim=-1))
+        query, key, value = linear(normed).chunk(3, dim=-1)
+        return query, key, value
     width = normed.shape[-1]
     weights, biases = (part.split([width, 2 * width]) for part in (linear.weight, linear.bias))
     query = functional.linear(normed[:, :count], weights[0], biases[0])
-    return (query, *functional.linear(normed, weights[1], biases[1]).chunk(2, dim=-1))
+    key, value = functional.linear(normed, weights[1], biases[1]).chunk(2, dim=-1)
+    return query, key, value

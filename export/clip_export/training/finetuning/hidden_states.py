@@ -130,7 +130,7 @@ def hidden_states(
                 raise DatasetError(f"{item.found} It could be read a moment ago.")
             keys.append(item.key)
             if item.found.dtype == np.uint8:
-                pending.append((item.key, item.found))
+                pending.append((item.key, item.found.astype(np.uint8, copy=False)))
             if len(pending) == batch_size:
                 computed += _run(run, pending, cache)
             progress(1)

@@ -44,14 +44,14 @@ class Answers:
     def true(self) -> NDArray[np.bool_]:
         """Bool ``[n, labels]``: which labels the examples have."""
         if self.task == SINGLE_LABEL:
-            return np.arange(len(self.labels)) == self.targets[:, None]
+            return np.asarray(np.arange(len(self.labels)) == self.targets[:, None])
         return np.asarray(self.targets > 0.5)
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Which decisions are right: bool ``[n]``, or ``[n, labels]`` for multi-label."""
         right = self.predicted == self.true
-        return right.all(1) if self.task == SINGLE_LABEL else right
+        return np.asarray(right.all(1) if self.task == SINGLE_LABEL else right)
 
     def confusion(self) -> Array:
         """Count true against predicted labels of a single-label task: int64 ``[labels, labels]``."""
