@@ -9,18 +9,22 @@ from empty_home import run_at_home
 
 from tiny_models import TINY_CLIP
 
-DRAW = TINY_CLIP.parent / "draw.py"
+BOTH_COMMANDS = """
+import sys
+from clip_export.commands import export, train
+
+assert train.main(["photos", "--epochs", "2", "--out", "head.pt", *sys.argv[1:]]) == 0
+assert export.main(["--head", "head.pt", "-o", "model.onnx"]) == 0
+"""
 
 
 @pytest.mark.parametrize(("options", "left"), [((), {".cache/clip-toolkit/features"}), (("--no-cache",), set())])
 def test_only_the_feature_cache_is_left(options: tuple[str, ...], left: set[str], tmp_path: Path):
-    home, photos = tmp_path / "home", str(tmp_path / "photos")
+    home, draw = tmp_path / "home", TINY_CLIP.parent / "draw.py"
     home.mkdir()
-    draw = [sys.executable, str(DRAW), photos, "--classes", "circle", "heart", "--per-class", "6"]
-    subprocess.run(draw, check=True, capture_output=True)
-    train = ["-m", "clip_export.commands.train", photos, "--encoder", str(TINY_CLIP), "--epochs", "2", *options]
-    run_at_home(home, *train, "--out", str(tmp_path / "head.pt"))
-    head, model = str(tmp_path / "head.pt"), str(tmp_path / "model.onnx")
-    run_at_home(home, "-m", "clip_export.commands.export", "--head", head, "-o", model)
+    pictures = [str(tmp_path / "photos"), "--classes", "circle", "heart", "--per-class", "6"]
+    subprocess.run([sys.executable, str(draw), *pictures], check=True, capture_output=True)
+    run_at_home(home, "-c", BOTH_COMMANDS, "--encoder", str(TINY_CLIP), *options)
+    assert (tmp_path / "model.onnx").is_file()
     found = {path.parent.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
     assert {"/".join(folder.split("/")[:3]) for folder in found} == left
