@@ -42,6 +42,7 @@ test-wheel:
 
 test-transformers5: .venv5/ready
 	.venv5/$(SCRIPTS)/pytest -q -m "transformers and not slow" $(PARALLEL) tests/export
+	.venv5/$(SCRIPTS)/pytest -q tests/toolkit/images
 
 # The newest release of every dependency, whatever the constraints say. Optimum would hold transformers back.
 test-newest: .venv-newest/ready
@@ -114,7 +115,7 @@ environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,report,tensorboard,search]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search]' --group dev
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
@@ -126,7 +127,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv-newest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,report,tensorboard,search]' --group test
+	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search]' --group test
 	touch $@
 
 .venv-openvino/ready: pyproject.toml

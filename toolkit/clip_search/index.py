@@ -24,6 +24,7 @@ from clip_search.updating import claim_root, root_of, update
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
 from clip_toolkit.images import ImageSource
+from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.text_encoder import TextEncoder
 
 
@@ -101,6 +102,7 @@ class SearchIndex:
         root: str | os.PathLike[str] | None = None,
         *,
         retry: bool = False,
+        listing: ImageListing | None = None,
         on_file: OnFile = lambda _path, _error: None,
         on_plan: Callable[[int], None] = lambda _count: None,
         stopped: Callable[[], bool] = lambda: False,
@@ -112,6 +114,7 @@ class SearchIndex:
         Args:
             root: the folder of images; default the one of the last update.
             retry: try once more what could not be decoded, such as after an upgrade of Pillow.
+            listing: which files of the folder count, and where to ask afterwards what was left out.
             on_file: called with the path and the error, or None, of each file that was looked at.
             on_plan: called with the number of files to look at.
             stopped: asked before each file; when it says so, the update ends with those in flight.
@@ -131,6 +134,7 @@ class SearchIndex:
             self.folder,
             folder,
             retry=retry,
+            listing=listing or ImageListing(),
             on_file=on_file,
             on_plan=on_plan,
             stopped=stopped,

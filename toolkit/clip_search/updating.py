@@ -15,6 +15,7 @@ from clip_search.store.folder import FoundFile, found_files
 from clip_search.store.opening import ROOT, claim
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.images.folder import ImageListing
 
 
 def root_of(database: Database, index: Path) -> Path | None:
@@ -40,7 +41,8 @@ def claim_root(database: Database, classifier: Classifier, index: Path, asked: P
         raise SearchIndexError(f"{index}: is the index of {known}, not of {folder}. Name another --index.")
     if not folder.is_dir():
         raise SearchIndexError(f"{folder}: there is no such folder")
-    if next(found_files(folder, _own(database, index)), None) is None and next(database.files(), None) is not None:
+    found = found_files(folder, _own(database, index), ImageListing(all_files=True))
+    if next(found, None) is None and next(database.files(), None) is not None:
         raise SearchIndexError(
             f"{folder}: is empty, and the index holds files of it. Is it mounted? Otherwise remove {index}."
         )
@@ -63,6 +65,7 @@ def update(
     root: Path,
     *,
     retry: bool,
+    listing: ImageListing,
     on_file: OnFile,
     on_plan: Callable[[int], None],
     stopped: Callable[[], bool],
@@ -71,7 +74,7 @@ def update(
 
     The arguments are those of `clip_search.SearchIndex.update`.
     """
-    pending, gone, unchanged = _plan(database, root, index, retry)
+    pending, gone, unchanged = _plan(database, root, index, retry, listing)
     on_plan(len(pending))
     embedder = Embedder(database, classifier, root, VOID_WHEN_CHANGED, on_file)
     embedder.embed(takewhile(lambda _: not stopped(), pending))
@@ -85,11 +88,13 @@ def update(
     )
 
 
-def _plan(database: Database, root: Path, index: Path, retry: bool) -> tuple[list[FoundFile], list[str], int]:
+def _plan(
+    database: Database, root: Path, index: Path, retry: bool, listing: ImageListing
+) -> tuple[list[FoundFile], list[str], int]:
     """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
     known = {row.path: (row.stamp, _is_settled(row, retry)) for row in database.files()}
     pending, unchanged = [], 0
-    for file in found_files(root, _own(database, index)):
+    for file in found_files(root, _own(database, index), listing):
         if known.pop(file.path, None) == (file.stamp, True):
             unchanged += 1
         else:

@@ -169,6 +169,7 @@ def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder
     from clip_export.exporting import ExportOptions
     from clip_export.quantization.evidence.images import Wanted
     from clip_toolkit.errors import HeadError
+    from clip_toolkit.images.folder import ImageListing
 
     checks = ()
     if args.cross_check and head.encoder is not None and head.encoder.text:
@@ -177,9 +178,9 @@ def _options(args: argparse.Namespace, labels: tuple[str, ...], encoder: Encoder
         from clip_export.proof.optimum import optimum_differences
 
         checks = ((args.cross_check, optimum_differences),)
-    quantization = quantization_options(
-        args, Wanted(labels, encoder.preprocessing, head.task, _text_column(head)), head.data
-    )
+    listing = ImageListing(all_files=args.all_files)
+    wanted = Wanted(labels, encoder.preprocessing, head.task, _text_column(head), listing)
+    quantization = quantization_options(args, wanted, head.data)
     return ExportOptions(args.input, args.ops, args.temperature, cross_checks=checks, quantization=quantization)
 
 

@@ -48,6 +48,7 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="other images to judge by (default: held-out ones of the calibration images)",
     )
+    group.add_argument("--all-files", action="store_true", help="of folders, take files of any suffix")
     group.add_argument(
         "--min-agreement",
         type=share,
@@ -106,8 +107,7 @@ def quantization_options(
             "pictures judge. Give typical images with --calibration for a proof that means something."
         )
     else:
-        for error in evidence.unreadable:
-            say(f"skipped: {error}")
+        say(*wanted.listing.notes(), *(f"skipped: {error}" for error in evidence.unreadable))
     data = None if args.refit in (None, _TRAINING_DATA) else Path(args.refit)
     return QuantizationOptions(
         mode=args.quantize,

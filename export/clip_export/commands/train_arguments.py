@@ -76,6 +76,7 @@ def _data_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="column of the CSV file with a text for each image, which the head is to read together with it",
     )
+    group.add_argument("--all-files", action="store_true", help="of a folder, take files of any suffix")
     group.add_argument(
         "--groups",
         metavar="RULE",
@@ -225,6 +226,7 @@ def data_options(args: argparse.Namespace, device: str) -> DataOptions:
         device=device,
         backend=args.backend,
         text_column=args.text_column,
+        all_files=args.all_files,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Dataset:
         groups: of each file, the name of its group (a patient, say); empty where it has none.
         texts: of each file, the text that goes with it; None where the data set has no texts.
         text_column: heading of their column.
+        left_out: what a folder has beside its images, a line for each kind.
     """
 
     source: Path
@@ -47,20 +48,17 @@ class Dataset:
     groups: tuple[str, ...]
     texts: tuple[str, ...] | None = None
     text_column: str | None = None
+    left_out: tuple[str, ...] = ()
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The data set of some of the files."""
-        return Dataset(
-            self.source,
-            self.root,
-            self.task,
-            self.labels,
-            tuple(self.files[i] for i in indices),
-            self.targets[list(indices)],
-            tuple(self.sides[i] for i in indices),
-            tuple(self.groups[i] for i in indices),
-            None if self.texts is None else tuple(self.texts[i] for i in indices),
-            self.text_column,
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in indices),
+            targets=self.targets[list(indices)],
+            sides=tuple(self.sides[i] for i in indices),
+            groups=tuple(self.groups[i] for i in indices),
+            texts=None if self.texts is None else tuple(self.texts[i] for i in indices),
         )
 
     def relative(self, index: int) -> str:

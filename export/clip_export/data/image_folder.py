@@ -8,13 +8,19 @@ import numpy as np
 
 from clip_export.data.dataset import SIDES, TRAIN, Dataset
 from clip_toolkit.errors import DatasetError
+from clip_toolkit.images.folder import ImageListing, is_hidden
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
-def read_image_folder(folder: Path) -> Dataset:
+def read_image_folder(folder: Path, *, all_files: bool = False) -> Dataset:
     """List a folder with one subfolder per class, or with ``train`` and others that hold such subfolders.
 
-    Files may lie at any depth; hidden ones are passed over. Classes and files come in sorted order.
+    Images may lie at any depth, by the rule of `clip_toolkit.images.folder`; the subfolders themselves may be links.
+    Classes and files come in sorted order.
+
+    Args:
+        folder: the folder.
+        all_files: take files of any suffix.
 
     Raises:
         DatasetError: the folder is missing, has fewer than two classes, a class without files, or a class in ``val``
@@ -24,18 +30,24 @@ def read_image_folder(folder: Path) -> Dataset:
         if folder.suffix.lower() == ".csv":
             raise DatasetError(f"{folder}: there is no such file.")
         raise DatasetError(f"{folder}: there is no such folder. Give a folder with one subfolder of images per class.")
+    listing = ImageListing(all_files=all_files)
     sides = _sides(folder)
     classes = _classes(sides[TRAIN] if sides else folder)
     found: list[tuple[Path, int, str]] = []
     for side, below in (sides or {"": folder}).items():
         _check_known(below, classes)
         for index, name in enumerate(classes):
-            found += [(path, index, side) for path in _files(below / name)]
+            if (below / name).is_dir():
+                found += [(path, index, side) for path in sorted(map(Path, listing.images(below / name)))]
             if side in ("", TRAIN) and (not found or found[-1][1:] != (index, side)):
-                raise DatasetError(f"{below}: no images in class {name}. Add some or remove the folder.")
+                notes = "".join(f" ({note})" for note in listing.notes())
+                raise DatasetError(f"{below}: no images in class {name}. Add some or remove the folder.{notes}")
     files, targets, given = zip(*found, strict=True)
     none = ("",) * len(files)
-    return Dataset(folder, folder, SINGLE_LABEL, tuple(classes), files, np.array(targets), given, none)
+    left_out = tuple(listing.notes())
+    return Dataset(
+        folder, folder, SINGLE_LABEL, tuple(classes), files, np.array(targets), given, none, left_out=left_out
+    )
 
 
 def _sides(folder: Path) -> dict[str, Path]:
@@ -59,8 +71,4 @@ def _check_known(folder: Path, classes: list[str]) -> None:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))

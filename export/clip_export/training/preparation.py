@@ -44,6 +44,7 @@ class DataOptions:
         device: a PyTorch device.
         backend: one of `clip_export.features.backends.BACKENDS`.
         text_column: of the manifest, as in `clip_export.data.manifest.read_manifest`.
+        all_files: of a folder, take files of any suffix.
     """
 
     task: str = SINGLE_LABEL
@@ -57,6 +58,7 @@ class DataOptions:
     device: str = "cpu"
     backend: str = "auto"
     text_column: str | None = None
+    all_files: bool = False
 
 
 class Bar(Protocol):
@@ -133,7 +135,7 @@ def read_dataset(path: Path, options: DataOptions) -> Dataset:
     if path.is_file():
         dataset = read_manifest(path, options.task, options.text_column)
     elif options.task == SINGLE_LABEL:
-        dataset = read_image_folder(path)
+        dataset = read_image_folder(path, all_files=options.all_files)
     else:
         raise DatasetError(f"{path}: {options.task} needs targets that folders cannot name. Give a CSV file as DATA.")
     return with_groups(dataset, options.groups) if options.groups else dataset
@@ -190,6 +192,7 @@ def prepare(
         test=examples(features, readable, split.test) if split.test else None,
         reading=features.reading,
         notes=(
+            *dataset.left_out,
             *duplicate_notes(readable, split, features.contents),
             *(texts.notes if texts else ()),
             *(note for each in (cache, text and text.cache) if each for note in each.notes),

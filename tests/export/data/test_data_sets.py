@@ -31,12 +31,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sided(tmp_path: Path) -> Callable[[str], Path]:
-    """A folder of empty files, from a list such as ``train/a/1 val/a/2``."""
+    """A folder of empty images, from a list such as ``train/a/1 val/a/2``."""
 
     def make(files: str) -> Path:
         for name in files.split():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
+            (tmp_path / f"{name}.png").touch()
         return tmp_path
 
     return make
@@ -48,6 +48,28 @@ def test_reads_classes_and_files_in_order(folder: Path):
     assert data.targets.tolist() == [0] * 6 + [1] * 6
     assert [path.name for path in data.files[:6]] == [f"{number}.png" for number in range(6)]
     assert data.relative(5) == "dark/more/5.png"
+
+
+def test_what_is_no_image_is_left_out_and_said(folder: Path, tmp_path: Path):
+    for name in ("dark/.ipynb_checkpoints/0.png", "dark/README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "dark" / "linked").symlink_to(folder / "light")
+    (folder / "dark" / "lost.png").symlink_to(tmp_path / "unmounted.png")
+    (folder / "linked class").symlink_to(folder / "light")
+    data = read_image_folder(folder)
+    assert [data.relative(i) for i in range(7)] == [
+        *(f"dark/{i}.png" for i in range(5)),
+        "dark/lost.png",
+        "dark/more/5.png",
+    ]
+    assert data.labels == ("dark", "light", "linked class")
+    assert len(data.files) == 7 + 6 + 6
+    said = "\n".join(data.left_out)
+    assert "2 hidden" in said
+    assert "1 links to folders, not followed" in said
+    assert "README.md" in said
+    assert len(read_image_folder(folder, all_files=True).files) == 20
 
 
 def test_refuses_missing_single_and_empty_classes(folder: Path, tmp_path: Path):
@@ -65,7 +87,7 @@ def test_refuses_missing_single_and_empty_classes(folder: Path, tmp_path: Path):
 def test_sides_that_are_there_are_kept(sided: Callable[[str], Path]):
     data = read_image_folder(sided("train/a/1 train/b/2 train/b/3 Validation/a/4 test/b/5"))
     sides = {
-        path.name: (data.labels[t], side) for path, t, side in zip(data.files, data.targets, data.sides, strict=True)
+        path.stem: (data.labels[t], side) for path, t, side in zip(data.files, data.targets, data.sides, strict=True)
     }
     assert sides == {
         "1": ("a", "train"),
@@ -75,7 +97,7 @@ def test_sides_that_are_there_are_kept(sided: Callable[[str], Path]):
         "5": ("b", "test"),
     }
     split = split_dataset(data, list("12345"))
-    assert [sorted(data.files[i].name for i in side) for side in split] == [["1", "2", "3"], ["4"], ["5"]]
+    assert [sorted(data.files[i].stem for i in side) for side in split] == [["1", "2", "3"], ["4"], ["5"]]
 
 
 def test_classes_called_train_are_classes(sided: Callable[[str], Path]):

@@ -66,15 +66,17 @@ def test_tiffs_that_turn_white_around_or_state_their_bits():
     inverted = data.replace(_entry(262, 1), _entry(262, 0))
     assert inverted != data
     assert decode(inverted)[0, :, 0].tolist() == [255, 247, 239]
-    opened = Image.open(io.BytesIO(data))
-    opened.load()
-    opened.tag_v2[258] = (12,)
-    assert decode(opened)[0, :, 0].tolist() == [0, 128, 255]
 
 
-def _entry(tag: int, value: int) -> bytes:
-    """A little-endian TIFF directory entry of one SHORT, without the padding."""
-    return tag.to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00" + value.to_bytes(1, "little")
+def test_a_tiff_of_twelve_bits_is_scaled_by_its_own_white():
+    packed = encoded(Image.fromarray(np.array([[0x00, 0x08, 0x00, 0xFF, 0xF0, 0x00]], np.uint8)), "TIFF")
+    twelve = packed.replace(_entry(256, 6, 4), _entry(256, 4, 4)).replace(_entry(258, 8), _entry(258, 12))
+    assert decode(twelve)[0, :, 0].tolist() == [0, 128, 255, 0]
+
+
+def _entry(tag: int, value: int, kind: int = 3) -> bytes:
+    """A little-endian TIFF directory entry of one SHORT, or LONG (4), without the padding."""
+    return tag.to_bytes(2, "little") + bytes([kind, 0, 1, 0, 0, 0, value])
 
 
 def second_way(image: Image.Image) -> Pixels:

@@ -124,30 +124,12 @@ def test_missing_files_and_folders(tmp_path: Path):
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match=r"64x64 is more than 4032 pixels.*--max-pixels"):
+    with pytest.raises(ImageError, match=r"64x64 pixels.*--max-pixels 4096 "):
         decode(PNG, DecodeOptions(max_pixels=64 * 63))
 
 
 def test_the_limit_itself_is_allowed():
     assert decode(PNG, DecodeOptions(max_pixels=64 * 64)).shape == (64, 64, 3)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((1, 4, 4, 3), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 0, 3), np.uint8),
-        np.zeros((4, 4, 3), bool),
-    ],
-    ids=lambda array: f"{array.dtype} {array.shape}",
-)
-def test_arrays_of_another_kind_are_refused_with_what_they_are(array: NDArray[np.generic]):
-    with pytest.raises(ImageError, match=rf"\[{', '.join(map(str, array.shape))}\]"):
-        decode(array)
 
 
 @pytest.mark.parametrize("source", [None, 7, [1, 2]])
@@ -182,14 +164,8 @@ def test_messages_speak_of_the_file_and_not_of_our_objects(name: str, tmp_path: 
 
 
 def test_our_limit_decides_and_not_pillows_warning(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # above it Pillow warns, above its double it refuses
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)  # above it Pillow warns
     assert decode(PNG).shape == (64, 64, 3)
-
-
-def test_what_pillow_refuses_as_too_large_gets_our_remedy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
-    with pytest.raises(ImageError, match="Shrink it first"):
-        decode(PNG)
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ from clip_search.commands.search_options import (
     SearchOptions,
     parse_args,
 )
+from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.listing import Style
 from clip_toolkit.terminal import run_command, say, write
 
@@ -77,8 +78,12 @@ def _updated(index: SearchIndex, options: IndexOptions, stopped: Callable[[], bo
             named.add(index.root / path)
         progress.step(error is not None)
 
-    report = index.update(options.dir, retry=options.retry, on_file=looked_at, on_plan=plan, stopped=stopped)
+    listing = ImageListing(all_files=options.all_files)
+    report = index.update(
+        options.dir, retry=options.retry, listing=listing, on_file=looked_at, on_plan=plan, stopped=stopped
+    )
     progress.clear()
+    say(*listing.notes())
     return report, named
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 from clip_search.results.duplicates import THRESHOLD
 from clip_search.store.database import TIMEOUT
 from clip_toolkit import listing
-from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, QuoteFormulas, RunningOptions
+from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, QuoteFormulas, RunningOptions
 from clip_toolkit.options import Option, Parser, UsageError, add_options, number, read_options, whole
 
 PROGRAM = "clip-search"
@@ -52,6 +52,7 @@ class IndexOptions(RunningOptions, PlaceOptions):
 
     dir: Annotated[Path | None, Option("folder of images (default: the last one)", "DIR", parse=Path, nargs="?")] = None
     retry: Annotated[bool, Option("try again the files that could not be decoded")] = False
+    all_files: AllFiles = False
 
 
 @dataclass(frozen=True)

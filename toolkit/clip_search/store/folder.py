@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_toolkit.stream.inputs import expand
+from clip_toolkit.images.folder import ImageListing
 
 
 class Stamp(NamedTuple):
@@ -48,9 +48,9 @@ class FoundFile(NamedTuple):
     is_folder: bool = False
 
 
-def found_files(root: Path, without: Container[Path]) -> Iterator[FoundFile]:
-    """The files in a folder and below, hidden ones and those ``without`` left out, and folders that cannot be read."""
-    for name in expand([os.fspath(root)]):
+def found_files(root: Path, without: Container[Path], listing: ImageListing) -> Iterator[FoundFile]:
+    """The images in a folder and below, those ``without`` left out, and folders that cannot be read."""
+    for name in listing.images(root):
         path = Path(name)
         if path not in without and (found := _found(path, path.relative_to(root).as_posix())) is not None:
             yield found

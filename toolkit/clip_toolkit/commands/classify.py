@@ -14,6 +14,7 @@ from clip_toolkit.commands.infer_options import InferOptions
 from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import Located
 from clip_toolkit.images import MAX_PIXELS, ImageSource
+from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.listing import Style
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.stream.inputs import STDIN, Input, expand
@@ -45,11 +46,13 @@ def classify(located: Located, options: InferOptions) -> int:
     if options.stdin_paths or STDIN in options.images:
         standard_input()
     classifier = _open(located, options)
+    listing = ImageListing(all_files=options.all_files)
     with Stop(lambda: say("finishing the images in flight; interrupt again to stop immediately")) as stop:
         if options.output.output is None:
-            failed = _to_screen(classifier, options, stop)
+            failed = _to_screen(classifier, options, listing, stop)
         else:
-            failed = _to_file(classifier, located.path, options.output.output, options, stop)
+            failed = _to_file(classifier, located.path, options.output.output, options, listing=listing, stop=stop)
+    say(*listing.notes())
     if stop.signum is not None:
         return 128 + stop.signum
     return 1 if failed else 0
@@ -85,13 +88,13 @@ def _are_few(options: InferOptions) -> bool:
     return single and not options.stdin_paths and not options.text.texts and len(options.images) <= _FEW
 
 
-def _to_screen(classifier: Classifier, options: InferOptions, stop: Stop) -> int:
+def _to_screen(classifier: Classifier, options: InferOptions, listing: ImageListing, stop: Stop) -> int:
     progress = Progress(sys.stderr, _total(options))
     failed = 0
 
     def counted() -> Iterator[Record]:
         nonlocal failed
-        for item in _records(classifier, _inputs(options), options, stop, progress):
+        for item in _records(classifier, _inputs(options, listing), options, stop, progress):
             failed += item["error"] is not None
             yield item
 
@@ -103,13 +106,16 @@ def _to_screen(classifier: Classifier, options: InferOptions, stop: Stop) -> int
     return failed
 
 
-def _to_file(classifier: Classifier, model: Path, output: Path, options: InferOptions, stop: Stop) -> int:
+def _to_file(
+    classifier: Classifier, model: Path, output: Path, options: InferOptions, *, listing: ImageListing, stop: Stop
+) -> int:
     size = options.running.batch_size
     settings = _settings(classifier, model, options)
     with PartFile(output, settings, size, options.output.resume) as part:
         progress = Progress(sys.stderr, _total(options), part.done)
         failed = part.failed
-        for batch in chunks(_records(classifier, part.remaining(_inputs(options)), options, stop, progress), size):
+        remaining = part.remaining(_inputs(options, listing))
+        for batch in chunks(_records(classifier, remaining, options, stop, progress), size):
             part.append(batch)
             failed += sum(item["error"] is not None for item in batch)
         progress.clear()
@@ -164,15 +170,15 @@ def _has_texts(options: InferOptions) -> bool:
     return options.text.text is not None or options.text.texts is not None
 
 
-def _inputs(options: InferOptions) -> Iterator[Input]:
+def _inputs(options: InferOptions, listing: ImageListing) -> Iterator[Input]:
     if options.text.texts is not None:
         return read_texts(options.text.texts, options.text.column or TEXT_COLUMN)
-    return (Input(name, options.text.text) for name in _names(options))
+    return (Input(name, options.text.text) for name in _names(options, listing))
 
 
-def _names(options: InferOptions) -> Iterator[str]:
+def _names(options: InferOptions, listing: ImageListing) -> Iterator[str]:
     typed = (line.rstrip("\r\n") for line in standard_input()) if options.stdin_paths else ()
-    return expand(name for name in chain(options.images, typed) if name)
+    return expand((name for name in chain(options.images, typed) if name), listing)
 
 
 def _source(name: str) -> ImageSource:
@@ -183,7 +189,7 @@ def _total(options: InferOptions) -> int | None:
     """The number of images, where somebody watches and it can be known beforehand."""
     if options.stdin_paths or not sys.stderr.isatty():
         return None
-    return sum(1 for _ in _inputs(options))
+    return sum(1 for _ in _inputs(options, ImageListing(all_files=options.all_files)))
 
 
 def _settings(classifier: Classifier, model: Path, options: InferOptions) -> dict[str, Any]:

@@ -20,6 +20,8 @@ MOST = 1024
 
 MODEL_HELP = f"Without --model: ${ENVIRONMENT_VARIABLE}, then model.onnx in this folder, then the built-in demo."
 
+AllFiles = Annotated[bool, Option("take the files of folders whatever their suffix, not images alone")]
+
 QuoteFormulas = Annotated[
     bool, Option("in CSV, put ' before text that a spreadsheet would compute (=, +, -, @, tab or return)")
 ]
@@ -70,7 +72,7 @@ class DecodingOptions:
 
     max_pixels: Annotated[
         int | None,
-        Option("refuse images with more pixels (default: 178956970)", parse=whole(most=2**40), metavar="N"),
+        Option("refuse images with more pixels (default: 134217728)", parse=whole(most=2**40), metavar="N"),
     ] = None
     allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
     fast_decode: Annotated[bool, Option("scale JPEGs down while decoding: not quite exact")] = False
@@ -133,6 +135,7 @@ class InferOptions:
         ),
     ] = ()
     stdin_paths: Annotated[bool, Option("read more of these from standard input, one per line")] = False
+    all_files: AllFiles = False
     text: Annotated[TextOptions, Group("text, for models that read one with each image")] = TextOptions()
     running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()

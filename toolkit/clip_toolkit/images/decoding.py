@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clip_toolkit.errors import ImageError, TransientImageError
-from clip_toolkit.images.depth import eight_bit, is_deep
-from clip_toolkit.images.opening import MAX_PIXELS, DecodeOptions, loaded
+from clip_toolkit.images.arrays import image_of_array, image_of_tensor, is_tensor
+from clip_toolkit.images.depth import eight_bit_grey, is_deep
+from clip_toolkit.images.limits import DecodeOptions
+from clip_toolkit.images.opening import loaded, reason_of
 from clip_toolkit.images.sources import ImageSource, binary_file, source_name
 
 BACKGROUND = (255, 255, 255)
@@ -27,6 +30,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_BAND = 256  # rows composited at a time, so that copies with an alpha channel stay small
 _DEFAULT = DecodeOptions()
 
 
@@ -39,32 +43,30 @@ def decode(source: ImageSource, options: DecodeOptions = _DEFAULT) -> NDArray[np
     Raises:
         ImageError: as `open_image`.
     """
-    return _checked_pixels(source) if isinstance(source, np.ndarray) else np.asarray(open_image(source, options))
+    return np.asarray(open_image(source, options))
 
 
 def open_image(source: ImageSource, options: DecodeOptions = _DEFAULT) -> Image.Image:
-    """Likewise, to a loaded Pillow image of mode RGB: copying pixels out of it costs as much as decoding a JPEG.
+    """Decode likewise to a loaded Pillow image of mode RGB: copying pixels out of it costs as much as decoding a JPEG.
 
     An upright Pillow image of that mode comes back itself, not a copy.
 
     Raises:
         ImageNotFoundError: the path names no file.
-        ImageError: the source is not an image, is damaged, is too large, or is an array of another shape or dtype.
+        ImageError: the source is not an image, is damaged, is too large, or is an array of a kind without a meaning.
     """
-    if isinstance(source, np.ndarray):
-        return Image.fromarray(_checked_pixels(source))
     name = source_name(source)
     try:
         return _decoded(source, name, options)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: is not an image in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: more than {MAX_PIXELS} pixels, a decompression bomb. Shrink it first.") from error
     except MemoryError as error:
         raise TransientImageError(f"{name}: there is not enough memory to decode it. Shrink it first.") from error
 
 
 def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        return _rgb(image_of_array(source))
+    if is_tensor(source):
+        return _rgb(image_of_tensor(source))
     if isinstance(source, Image.Image):
         return _named(name, source, options)
     with binary_file(source) as file:
@@ -74,24 +76,32 @@ def _decoded(source: ImageSource, name: str, options: DecodeOptions) -> Image.Im
 def _named(name: str, source: Image.Image | IO[bytes], options: DecodeOptions) -> Image.Image:
     try:
         return _rgb(source if isinstance(source, Image.Image) else loaded(source, options))
-    except (UnidentifiedImageError, Image.DecompressionBombError, MemoryError):
+    except MemoryError:
         raise
+    except Image.DecompressionBombError as error:  # of a frame that is larger than the image
+        pixels = "".join(re.findall(r"\d+", str(error))[:1])
+        raise ImageError(
+            f"{name}: {pixels} pixels are more than the limit of {options.max_pixels} (--max-pixels). Shrink it first."
+        ) from error
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except OSError as error:
         if error.errno is not None:  # the system's, not one of Pillow's own
             raise TransientImageError(f"{name}: cannot be read ({error.strerror})") from error
-        raise _undecodable(name, error) from error
+        raise _undecodable(name, error, options) from error
     except Exception as error:  # Pillow's plugins raise anything on damaged files, from struct.error to SyntaxError
-        raise _undecodable(name, error) from error
+        raise _undecodable(name, error, options) from error
 
 
-def _undecodable(name: str, error: Exception) -> ImageError:
-    return ImageError(f"{name}: cannot be decoded ({_reason(error)}). Is it a complete image file?")
+def _undecodable(name: str, error: Exception, options: DecodeOptions) -> ImageError:
+    reason = reason_of(error)
+    return ImageError(f"{name}: cannot be decoded ({reason}). {_hint(reason, options)}")
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _hint(reason: str, options: DecodeOptions) -> str:
+    if "truncated" in reason.lower() and not options.allow_truncated:
+        return "Is it a complete image file? --allow-truncated (allow_truncated in Python) takes what there is."
+    return "Save it as PNG or JPEG again." if "nsupported" in reason else "Is it a complete image file?"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -100,7 +110,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     if is_deep(image.mode):
-        image = Image.fromarray(eight_bit(image))
+        image = Image.fromarray(eight_bit_grey(image))
     elif _has_alpha(image):
         image = _composited(image)
     upright = image if turn is None else image.transpose(turn)
@@ -122,15 +132,10 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _composited(image: Image.Image) -> Image.Image:
-    image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
-
-
-def _checked_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ImageError(
-            f"array: expected uint8 RGB pixels [height, width, 3], got {pixels.dtype} {list(pixels.shape)}"
-        )
-    if 0 in pixels.shape:
-        raise ImageError(f"array: the shape {list(pixels.shape)} has a zero side; both must be at least 1 pixel")
-    return pixels
+    opaque = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        band = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+        white = Image.new("RGBA", band.size, (*BACKGROUND, 255))
+        opaque.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return opaque

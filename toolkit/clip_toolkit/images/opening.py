@@ -2,70 +2,72 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import threading
 import traceback
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import IO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from clip_toolkit.errors import ImageError
+from clip_toolkit.images import dicom, fits, tiff
+from clip_toolkit.images.foreign import check_known
 from clip_toolkit.images.formats import COMMON, registered_formats
+from clip_toolkit.images.limits import DRAFT_FACTOR, DecodeOptions, bytes_a_pixel, check_scans, check_size
+from clip_toolkit.images.pillow_faults import check_faults, without_void_alpha
 
-MAX_PIXELS = 178_956_970
-"""Pixels beyond which an image is refused before it is decoded: where Pillow itself speaks of a decompression bomb."""
-
-DRAFT_FACTOR = 2
-"""How many times larger than needed a JPEG stays that is scaled down while decoding, as in ``Image.thumbnail``."""
-
+_SAVE = "Save it as PNG or JPEG again."
+_HEAD = 4096  # bytes by which formats are told
 _LARGE = 32_000_000  # pixels; more than any usual camera's, and a hundred megabytes in Pillow
 _ONE_LARGE = threading.Lock()  # such images are decoded one at a time, so that memory does not grow with the threads
-
-_PILLOW_WARNINGS = threading.Lock()  # catching warnings changes the state of the whole process
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """Where the decode rule leaves a choice.
-
-    Attributes:
-        max_pixels: width times height beyond which an image is refused. Above `MAX_PIXELS`, Pillow's own limit, twice
-            ``PIL.Image.MAX_IMAGE_PIXELS``, stands in the way too; it belongs to the whole process.
-        allow_truncated: decode what there is of a file that is cut short, instead of refusing it.
-        draft_side: let JPEGs be scaled down by 2, 4, 8 while decoding, as long as both sides keep `DRAFT_FACTOR` times
-            this number of pixels; ``None`` for exact pixels.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    allow_truncated: bool = False
-    draft_side: int | None = None
 
 
 def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
     """Open an image and decode its pixels.
 
     Raises:
-        ImageError: it has more pixels than the options allow.
+        ImageError: it is too large, of a format or kind that is not read, or known to be read wrongly.
         Exception: whatever Pillow's plugins raise on damaged files.
     """
-    with _PILLOW_WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
-        image = _identified(file)
-    if image.width * image.height > options.max_pixels:
-        raise ImageError(
-            f"{image.width}x{image.height} is more than {options.max_pixels} pixels. "
-            "Shrink it first, or raise the limit with max_pixels (--max-pixels)."
-        )
+    head = file.read(_HEAD)
+    file.seek(0)
+    image = _read_here(file, head, options)
+    if image is not None:
+        return image
+    picture = _identified(file, head)
+    check_faults(picture, file)
+    check_size(picture.width, picture.height, bytes_a_pixel(picture), options)
+    if picture.info.get("progressive") and picture.format in ("JPEG", "MPO"):
+        file.seek(0)
+        check_scans(file.read(), picture.width, picture.height)
     if options.draft_side is not None:
         side = options.draft_side * DRAFT_FACTOR
-        image.draft(None, (side, side))  # None keeps the mode; only JPEG does anything
-    one_at_a_time = _ONE_LARGE if image.width * image.height > _LARGE else nullcontext()
+        picture.draft(None, (side, side))  # None keeps the mode; only JPEG does anything
+    one_at_a_time = _ONE_LARGE if picture.width * picture.height > _LARGE else nullcontext()
     with one_at_a_time, _TRUNCATION.set_to(options.allow_truncated):
-        _load(image)
-    return image
+        _load(picture)
+    return without_void_alpha(picture, file)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of Pillow says, without the words that only its programmers understand."""
+    text = " ".join(str(error).split())
+    is_for_people = isinstance(error, (OSError, SyntaxError, ValueError)) and not _PYTHON_WORDS.search(text)
+    return text if text and is_for_people else "its structure is damaged"
+
+
+def _read_here(file: IO[bytes], head: bytes, options: DecodeOptions) -> Image.Image | None:
+    """The formats whose pixels are not Pillow's to interpret."""
+    if head.startswith(tiff.MAGIC):
+        return tiff.read_tiff(file, options)
+    if head.startswith(fits.MAGIC):
+        return fits.read_fits(file, options)
+    if head[dicom.MAGIC_AT :].startswith(dicom.MAGIC):
+        return dicom.read_dicom(file, options)
+    return None
 
 
 def _load(image: Image.Image) -> None:
@@ -78,12 +80,35 @@ def _load(image: Image.Image) -> None:
         raise
 
 
-def _identified(file: IO[bytes]) -> Image.Image:
-    try:
-        return Image.open(file, formats=COMMON)
-    except UnidentifiedImageError:
+def _identified(file: IO[bytes], head: bytes) -> ImageFile.ImageFile:
+    """As ``Image.open``, which has a limit and warnings of its own, and forgets what was wrong with the file."""
+    picture, reason = _opened_as(COMMON, file, head)
+    if picture is None and reason is None:
+        check_known(head)
+        picture, reason = _opened_as(registered_formats(), file, head)
+    if picture is None:
+        raise ImageError(reason or "is not an image in a known format. Convert it to PNG or JPEG.")
+    return picture
+
+
+def _opened_as(formats: Iterable[str], file: IO[bytes], head: bytes) -> tuple[ImageFile.ImageFile | None, str | None]:
+    """The image as the first format that takes it, or what is wrong with it as the first whose mark it bears."""
+    reason = None
+    Image.preinit()
+    for name in formats:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(head[:16]) is not True:
+            continue
         file.seek(0)
-        return Image.open(file, formats=registered_formats())
+        try:
+            return factory(file, ""), None
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            if accept is not None:  # every file at all is offered to a format without a mark
+                reason = reason or f"is a {name} file that cannot be read ({reason_of(error)}). {_SAVE}"
+    return None, reason
+
+
+_PYTHON_WORDS = re.compile(r"object|argument|NoneType|unpack|literal|buffer|subscript|bytes-like|codec|driver")
 
 
 class _TruncationSwitch:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images.decoding import open_image
-from clip_toolkit.images.opening import DecodeOptions
+from clip_toolkit.images.limits import DecodeOptions
 from clip_toolkit.images.preprocess import check_aspect, check_resized, preprocess
 from clip_toolkit.images.sources import ImageSource, source_name
 from clip_toolkit.spec.classifier import Preprocessing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from clip_export.data.manifest import read_manifest
 from clip_export.heads.files import DataReference
 from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.errors import DatasetError, QuantizationError
+from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.spec.classifier import Preprocessing
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
@@ -74,12 +75,14 @@ class Wanted:
         preprocessing: from image to pixels.
         task: one of `clip_toolkit.spec.tasks.TASKS`; classes of images are known for ``single-label`` only.
         text_column: where manifests have the texts, for models that read some: for those, folders will not do.
+        listing: how folders are listed, and where to ask afterwards what was left out.
     """
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     task: str = SINGLE_LABEL
     text_column: str | None = None
+    listing: ImageListing = field(default_factory=ImageListing)
 
 
 class _Found(NamedTuple):
@@ -206,15 +209,13 @@ def _images_of(data: Path, wanted: Wanted) -> list[_Found]:
 
 
 def _images_below(folder: Path, wanted: Wanted) -> list[_Found]:
-    """Every file that is not hidden, in no order that has to do with classes."""
+    """The images of a folder, in no order that has to do with classes."""
     if not folder.is_dir():
         raise QuantizationError(
             f"{folder}: there is no such folder. Name one with images of the kind to be classified."
         )
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    names = {path: path.relative_to(folder) for path in paths}
-    shown = [path for path in paths if not any(part.startswith(".") for part in names[path].parts)]
-    return _spread(_Found(path, names[path].as_posix(), _target(folder, names[path], wanted)) for path in shown)
+    names = {path: path.relative_to(folder) for path in map(Path, wanted.listing.images(folder))}
+    return _spread(_Found(path, name.as_posix(), _target(folder, name, wanted)) for path, name in names.items())
 
 
 def _target(folder: Path, name: Path, wanted: Wanted) -> int | None:
