@@ -14,10 +14,11 @@ import transformers
 from torch import Tensor, nn
 
 from clip_export.encoders.adapter import ADAPTER, adapter_base, merged
-from clip_export.encoders.configuration import CONFIG, read_config
+from clip_export.encoders.configuration import read_config
 from clip_export.encoders.digest import content_digest
 from clip_export.encoders.families import Family, family_of
 from clip_export.encoders.hub import commit_of, local_folder
+from clip_export.encoders.open_clip import is_open_clip, open_clip_config, open_clip_weights
 from clip_export.encoders.weights import read_weights, weight_files
 from clip_toolkit.errors import EncoderError
 
@@ -57,8 +58,7 @@ class Checkpoint:
             _check_adapter_alone(folder)
             base = cls.find(*adapter_base(folder))
             return cls(encoder, folder, base.config, base.family, base)
-        _check_format(folder)
-        config = read_config(folder)
+        config = open_clip_config(folder) if is_open_clip(folder) else read_config(folder)
         try:
             family = family_of(config.model_type)
         except EncoderError as error:
@@ -98,7 +98,9 @@ class Checkpoint:
         Raises:
             EncoderError: they are missing or damaged.
         """
-        return read_weights(self.folder) if self.base is None else merged(self.base.weights(), self.folder)
+        if self.base is not None:
+            return merged(self.base.weights(), self.folder)
+        return open_clip_weights(self.folder) if is_open_clip(self.folder) else read_weights(self.folder)
 
     def check_blocks(self, part: str) -> None:
         """Refuse before any weights are read a tower whose blocks could not be exported.
@@ -159,7 +161,13 @@ class Checkpoint:
             reason = " ".join(str(error).split())[:300]
             raise EncoderError(f"{self.id}: its weights cannot be loaded ({reason}).") from error
         self._check_shapes(report["mismatched_keys"], weights, model.state_dict())
+        self._check_used(report["unexpected_keys"])
         return model.eval().requires_grad_(False), report
+
+    def _check_used(self, unexpected: Any) -> None:
+        unused = sorted(name for name in unexpected if name.startswith(("visual.", "vision_model.")))
+        if unused and is_open_clip(self.source):  # of a switch that its configuration does not tell
+            raise EncoderError(f"{self.id}: has {unused[0]}, which none of the image towers that are read here has.")
 
     def _check_shapes(self, mismatched: Any, weights: dict[str, Tensor], model: dict[str, Tensor]) -> None:
         for item in mismatched:  # transformers 5 adds the shapes to the name
@@ -201,10 +209,3 @@ def _check_adapter_alone(folder: Path) -> None:
         f"{folder}: has whole weights and an adapter ({ADAPTER}), and nothing says whether the weights contain it. "
         "Move the adapter's files to a folder of their own and name that, or delete them."
     )
-
-
-def _check_format(folder: Path) -> None:
-    if not (folder / CONFIG).is_file() and (folder / "open_clip_config.json").is_file():
-        raise EncoderError(
-            f"{folder}: is a checkpoint in OpenCLIP's own format, which is not read. Use its transformers version."
-        )

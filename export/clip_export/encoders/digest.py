@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clip_export.encoders.adapter import ADAPTER, adapter_files
 from clip_export.encoders.configuration import CONFIG
+from clip_export.encoders.open_clip import is_open_clip, open_clip_files
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import weight_files
 
@@ -21,8 +22,13 @@ def content_digest(folder: Path) -> str:
         EncoderError: weights are missing, or an index of theirs leads outside the folder.
         OSError: a file cannot be read.
     """
-    weights = adapter_files(folder) if (folder / ADAPTER).is_file() else weight_files(folder)
     configuration = [CONFIG] if (folder / CONFIG).is_file() else []
+    if (folder / ADAPTER).is_file():
+        weights = adapter_files(folder)
+    elif is_open_clip(folder):
+        weights = open_clip_files(folder)
+    else:
+        weights = weight_files(folder)
     return digest_of_files(folder, [*weights, *configuration, *processor_files(folder)])
 
 

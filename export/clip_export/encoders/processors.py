@@ -8,8 +8,10 @@ from typing import Any
 
 import transformers
 
+from clip_export.encoders import open_clip_processor
 from clip_export.encoders.configuration import read_json, refuse_code
 from clip_export.encoders.families import FAMILIES
+from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -30,7 +32,8 @@ LARGEST = 4096
 def processor_files(folder: Path) -> list[str]:
     """Name the files that describe the image processor of a checkpoint."""
     found = [_PLAIN] if (folder / _PLAIN).is_file() else []
-    return [*found, _NESTED] if _nested(folder) is not None else found
+    found += [_NESTED] if _nested(folder) is not None else []
+    return found or ([open_clip_processor.CONFIG] if (folder / open_clip_processor.CONFIG).is_file() else [])
 
 
 def load_processor(folder: Path, default: str) -> Any:
@@ -43,6 +46,8 @@ def load_processor(folder: Path, default: str) -> Any:
     Raises:
         EncoderError: it is missing, described twice and differently, or of an unknown kind.
     """
+    if processor_files(folder) == [open_clip_processor.CONFIG]:
+        return OpenClipProcessor.read(folder)
     plain = read_json(folder / _PLAIN) if (folder / _PLAIN).is_file() else None
     described = [content for content in (_nested(folder), plain) if content is not None]
     if not described:
@@ -82,6 +87,8 @@ def preprocessing_of(processor: Any) -> Preprocessing:
     Raises:
         EncoderError: an option that this toolkit does not know, a value out of range, or a size that is not square.
     """
+    if isinstance(processor, OpenClipProcessor):
+        return processor.rule
     options = processor.to_dict()
     for name, value in options.items():
         if name.startswith("do_") and value and name not in _KNOWN_STEPS:

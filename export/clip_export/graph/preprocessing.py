@@ -40,7 +40,7 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
     if rule.mode == "squash":
         function = _squash(rule.size, resize)
     else:
-        function = _crop(_edge(rule.resize, rule.size), rule.size, resize)
+        function = _crop(_edge(rule.resize, rule.size), rule.size, resize, _HALVES[rule.crop_offset])
     model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
     model.ir_version = IR_VERSION
     return model
@@ -106,13 +106,29 @@ def _edge(edge: int, size: int) -> Graph:
     return always if edge == size else unless_prepared  # with the same length, a prepared image has it already
 
 
-def _crop(shortest: Graph, size: int, resize: Graph) -> Graph:
+@script(_LOCAL, default_opset=op)
+def _floor(difference):  # noqa: ANN001, ANN202 (likewise)
+    return op.Div(difference, op.Constant(value_ints=[2]))
+
+
+@script(_LOCAL, default_opset=op)
+def _half_even(difference):  # noqa: ANN001, ANN202
+    two = op.Constant(value_ints=[2])
+    half = op.Div(difference, two)
+    return op.Add(half, op.Mul(op.Mod(difference, two), op.Mod(half, two)))
+
+
+_HALVES = {"floor": _floor, "half_even": _half_even}
+"""Half of a difference that is not negative, by the name of its rounding."""
+
+
+def _crop(shortest: Graph, size: int, resize: Graph, half: Graph) -> Graph:
     @script(default_opset=op)
     def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
         shape = op.Shape(image, start=1, end=3)
         crop = op.Constant(value_ints=[size, size])
         target = op.Div(op.Mul(shape, shortest(shape)), op.ReduceMin(shape, keepdims=1))
-        start = op.Div(op.Sub(target, crop), op.Constant(value_ints=[2]))
+        start = half(op.Sub(target, crop))
         pixels = op.Slice(resize(image, target), start, op.Add(start, crop), op.Constant(value_ints=[1, 2]))
         return pixels  # noqa: RET504
 

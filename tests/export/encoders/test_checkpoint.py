@@ -198,12 +198,6 @@ def test_activations_that_cannot_be_exported_are_refused_when_loading(copy: Path
             load.from_pretrained(str(copy))
 
 
-def test_openclips_own_folder_is_named(copy: Path):
-    (copy / "config.json").rename(copy / "open_clip_config.json")
-    with pytest.raises(EncoderError, match="OpenCLIP"):
-        features(copy)
-
-
 def test_python_without_docstrings_is_named(checkpoint: CheckpointOf):
     code = "from clip_export.encoders.checkpoint import Checkpoint; Checkpoint.find({!r})".format(
         str(checkpoint("clip"))

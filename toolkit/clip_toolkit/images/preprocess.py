@@ -36,9 +36,15 @@ def resized_shape(height: int, width: int, preprocessing: Preprocessing) -> tupl
     return (preprocessing.resize, resized_long) if height <= width else (resized_long, preprocessing.resize)
 
 
-def crop_offset(resized: int, size: int) -> int:
-    """First row or column of the centre crop: half the difference, rounded down (the transformers rule)."""
-    return (resized - size) // 2
+def crop_offset(resized: int, size: int, rule: str = "floor") -> int:
+    """First row or column of the centre crop: half the difference.
+
+    Args:
+        resized: pixels of the side before the crop.
+        size: after it.
+        rule: ``floor`` rounds half a pixel down (transformers), ``half_even`` to the even number (torchvision).
+    """
+    return (resized - size) // 2 if rule == "floor" else round((resized - size) / 2)
 
 
 def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -54,7 +60,7 @@ def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocess
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     size, resample = preprocessing.size, _FILTERS[preprocessing.resample]
     new_height, new_width = resized_shape(picture.height, picture.width, preprocessing)
-    top, left = crop_offset(new_height, size), crop_offset(new_width, size)
+    top, left = (crop_offset(side, size, preprocessing.crop_offset) for side in (new_height, new_width))
     narrow = picture.resize((new_width, picture.height), resample)
     # The vertical pass treats each column by itself: those that the crop drops need none.
     columns = narrow.crop((left, 0, left + size, picture.height))

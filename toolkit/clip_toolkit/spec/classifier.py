@@ -33,7 +33,7 @@ class Preprocessing:
         scale: factor from 0..255 to the range that ``mean`` and ``std`` speak of.
         passes: order of the two passes of the resize: ``horizontal_first``.
         long_edge: rule for the longer side: ``truncate``.
-        crop_offset: rule for half of an odd difference: ``floor``.
+        crop_offset: rule for half of an odd difference: ``floor`` or ``half_even``, as of `preprocess.crop_offset`.
         exif: ``apply``, the orientation is applied before anything else.
     """
 
@@ -207,7 +207,7 @@ _CHOICES = {
     "resample": ("bicubic", "bilinear"),
     "passes": ("horizontal_first",),
     "long_edge": ("truncate",),
-    "crop_offset": ("floor",),
+    "crop_offset": ("floor", "half_even"),
     "exif": ("apply",),
 }
 
