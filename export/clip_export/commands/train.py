@@ -127,14 +127,14 @@ def _check_checkpoints(args: argparse.Namespace) -> None:
 def _device(name: str) -> str:
     import torch
 
-    from clip_toolkit.errors import DeviceError
+    from clip_toolkit.errors import DeviceError, first_line
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).item()
     except Exception as error:  # torch raises RuntimeError, AssertionError or others, by device
-        raise DeviceError(f"device {name}: PyTorch cannot use it ({str(error).partition(chr(10))[0]})") from error
+        raise DeviceError(f"device {name}: PyTorch cannot use it ({first_line(error)})") from error
     return name
 
 
