@@ -60,6 +60,7 @@ async function watch() {
   showPreview(null);
   page.video.hidden = false;
   page.camera.textContent = 'Stop the camera';
+  document.body.classList.add('watching');
   follow();
 }
 
@@ -81,6 +82,7 @@ function stopCamera() {
   camera.stop();
   page.video.hidden = true;
   page.camera.textContent = 'Use the camera';
+  document.body.classList.remove('watching');
   showPreview(picture);
 }
 

@@ -15,7 +15,7 @@ export function heading({ task, labels }) {
   const [named, general] = {
     'single-label': [`${list(labels, 'disjunction')}?`, `Which of ${labels.length} labels?`],
     'multi-label': [`Any of ${list(labels, 'disjunction')}?`, `Which of ${labels.length} labels, if any?`],
-    regression: [`How much ${list(labels, 'conjunction')}?`, `How much of ${labels.length} quantities?`],
+    regression: [`Estimate: ${list(labels, 'conjunction')}`, `Estimate of ${labels.length} quantities`],
   }[task];
   return labels.length <= MOST_NAMED && named.length <= LONGEST_HEADING ? named : general;
 }
@@ -39,7 +39,7 @@ export function showAnswer(spec, answer) {
   const scores = scoresOf(spec, answer);
   const share = answer.probability === null ? [] : [percent.format(answer.probability)];
   const remarks = [
-    ...(scores.some(({ marked }) => marked) ? ['decided by threshold'] : []),
+    ...(spec.task === 'single-label' && scores[0].marked ? ['decided by threshold'] : []),
     ...(answer.truncated ? ['the end of the text was not read'] : []),
   ];
   say(headline(answer), [...share, ...remarks, time].join(' · '), scores, spec);
@@ -79,7 +79,7 @@ function list(labels, type) {
 }
 
 function headline({ label, labels, values }) {
-  if (values) return Object.values(values).map((value) => number.format(value)).join(' · ');
+  if (values) return Object.entries(values).map(([name, value]) => `${name} ${number.format(value)}`).join(' · ');
   if (labels?.length > 1) return labels.join(', ');
   return label ?? 'None of the labels';
 }

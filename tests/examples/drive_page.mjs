@@ -64,7 +64,7 @@ function shown() {
     model: element('model-name').textContent,
     drift: element('drift').textContent,
     camera: element('camera').textContent,
-    readsText: element('words').checkVisibility(),
+    readsText: element('text').checkVisibility(),
     isolated: crossOriginIsolated,
     scores,
   };

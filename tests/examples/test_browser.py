@@ -142,7 +142,7 @@ def test_bad_files_are_named_and_leave_the_page_working(
 HEADINGS = {
     SINGLE_LABEL: "normal or pneumonia?",
     MULTI_LABEL: "Any of red, 2, constructor, or bl\N{LATIN SMALL LETTER U WITH DIAERESIS}e?",
-    REGRESSION: "How much age and weight?",
+    REGRESSION: "Estimate: age and weight",
 }
 
 

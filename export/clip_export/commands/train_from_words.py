@@ -44,9 +44,9 @@ def train_with_words(args: argparse.Namespace, prepared: Prepared, words: ZeroSh
     with bar("training", options.epochs * (len(pulls) + 1)) as advance:
 
         def report(epoch: Epoch) -> None:
-            advance(1, f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}")
+            advance(1, f"loss {epoch.loss:#.3g}, validation {epoch.val_loss:#.3g}")
 
         task = prepared.dataset.task
         tried = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
-    show("validation loss by start: " + "; ".join(f"{training.start} {loss:.4f}" for training, loss in tried))
+    show("validation loss by start: " + "; ".join(f"{training.start} {loss:#.3g}" for training, loss in tried))
     return tried[0].training, options

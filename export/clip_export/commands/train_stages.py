@@ -51,7 +51,8 @@ def prepare_data(
     if reading.errors:
         say(f"skipped {len(reading.errors)} of {len(dataset.files)} files")
     found = len(reading.kept) - reading.computed
-    show(f"features: {reading.computed} computed by {reading.backend}, {found} from the cache")
+    by = f" by {reading.backend}" if reading.computed else ""
+    show(f"features: {reading.computed} computed{by}, {found} from the cache")
     if prepared.texts is not None:
         computed, different = prepared.texts.computed, prepared.texts.different
         show(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
@@ -119,7 +120,7 @@ def watch(
 
         def report(epoch: Epoch) -> None:
             score = shown_score(epoch.val_score, task)
-            advance(min(epoch.number, 1), f"loss {epoch.loss:.4f}, validation {epoch.val_loss:.4f}, {score}")
+            advance(min(epoch.number, 1), f"loss {epoch.loss:#.3g}, validation {epoch.val_loss:#.3g}, {score}")
             write(epoch)
 
         try:
@@ -138,13 +139,13 @@ def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
             len(prepared.dataset.labels),
             options,
             task=prepared.dataset.task,
-            report=lambda trial: advance(1, f"validation loss {trial.best.val_loss:.4f}"),
+            report=lambda trial: advance(1, f"validation loss {trial.best.val_loss:#.3g}"),
         )
     show(f"sweep of {len(trials)}: {'lr':>8} {'decay':>6}  {'hidden':<8} {'epochs':>6} {'loss':>8} {'score':>7}")
     for trial in trials[:5]:
         tried, best = trial
         width = "x".join(map(str, tried.hidden_dim)) or "linear"  # type: ignore[arg-type]  # sweep gives tuples
-        figures = f"{best.number:>6} {best.val_loss:>8.4f} {best.val_score:>7.3f}"
+        figures = f"{best.number:>6} {best.val_loss:>#8.3g} {best.val_score:>7.3f}"
         show(f"{'':<11} {tried.learning_rate:>9g} {tried.weight_decay:>6g}  {width:<8} {figures}")
     return trials[0].options
 

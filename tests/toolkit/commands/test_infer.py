@@ -63,6 +63,30 @@ def test_table_names_the_image_once_and_all_its_labels(image: str, capsys: Captu
     assert out.count("%") == 3
 
 
+def test_the_device_is_one_line_and_quiet_leaves_it_out(image: str, demo: Path, capsys: Captured):
+    assert main([image, "--model", str(demo)]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main([image, "--model", str(demo), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "begins"),
+    [
+        ("out.csv", [], "image,label,"),
+        ("out.JSONL", [], '{"image"'),
+        ("out.json", [], "["),
+        ("out.txt", [], "image  "),
+        ("out.csv", ["--format", "jsonl"], '{"image"'),
+    ],
+)
+def test_the_suffix_of_the_output_names_its_format(
+    name: str, options: list[str], begins: str, image: str, tmp_path: Path
+):
+    assert main([image, "--output", str(tmp_path / name), *options]) == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+
+
 def test_a_bad_image_does_not_stop_the_others(image: str, tmp_path: Path):
     (tmp_path / "bad.jpg").write_bytes(b"junk")
     done = process(image, "bad.jpg", "missing.jpg", image, "--format", "jsonl", cwd=tmp_path)

@@ -133,6 +133,44 @@ def test_the_contact_sheet_needs_no_other_file(capsys: Captured):
         assert picture.size == (100, 80)
 
 
+@pytest.mark.usefixtures("photos")
+def test_paths_on_the_sheet_break_between_words_only(tmp_path: Path, capsys: Captured):
+    assert main(["index", "photos"]) == 0
+    folder = tmp_path / "far_away-from-here"
+    folder.mkdir()
+    assert main(["query", "photos/blue.png", "--html", str(folder / "sheet.html")]) == 0
+    capsys.readouterr()
+    assert "photos/<wbr>blue.png" in (folder / "sheet.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_sheet_of_no_duplicates_says_so(capsys: Captured):
+    assert main(["index", "photos"]) == 0
+    assert main(["duplicates", "--threshold", "1", "--html", "sheet.html"]) == 0
+    assert "0 groups" in capsys.readouterr().err
+    page = Path("sheet.html").read_text(encoding="utf-8")
+    assert "No images are alike enough" in page
+    assert "No images to show." in page
+
+
+@pytest.mark.usefixtures("photos")
+def test_words_without_a_text_tower_say_how_to_get_one(capsys: Captured):
+    assert main(["index", "photos"]) == 0
+    capsys.readouterr()
+    assert main(["query", "--text", "a red circle"]) == 1
+    err = capsys.readouterr().err
+    assert "clip-export --text-tower" in err
+    assert "--text-model" in err
+
+
+def test_a_second_run_names_what_failed_before(photos: Path, capsys: Captured):
+    (photos / "bad.png").write_bytes(b"junk")
+    assert main(["index", "photos"]) == 1
+    assert "1 failed\n" in capsys.readouterr().err
+    assert main(["index", "photos"]) == 1
+    assert "0 failed, 1 failed before" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
 def test_file_names_do_not_move_the_cursor(photos: Path, capsys: Captured):
     (photos / "red.png").rename(photos / "\x1b[2J\n\u202egnp.png")

@@ -44,11 +44,11 @@ def _index(options: IndexOptions) -> int:
         Stop(lambda: say("finishing the images in flight; interrupt again to stop immediately")) as stop,
     ):
         report, named = _updated(index, options, stopped=lambda: stop.signum is not None)
-        say(_summary(report))
+        failures = list(index.failures())
+        say(_summary(report, failed_before=len(failures) - len(named)))
         if stop.signum is not None:
             say("stopped: run the same command again to continue")
             return 128 + stop.signum
-        failures = list(index.failures())
         _remind([(path, error) for path, error in failures if path not in named])
         say(f"{len(index)} images can be found, {len(failures)} files cannot: {index.root}")
     return 1 if failures else 0
@@ -87,7 +87,7 @@ def _updated(index: SearchIndex, options: IndexOptions, stopped: Callable[[], bo
     return report, named
 
 
-def _summary(report: UpdateReport) -> str:
+def _summary(report: UpdateReport, failed_before: int) -> str:
     counts = {
         "embedded": report.embedded,
         "renamed or copied": report.recognised,
@@ -95,6 +95,8 @@ def _summary(report: UpdateReport) -> str:
         "removed": report.removed,
         "failed": report.failed,
     }
+    if failed_before:
+        counts["failed before"] = failed_before
     return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
@@ -122,7 +124,13 @@ def _hits_by_image(options: QueryOptions, image: str) -> list[Hit]:
 def _hits_by_text(options: QueryOptions) -> list[Hit]:
     from clip_search import SearchIndex
     from clip_toolkit import load_text
+    from clip_toolkit.errors import ModelNotFoundError
 
+    if options.text_model is None and not DEFAULT_TEXT_MODEL.is_file():
+        raise ModelNotFoundError(
+            f"{DEFAULT_TEXT_MODEL}: there is no such file, and words need a text tower. Make one of the index's "
+            f"encoder: clip-export --text-tower -o {DEFAULT_TEXT_MODEL}, or name its file with --text-model."
+        )
     encoder = load_text(options.text_model or DEFAULT_TEXT_MODEL, options.device, options.threads)
     with (
         SearchIndex.open(options.index, timeout=options.timeout) as index,
@@ -153,7 +161,8 @@ def _duplicates(options: DuplicatesOptions) -> int:
     write(*lines(records, DUPLICATE_KEYS, _style(options)))
     summary = f"{len(groups)} groups, {sum(map(len, groups))} images"
     if options.html is not None:
-        _show_groups(options.html, f"{summary}, with the cosine similarity to the member most alike", groups)
+        explained = f"{summary}, with the cosine similarity to the member most alike"
+        _show_groups(options.html, explained if groups else "No images are alike enough to be duplicates", groups)
     say(summary)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,12 +37,17 @@ figure {{ margin: 0; }}
 figure div {{ height: 14rem; display: flex; align-items: center; justify-content: center; background: #8882; }}
 img {{ max-width: 100%; max-height: 100%; }}
 figcaption {{ margin-top: .4rem; font-size: .85rem; overflow-wrap: anywhere; }}
+.none {{ padding: 4rem 1rem; text-align: center; background: #8882; }}
 b {{ font-variant-numeric: tabular-nums; }}
 </style>
-<header>{picture}<div><h1>{title}</h1><p>{summary}</p>{notes}</div></header>
+<header>{picture}<div><h1>{heading}</h1><p>{summary}</p>{notes}</div></header>
 {groups}
 </html>
 """
+
+
+_NONE = '<p class="none">No images to show.</p>'
+_WORD_END = re.compile(r"[/\\_-]+")
 
 
 class Picture(NamedTuple):
@@ -77,9 +83,10 @@ def write_contact_sheet(
     notes: list[str] = []
     page = _PAGE.format(
         title=html.escape(title),
+        heading=_breakable(title),
         picture=_image(query) if query is not None else "",
         summary=html.escape(summary),
-        groups="\n".join(f"<section>{''.join(_figures(group, notes))}</section>" for group in groups),
+        groups="\n".join(f"<section>{''.join(_figures(group, notes))}</section>" for group in groups if group) or _NONE,
         notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
     )
     with written_atomically(path) as temporary:
@@ -94,8 +101,13 @@ def _figures(group: Sequence[Picture], notes: list[str]) -> Iterator[str]:
         except ImageError as error:
             notes.append(f"not shown: {error}")
             continue
-        caption = f"{number}. <b>{picture.score:.3f}</b> {html.escape(shown(picture.path))}"
+        caption = f"{number}. <b>{picture.score:.3f}</b> {_breakable(shown(picture.path))}"
         yield f"<figure><div>{image}</div><figcaption>{caption}</figcaption></figure>\n"
+
+
+def _breakable(text: str) -> str:
+    """HTML of a path or title, which a line may leave between the words of names instead of inside them."""
+    return _WORD_END.sub(r"\g<0><wbr>", html.escape(text))
 
 
 def _image(source: Path) -> str:

@@ -77,8 +77,9 @@ def _open(located: Located, options: InferOptions) -> Classifier:
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
     check_pairing(classifier.spec, _has_texts(options))
-    remarks = f" ({'; '.join(classifier.notes)})" if classifier.notes else ""
-    say(f"{classifier.provider}, threads: {classifier.threads}{remarks}")
+    if not options.output.quiet:
+        remarks = f" ({'; '.join(classifier.notes)})" if classifier.notes else ""
+        say(f"{classifier.provider}, threads: {classifier.threads}{remarks}")
     return classifier
 
 
@@ -89,7 +90,7 @@ def _are_few(options: InferOptions) -> bool:
 
 
 def _to_screen(classifier: Classifier, options: InferOptions, listing: ImageListing, stop: Stop) -> int:
-    progress = Progress(sys.stderr, _total(options))
+    progress = Progress(sys.stderr, _total(options), quiet=options.output.quiet)
     failed = 0
 
     def counted() -> Iterator[Record]:
@@ -112,7 +113,7 @@ def _to_file(
     size = options.running.batch_size
     settings = _settings(classifier, model, options)
     with PartFile(output, settings, size, options.output.resume) as part:
-        progress = Progress(sys.stderr, _total(options), part.done)
+        progress = Progress(sys.stderr, _total(options), part.done, quiet=options.output.quiet)
         failed = part.failed
         remaining = part.remaining(_inputs(options, listing))
         for batch in chunks(_records(classifier, remaining, options, stop, progress), size):

@@ -82,11 +82,21 @@ class DecodingOptions:
 class OutputOptions:
     """Where the records go."""
 
-    format: Annotated[str, Option("output format", choices=FORMATS)] = "table"
+    given_format: Annotated[
+        str | None,
+        Option("output format (default: table, or what FILE's suffix says)", "--format", choices=FORMATS),
+    ] = None
     top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
     output: Annotated[Path | None, Option("write to a file, whole or not at all", parse=Path, metavar="FILE")] = None
     resume: Annotated[bool, Option("continue from FILE.part, which an interrupted run has left")] = False
     quote_formulas: QuoteFormulas = False
+    quiet: Annotated[bool, Option("no line on the device, no progress; errors and warnings stay")] = False
+
+    @property
+    def format(self) -> str:
+        """The format that was asked for, else that of the output's suffix, else a table."""
+        suffix = self.output.suffix.lower().removeprefix(".") if self.output else ""
+        return self.given_format or (suffix if suffix in FORMATS else "table")
 
 
 @dataclass(frozen=True)

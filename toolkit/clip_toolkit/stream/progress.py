@@ -14,7 +14,13 @@ class Progress:
     """Counts records; draws where the stream is a terminal."""
 
     def __init__(
-        self, stream: TextIO, total: int | None = None, done: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        total: int | None = None,
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        quiet: bool = False,
     ) -> None:
         """Start counting.
 
@@ -23,11 +29,12 @@ class Progress:
             total: number of images, where it is known.
             done: number of those that an earlier run did.
             clock: seconds, increasing.
+            quiet: draw nothing.
         """
         self._stream, self._total, self._start, self._clock = stream, total, done, clock
         self._done, self._errors = done, 0
         self._began = self._drawn = clock()
-        self._shown = stream.isatty()
+        self._shown = stream.isatty() and not quiet
 
     def step(self, failed: bool) -> None:
         """Count one image."""
