@@ -121,7 +121,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv5/ready: pyproject.toml constraints-transformers5.txt
 	$(PYTHON) -m venv .venv5
 	.venv5/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv5/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt -e '.[export,cpu,report,tensorboard]' --group test
+	.venv5/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt -e '.[export,cpu,report,tensorboard]' --group transformers5
 	touch $@
 
 .venv-newest/ready: pyproject.toml

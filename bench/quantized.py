@@ -211,7 +211,7 @@ def _nncf(pixels: Path, path: Path, tuned: NDArray[np.float32]) -> None:
 
 
 def _floor(encoder: Encoder) -> onnx.ModelProto:
-    """The int8 products of the network's shapes, one after the other, by the operator that ours uses."""
+    """Return the int8 products of the network's shapes, one after the other, by the operator that ours uses."""
     rng = np.random.default_rng(0)
     shapes = product_shapes(encoder)
     rows, columns = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
@@ -270,7 +270,7 @@ def _outputs(entry: Contender, judged: NDArray[np.float32]) -> Iterator[NDArray[
 
 
 def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The uint8 pixels that were normalised with CLIP's own constants."""
+    """Return the uint8 pixels that were normalised with CLIP's own constants."""
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     pixels = values.transpose(1, 2, 0).astype(np.float64) * OPENAI_CLIP_STD + OPENAI_CLIP_MEAN

@@ -97,7 +97,7 @@ def off(rng: np.random.Generator, shape: tuple[int, ...], length: float) -> np.n
 
 
 def table(rows: list[Timing], folder: Path, args: argparse.Namespace) -> Iterator[str]:
-    """The section."""
+    """Yield the section."""
     cores = usable_cores()
     yield TEXT.format(k=K, count=args.count, dim=args.dim, cores=cores, centres=CENTRES, queries=QUERY_COUNT)
     yield "| | ms | x NumPy | recall | peak MiB | files MiB | open s |"
@@ -120,13 +120,13 @@ def table(rows: list[Timing], folder: Path, args: argparse.Namespace) -> Iterato
 
 
 def first(folder: Path, engine: str, threads: int) -> list[set[int]]:
-    """What an engine finds for each query."""
+    """Return what an engine finds for each query."""
     search = SEARCHES[engine](folder, threads)
     return [set(search(query).tolist()) for query in np.load(folder / QUERIES)]
 
 
 def recall(found: list[set[int]], expected: list[set[int]]) -> float:
-    """The share of what was expected that was found."""
+    """Return the share of what was expected that was found."""
     return sum(len(a & b) for a, b in zip(found, expected, strict=True)) / sum(map(len, expected))
 
 

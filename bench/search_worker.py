@@ -21,14 +21,14 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 
 def matrix_of(folder: Path) -> Matrix:
-    """The derived files of an index."""
+    """Return the derived files of an index."""
     matrix = read_matrix(folder, (folder / DIGEST).read_text(encoding="ascii"))
     assert matrix is not None
     return matrix
 
 
 def numpy_search(folder: Path, _: int) -> Search:
-    """A product with all vectors in float32, in memory."""
+    """Return a product with all vectors in float32, in memory."""
     vectors = np.load(folder / VECTORS)
 
     def search(query: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def exact_search(folder: Path, threads: int, products: Products | None = None) -
 
 
 def usearch_exact(folder: Path, threads: int) -> Search:
-    """The scan of float16 vectors that usearch itself has."""
+    """Return the scan of float16 vectors that usearch itself has."""
     import onnxruntime  # noqa: F401  # first: loaded in the other order, the two have crashed
     from usearch.index import MetricKind, search
 

@@ -94,7 +94,7 @@ class SearchIndex:
         return root
 
     def __len__(self) -> int:
-        """Number of images that can be found."""
+        """Return the number of images that can be found."""
         return self._database.count()
 
     def update(
@@ -150,7 +150,7 @@ class SearchIndex:
             yield root / row.path, str(row.error)
 
     def query(self, image: ImageSource, k: int = 10) -> list[Hit]:
-        """The images most like a picture, best first; equal ones by path.
+        """Find the images most like an image, best first; equal ones by path.
 
         Raises:
             ImageError: the picture cannot be decoded.
@@ -161,7 +161,7 @@ class SearchIndex:
         return self.query_vector(finite(embedding, "the picture"), k)
 
     def query_text(self, encoder: TextEncoder, text: str, k: int = 10) -> list[Hit]:
-        """The images most like a description, best first; equal ones by path.
+        """Find the images most like a description, best first; equal ones by path.
 
         Raises:
             SearchIndexError: as in `query_vector`, or the encoder's texts share no space with the index's images.
@@ -172,7 +172,7 @@ class SearchIndex:
         return self.query_vector(finite(embedding, "the text"), k)
 
     def query_vector(self, embedding: NDArray[np.floating], k: int = 10) -> list[Hit]:
-        """The images whose embeddings have the largest products with one, largest first; equal ones by path.
+        """Find the images whose embeddings have the largest products with one, largest first; ties by path.
 
         Args:
             embedding: ``[dim]``, of any length: that of L2 norm 1 gives cosines.
@@ -198,7 +198,7 @@ class SearchIndex:
         return hits(self._database, root, zip(paths, scores.tolist(), strict=True))
 
     def duplicates(self, threshold: float = THRESHOLD) -> list[list[Duplicate]]:
-        """Groups of images that have the same content, or a cosine similarity of at least ``threshold``.
+        """Group images that have the same content, or a cosine similarity of at least ``threshold``.
 
         Args:
             threshold: above 0; from 1 on only the same content counts.

@@ -19,7 +19,7 @@ from clip_toolkit.images.folder import ImageListing
 
 
 def root_of(database: Database, index: Path) -> Path | None:
-    """The indexed folder; None before the first update."""
+    """Return the indexed folder; None before the first update."""
     root = database.meta(ROOT)
     if root is not None and "\0" in os.fsdecode(root):
         raise database.damaged("its folder of images has a null byte in its name")
@@ -27,7 +27,7 @@ def root_of(database: Database, index: Path) -> Path | None:
 
 
 def claim_root(database: Database, classifier: Classifier, index: Path, asked: Path | None) -> Path:
-    """The folder to index, absolute, and noted in the database.
+    """Return the folder to index, absolute, and note it in the database.
 
     Raises:
         SearchIndexError: none is known; the index is of another folder, which is still there, or of another encoder;
@@ -51,7 +51,7 @@ def claim_root(database: Database, classifier: Classifier, index: Path, asked: P
 
 
 def _from(folder: Path, index: Path) -> str:
-    """A folder relative to the index, so that both may move together; absolute on another drive of Windows."""
+    """Express a folder relative to the index, so that both may move together; absolute on another drive."""
     try:
         return os.path.relpath(folder, index)
     except ValueError:
@@ -91,7 +91,7 @@ def update(
 def _plan(
     database: Database, root: Path, index: Path, retry: bool, listing: ImageListing
 ) -> tuple[list[FoundFile], list[str], int]:
-    """The files that are new or changed, the paths that are gone, and the number of unchanged files."""
+    """Return the files that are new or changed, the paths that are gone, and the number of unchanged files."""
     known = {row.path: (row.stamp, _is_settled(row, retry)) for row in database.files()}
     pending, unchanged = [], 0
     for file in found_files(root, _own(database, index), listing):
@@ -103,14 +103,14 @@ def _plan(
 
 
 def _gone(paths: Iterable[str], unreadable: set[str]) -> list[str]:
-    """The paths of which it is known that they are gone: what a folder that cannot be read holds is not."""
+    """Return the paths that are known to be gone, unlike those in folders that cannot be read."""
     if not unreadable:
         return list(paths)
     return [path for path in paths if unreadable.isdisjoint(map(str, PurePosixPath(path).parents))]
 
 
 def _own(database: Database, index: Path) -> frozenset[Path]:
-    """The index's own files, which are no images though their folder may be the one of the images."""
+    """Return the index's own files, which are no images though their folder may be the one of the images."""
     return frozenset([*files_of_database(database.path), *(index / name for name in DERIVED)])
 
 

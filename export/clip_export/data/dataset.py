@@ -51,7 +51,7 @@ class Dataset:
     left_out: tuple[str, ...] = ()
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The data set of some of the files."""
+        """Return the data set of some of the files."""
         return replace(
             self,
             files=tuple(self.files[i] for i in indices),
@@ -62,7 +62,7 @@ class Dataset:
         )
 
     def relative(self, index: int) -> str:
-        """A file's path below the root, with forward slashes."""
+        """Return a file's path below the root, with forward slashes."""
         path = self.files[index]
         return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
 

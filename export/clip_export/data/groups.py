@@ -12,7 +12,7 @@ from clip_toolkit.files.csv_table import read_rows
 
 
 def with_groups(dataset: Dataset, rule: str) -> Dataset:
-    r"""A data set whose files have groups.
+    r"""Return a data set whose files have groups.
 
     Args:
         dataset: the data set.

@@ -51,7 +51,7 @@ def read_image_folder(folder: Path, *, all_files: bool = False) -> Dataset:
 
 
 def _sides(folder: Path) -> dict[str, Path]:
-    """The folder of each side, if there is a ``train`` and nothing but sides beside it."""
+    """Return the folder of each side, if there is a ``train`` and nothing but sides beside it."""
     sides = {SIDES.get(path.name.lower(), ""): path for path in _subfolders(folder)}
     return sides if TRAIN in sides and "" not in sides else {}
 

@@ -76,7 +76,7 @@ def few_shots(dataset: Dataset, train: Sequence[int], shots: int, seed: int) -> 
 
 
 def duplicate_notes(dataset: Dataset, split: Split, contents: Sequence[str]) -> Iterator[str]:
-    """A line on copies among training and held-out files, and one on each pair that has different labels.
+    """Describe copies among training and held-out files, and each pair that has different labels.
 
     Args:
         dataset: the readable files.
@@ -108,7 +108,7 @@ def duplicates_across(split: Split, contents: Sequence[str]) -> list[tuple[int, 
 
 
 def _units(dataset: Dataset, contents: Sequence[str], free: Sequence[int]) -> list[list[int]]:
-    """Indices that belong together: the same group, or the same content, or a chain of such files."""
+    """Return indices that belong together: the same group, or the same content, or a chain of such files."""
     first: dict[tuple[str, str], int] = {}
     links = [
         (position, first.setdefault(name, position))

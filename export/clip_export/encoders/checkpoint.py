@@ -183,12 +183,12 @@ class Checkpoint:
 
 
 def encoder_name(encoder: str) -> str:
-    """What a file may say of where an encoder came from: its hub id, and of a local folder only the name."""
+    """Name an encoder for a file to keep: its hub id, or the mere name of its local folder."""
     return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
 
 
 def _of_class(config: Any, kind: Any) -> Any:
-    """The part of a whole model's configuration that a class for one tower takes."""
+    """Return the part of a whole model's configuration that a class for one tower takes."""
     wanted = kind.config_class
     return config if isinstance(config, wanted) else getattr(config, wanted.base_config_key)
 

@@ -41,7 +41,7 @@ def encoder_identity(encoder: Encoder) -> dict[str, object]:
 
 
 def weights_digest(modules: Iterable[nn.Module]) -> str:
-    """A hash of all weights and buffers of some modules."""
+    """Hash all weights and buffers of some modules."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -51,7 +51,7 @@ def weights_digest(modules: Iterable[nn.Module]) -> str:
 
 
 def configuration(config: Any) -> dict[str, Any]:
-    """What a transformers configuration says that weights do not, such as activation and heads; not where it lies."""
+    """Return what a transformers configuration says beyond the weights, such as activation and heads."""
     told: dict[str, Any] = config.to_diff_dict()
     return {name: value for name, value in told.items() if name != "transformers_version" and not name.startswith("_")}
 

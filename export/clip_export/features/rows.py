@@ -75,7 +75,7 @@ class RowCache:
         return key in self._where or key in self._fresh
 
     def get(self, key: bytes) -> Row | None:
-        """The row of a key, float32 of `shape`, or None."""
+        """Return the row of a key, float32 of `shape`, or None."""
         fresh, place = self._fresh.get(key), self._where.get(key)
         if fresh is not None or place is None:
             return fresh

@@ -38,7 +38,7 @@ class FusedNetwork(nn.Module):
 def fused_graph(
     encoder: Encoder, tower: TextEncoder, head: nn.Module, input_kind: str, *, ops: str, answers: Answers
 ) -> onnx.ModelProto:
-    """The ONNX model of encoder, text tower and head, without metadata.
+    """Build the ONNX model of encoder, text tower and head, without metadata.
 
     Its inputs are ``image`` or ``pixel_values``, ``input_ids`` and ``attention_mask``; any batch, and any number of
     tokens up to the context.

@@ -31,7 +31,7 @@ class Answers:
     temperature: float = 1.0
 
     def outputs(self, logits: Tensor, feature: Tensor) -> tuple[Tensor, ...]:
-        """The task's outputs, float32: ``[batch, classes]`` each, and ``[batch, dim]``, the feature with L2 norm 1."""
+        """Return the task's outputs, float32 ``[batch, classes]``, and the unit-length feature ``[batch, dim]``."""
         embedding = unit_length(feature)
         if self.task == REGRESSION:
             return logits, embedding
@@ -55,7 +55,7 @@ class Network(nn.Module):
 def network_graph(
     encoder: Encoder, head: nn.Module, input_kind: str, ops: str, answers: Answers = Answers()
 ) -> onnx.ModelProto:
-    """The ONNX model of encoder and head, without metadata.
+    """Build the ONNX model of encoder and head, without metadata.
 
     Args:
         encoder: the encoder.
@@ -76,7 +76,7 @@ def network_graph(
 
 
 def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:
-    """An example of what the encoder takes: ``pixel_values``, or ``pixels``, uint8 ``[batch, size, size, 3]``."""
+    """Make an example of the encoder's input: ``pixel_values``, or ``pixels`` uint8 ``[batch, size, size, 3]``."""
     side = encoder.preprocessing.size
     if input_kind == "pixels":
         return {"pixel_values": torch.zeros(EXAMPLE_BATCH, 3, side, side)}
@@ -84,7 +84,7 @@ def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:
 
 
 def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: str) -> onnx.ModelProto:
-    """The graph with resize and crop in front, so that it takes ``image``; as it is if it takes ``pixel_values``."""
+    """Put resize and crop in front of a graph that takes ``pixels``; leave one that takes ``pixel_values``."""
     if input_kind == "pixels":
         return body
     model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
@@ -94,6 +94,6 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
 
 
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
-    """The ONNX model of the encoder alone: ``pixels``, uint8 ``[batch, size, size, 3]``, to its ``feature``."""
+    """Build the ONNX model of the encoder alone: ``pixels`` uint8 ``[batch, size, size, 3]`` to ``feature``."""
     vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
     return trace(vit, pixel_example(encoder, "image"), ("feature",))

@@ -31,7 +31,7 @@ _MODES = {"bicubic": "cubic", "bilinear": "linear"}
 
 
 def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
-    """A model from ``image`` uint8 ``[batch, height, width, 3]`` to ``pixels`` uint8 ``[batch, size, size, 3]``.
+    """Build a model from ``image`` uint8 ``[batch, height, width, 3]`` to ``pixels`` uint8 ``[batch, size, size, 3]``.
 
     ``antialias`` makes Resize average when it shrinks, and ``exclude_outside`` renormalises the filter at the border:
     both as Pillow does, and on uint8 with the same fixed-point arithmetic.
@@ -89,7 +89,7 @@ def _squash(size: int, resize: Graph) -> Graph:
 
 
 def _edge(edge: int, size: int) -> Graph:
-    """The length of the resized image's shorter side, ``[1]``, of its height and width before that, ``[2]``."""
+    """Compute the resized image's shorter side, ``[1]``, from its height and width, ``[2]``."""
 
     @script(_LOCAL, default_opset=op)
     def always(shape):  # noqa: ANN001, ANN202, ARG001 (likewise)

@@ -33,17 +33,17 @@ class TextNetwork(nn.Module):
 
 
 def text_sizes(context: int) -> dict[int, torch.export.Dim]:
-    """The dimensions of tokens that vary: any batch, and any number of tokens up to the context."""
+    """Return the dimensions of tokens that vary: any batch, and any number of tokens up to the context."""
     return {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=1, max=context)}
 
 
 def text_examples() -> dict[str, Tensor]:
-    """An example of each input of a text tower's graph, by name."""
+    """Make an example of each input of a text tower's graph, by name."""
     return {name: torch.ones(EXAMPLE_BATCH, _EXAMPLE_TOKENS, dtype=torch.int64) for name in INPUTS}
 
 
 def text_graph(tower: TextEncoder, ops: str) -> onnx.ModelProto:
-    """The ONNX model of a text tower, without metadata.
+    """Build the ONNX model of a text tower, without metadata.
 
     Args:
         tower: the text tower.

@@ -38,7 +38,7 @@ def trace(
     outputs: Sequence[str],
     sizes: Mapping[str, Mapping[int, torch.export.Dim]] | None = None,
 ) -> onnx.ModelProto:
-    """The ONNX model of a module, without metadata.
+    """Trace a module to an ONNX model without metadata.
 
     Args:
         network: the module.

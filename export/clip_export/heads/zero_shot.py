@@ -71,7 +71,7 @@ def zero_shot(tower: TextEncoder, labels: Sequence[str], templates: Sequence[str
 
 
 def zero_shot_head(tower: TextEncoder, labels: Sequence[str], templates: Sequence[str] = TEMPLATES) -> TrainedHead:
-    """A classifier of ``labels`` that has seen no image: reads the normalised projected feature.
+    """Build a classifier of ``labels`` that has seen no image; it reads the normalised projected feature.
 
     Raises:
         HeadError: as `zero_shot`.
@@ -88,7 +88,7 @@ def zero_shot_head(tower: TextEncoder, labels: Sequence[str], templates: Sequenc
 
 
 def linear_head(weight: Tensor, bias: Tensor) -> VLMtoMLP:
-    """A linear head on normalised features, of given weights ``[labels, dim]`` and ``[labels]``."""
+    """Build a linear head on normalised features from weights ``[labels, dim]`` and ``[labels]``."""
     head = VLMtoMLP(weight.shape[1], (), weight.shape[0], dropout=0.0, feature_norm=True)
     head.load_state_dict({"layers.0.weight": weight, "layers.0.bias": bias})
     return head.eval()
@@ -130,7 +130,7 @@ def check_words(labels: Sequence[str], templates: Sequence[str], family: Family 
 
 
 def _check_length(tower: TextEncoder, prompts: Sequence[str]) -> None:
-    """A prompt that is cut off may have lost the very word that tells two labels apart."""
+    """Refuse prompts that would be cut off: they may lose the very word that tells two labels apart."""
     for prompt, count in zip(prompts, token_counts(tower, prompts), strict=True):
         if count > tower.context:
             raise HeadError(

@@ -105,7 +105,7 @@ class Int8Search:
         self._reference = self._outputs(self.model)
 
     def best(self) -> Choice:
-        """The best way in 8 bits alone: ranges first, then equalisation, dynamic ranges, rounding, correction."""
+        """Search the best way in 8 bits alone: ranges, then equalisation, dynamic ranges, rounding, correction."""
         best = self._best_of([Choice(name) for name in RANGES])
         best = self._best_of([best, *(replace(best, alpha=alpha) for alpha in ALPHAS)])
         best = self._best_of([replace(best, ranges=name) for name in RANGES])  # equalised, they look otherwise
@@ -124,7 +124,7 @@ class Int8Search:
         return [*fine, *(replace(last, float_layers=ranked[:count]) for count in FLOAT_LAYERS if count <= len(ranked))]
 
     def build(self, choice: Choice) -> onnx.ModelProto:
-        """The network in int8, in the way of ``choice``."""
+        """Quantize the network to int8 in the way of ``choice``."""
         quantized = self._uncorrected(choice)
         if not choice.corrected:
             return quantized
@@ -144,7 +144,7 @@ class Int8Search:
         return quantize_int8(model, scheme)
 
     def _weights(self, choice: Choice) -> Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
-        """Rounded together, once for each strength of the equalisation."""
+        """Round weights together, once for each strength of the equalisation."""
         if choice.alpha not in self._rounded:
             model, seen = self._model_for(choice.alpha)
             weights = {

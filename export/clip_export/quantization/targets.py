@@ -44,7 +44,7 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """The target of a name in `TARGETS`, or with ``auto`` the one that this machine is.
+    """Look up a target of `TARGETS`; ``auto`` is the one that this machine is.
 
     Raises:
         QuantizationError: this x86 machine has no VNNI, which the file would need: nothing could be proved here.

@@ -73,7 +73,7 @@ def _cosines(before: TextEncoder, after: TextEncoder) -> NDArray[np.float32]:
 
 
 def quantize_text_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with its linear layers and its table of words in 8 bits.
+    """Quantize the network's linear layers and its table of words to 8 bits.
 
     Args:
         model: float32, of `clip_export.graph.text_network.text_graph` with ONNX Runtime's operators; left as it is.

@@ -68,7 +68,7 @@ def _inverse_factor(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def microsoft_node(kind: str, inputs: Sequence[str], output: str) -> NodeProto:
-    """A node of ONNX Runtime's own operator set; empty names at the end of ``inputs`` are left out."""
+    """Make a node of ONNX Runtime's own operator set; empty names at the end of ``inputs`` are left out."""
     while inputs and not inputs[-1]:
         inputs = inputs[:-1]
     return helper.make_node(kind, inputs, [output], domain="com.microsoft")

@@ -15,7 +15,7 @@ ROTATED = 6
 
 
 def picture(height: int, width: int, seed: int) -> Image.Image:
-    """An RGB picture: a colour gradient, soft light, a few flat shapes with hard edges, and grain."""
+    """Draw an RGB picture: a colour gradient, soft light, a few flat shapes with hard edges, and grain."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     corners = rng.uniform(20, 235, (3, 3))
@@ -28,7 +28,7 @@ def picture(height: int, width: int, seed: int) -> Image.Image:
 
 
 def flat_picture(height: int, width: int, seed: int) -> Image.Image:
-    """An RGB picture of flat shapes on a plain ground, which PNG stores in few bytes."""
+    """Draw an RGB picture of flat shapes on a plain ground, which PNG stores in few bytes."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (width, height), _colour(rng))
     _draw_shapes(image, rng)

@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 
 def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions, bar: Bar) -> Parts | None:
-    """The scores of a head and of two that see half of it, trained with the same options; None without texts."""
+    """Score a head beside two that see half of its input, trained with the same options; None without texts."""
     if prepared.texts is None:
         return None
     width = prepared.train.features.shape[1] - prepared.texts.values.shape[1]

@@ -32,7 +32,7 @@ class Derived:
         self._matrix: Matrix | None = None
 
     def matrix(self) -> Matrix:
-        """The embeddings as they are in the database now.
+        """Return the embeddings as they are in the database now.
 
         Raises:
             SearchIndexError: the database is damaged or locked.

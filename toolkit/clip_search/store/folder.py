@@ -49,7 +49,7 @@ class FoundFile(NamedTuple):
 
 
 def found_files(root: Path, without: Container[Path], listing: ImageListing) -> Iterator[FoundFile]:
-    """The images in a folder and below, those ``without`` left out, and folders that cannot be read."""
+    """Yield the images in a folder and below, those ``without`` left out, and folders that cannot be read."""
     for name in listing.images(root):
         path = Path(name)
         if path not in without and (found := _found(path, path.relative_to(root).as_posix())) is not None:
@@ -57,7 +57,7 @@ def found_files(root: Path, without: Container[Path], listing: ImageListing) -> 
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The stamp of a file as it is now; None if it is not there."""
+    """Read the stamp of a file as it is now; None if it is not there."""
     try:
         return Stamp.of(path.stat())
     except OSError:
@@ -65,7 +65,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def read_digest(path: Path) -> tuple[Stamp, bytes]:
-    """The stamp of a file before it is read, and the SHA-256 of its content.
+    """Read the stamp of a file, and then the SHA-256 of its content.
 
     Raises:
         OSError: it cannot be read.

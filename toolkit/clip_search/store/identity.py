@@ -46,7 +46,7 @@ class EncoderIdentity:
 
     @classmethod
     def of(cls, spec: EncoderSpec) -> EncoderIdentity:
-        """The identity of a model file's encoder."""
+        """Return the identity of a model file's encoder."""
         return cls(spec.id, spec.revision, spec.feature, spec.dim)
 
     @classmethod
@@ -72,7 +72,7 @@ class EncoderIdentity:
 
 
 def probe(classifier: Classifier) -> NDArray[np.float16]:
-    """The embedding of one fixed picture, float16 ``[dim]``.
+    """Return the embedding of one fixed picture, float16 ``[dim]``.
 
     Files with another head on the same encoder agree on it; an encoder that was fine-tuned or quantized since does not,
     though it carries the same name.

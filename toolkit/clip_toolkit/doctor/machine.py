@@ -20,7 +20,7 @@ _MEMORY_OF_PROCESS = 64 * 2**20
 
 
 def machine(model_bytes: int, threads: int | None) -> Iterator[Finding]:
-    """Findings on the hardware and its limits."""
+    """Examine the hardware and its limits."""
     yield _instructions()
     yield _threads(threads)
     yield _memory(model_bytes)

@@ -30,7 +30,7 @@ def is_tensor(source: object) -> bool:
 
 
 def image_of_tensor(tensor: Any) -> Image.Image:
-    """A Pillow image of a tensor ``[channels, height, width]`` or ``[height, width]``, as torchvision has them.
+    """Return a Pillow image of a tensor ``[channels, height, width]`` or ``[height, width]``, as torchvision has them.
 
     Raises:
         ImageError: as `image_of_array`.
@@ -49,7 +49,7 @@ def image_of_tensor(tensor: Any) -> Image.Image:
 
 
 def image_of_array(pixels: NDArray[Any]) -> Image.Image:
-    """A Pillow image of mode L, RGB or RGBA of an array, by the rule of this module.
+    """Return a Pillow image of mode L, RGB or RGBA of an array, by the rule of this module.
 
     Raises:
         ImageError: its shape, dtype or values have no agreed meaning; the message has the line that gives them one.

@@ -53,7 +53,7 @@ class ImageListing:
         yield from unreadable
 
     def notes(self) -> list[str]:
-        """What was left out since the start: a line for each kind, with its number and the first paths."""
+        """Return what was left out since the start: a line for each kind, with its number and the first paths."""
         return [
             f"left out: {count} {kind} ({', '.join(self._examples[kind])}{', ...' if count > _EXAMPLES else ''})"
             for kind, count in self._counts.items()

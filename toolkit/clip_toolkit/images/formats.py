@@ -38,7 +38,7 @@ last two lines), because an image that cannot be read should be heard of."""
 
 @cache
 def registered_formats() -> tuple[str, ...]:
-    """The formats of `FORMATS` that this installation can open; AVIF and HEIF are optional."""
+    """Return the formats of `FORMATS` that this installation can open; AVIF and HEIF are optional."""
     Image.preinit()
     Image.init()
     _register_heif()

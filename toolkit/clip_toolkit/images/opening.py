@@ -53,14 +53,14 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error of Pillow says, without the words that only its programmers understand."""
+    """Return what an error of Pillow says, without the words that only its programmers understand."""
     text = " ".join(str(error).split())
     is_for_people = isinstance(error, (OSError, SyntaxError, ValueError)) and not _PYTHON_WORDS.search(text)
     return text if text and is_for_people else "its structure is damaged"
 
 
 def _read_here(file: IO[bytes], head: bytes, options: DecodeOptions) -> Image.Image | None:
-    """The formats whose pixels are not Pillow's to interpret."""
+    """Return the formats whose pixels are not Pillow's to interpret."""
     if head.startswith(tiff.MAGIC):
         return tiff.read_tiff(file, options)
     if head.startswith(fits.MAGIC):
@@ -92,7 +92,7 @@ def _identified(file: IO[bytes], head: bytes) -> ImageFile.ImageFile:
 
 
 def _opened_as(formats: Iterable[str], file: IO[bytes], head: bytes) -> tuple[ImageFile.ImageFile | None, str | None]:
-    """The image as the first format that takes it, or what is wrong with it as the first whose mark it bears."""
+    """Return the image as the first format that takes it, or what is wrong with it as the first whose mark it bears."""
     reason = None
     Image.preinit()
     for name in formats:

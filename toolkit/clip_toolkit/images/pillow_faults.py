@@ -30,7 +30,7 @@ def check_faults(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
 
 
 def without_void_alpha(image: Image.Image, file: IO[bytes]) -> Image.Image:
-    """A loaded image without an alpha channel that its TGA file calls void: Pillow would make it transparent."""
+    """Return a loaded image without an alpha channel that its TGA file calls void: Pillow would make it transparent."""
     if image.format != "TGA" or image.mode not in ("RGBA", "LA", "P"):
         return image
     is_void = _at(file, 17, 1)[0] & 0x0F == 0 or _tga_attributes(file) in (0, 1, 2)  # TGA 2.0, fields 5.6 and 24
@@ -38,7 +38,7 @@ def without_void_alpha(image: Image.Image, file: IO[bytes]) -> Image.Image:
 
 
 def _tga_attributes(file: IO[bytes]) -> int | None:
-    """What the extension area of TGA 2.0 says of the alpha channel."""
+    """Return what the extension area of TGA 2.0 says of the alpha channel."""
     size = file.seek(0, 2)
     footer = _at(file, max(size - _FOOTER, 0), _FOOTER)
     area = int.from_bytes(footer[:4], "little")

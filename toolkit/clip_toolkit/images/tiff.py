@@ -141,7 +141,7 @@ def _image(samples: NDArray[Any], layout: Layout, tags: Tags) -> Image.Image:
 
 
 def _alpha(tags: Tags, samples: int, colours: int) -> int | None:
-    """The kind of alpha that comes first among the extra samples; RGB of four samples without the tag has one."""
+    """Return the first kind of alpha among the extra samples; RGB of four samples without the tag has one."""
     extra = tags.all(338)
     if samples <= colours:
         return None

@@ -147,7 +147,7 @@ def _segments(layout: Layout) -> Iterator[_Segment]:
 
 
 def _content(file: IO[bytes], segment: _Segment, layout: Layout) -> bytes:
-    """A segment's bytes, unpacked: as many as its rows take."""
+    """Return a segment's bytes, unpacked: as many as its rows take."""
     row = _row_bytes(segment, layout)
     file.seek(segment.offset)
     data = file.read(min(segment.length, row * segment.rows) if layout.compression == 1 else segment.length)
@@ -198,7 +198,7 @@ def _values(data: bytes, segment: _Segment, layout: Layout) -> NDArray[Any]:
 
 
 def _unpacked(raw: NDArray[np.uint8], layout: Layout, shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Samples of other than 8, 16, 32 or 64 bits: highest bit first, except whole bytes, which have an order."""
+    """Unpack samples of odd numbers of bits: highest bit first, except whole bytes, which have an order."""
     values = np.empty((shape[0], shape[1] * shape[2]), layout.dtype)
     weights = 1 << np.arange(layout.bits - 1, -1, -1, dtype=np.uint32)
     if layout.bits == 24 and layout.order == "<":

@@ -27,7 +27,7 @@ class Tags(dict[int, tuple[int, ...]]):
         self.order = order
 
     def one(self, number: int, default: Any) -> Any:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         values = self.get(number)
         return values[0] if values else default
 

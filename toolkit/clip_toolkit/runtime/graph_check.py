@@ -23,7 +23,7 @@ def check_graph(spec: ModelSpec, session: Session) -> None:
 
 
 def quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:
-    """What a user should know of a quantized file on this machine, one line each."""
+    """Say what a user should know of a quantized file on this machine, one line each."""
     receipt = spec.quantization
     if receipt is None or provider != CPU or not saturates(receipt.target):
         return ()

@@ -47,7 +47,7 @@ class Progress:
             self._stream.flush()
 
     def text(self, now: float) -> str:
-        """The line: count, share, rate, time left, errors."""
+        """Format the line: count, share, rate, time left, errors."""
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
         parts = [f"{self._done}" if self._total is None else f"{self._done}/{self._total}", f"{rate:.1f} images/s"]
         if self._total and rate:

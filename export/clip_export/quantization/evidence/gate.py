@@ -47,7 +47,7 @@ def predictions(
     files: Sequence[Path | bytes | NDArray[np.uint8]],
     texts: Sequence[str] | None = None,
 ) -> list[Prediction]:
-    """What a file answers through the shipped runtime, to images and their texts; an unreadable image raises."""
+    """Predict images and their texts through the shipped runtime; an unreadable image raises."""
     return [item for item in classifier.predict_many(files, texts=texts) if isinstance(item, Prediction)]
 
 
@@ -113,7 +113,7 @@ def _flip(before: Prediction, after: Prediction) -> Flip:
 
 
 def _said(answer: Prediction, changed: str) -> tuple[str, float]:
-    """A decision in one word, and its probability: with several labels, or none, that of one that changed."""
+    """Name a decision and its probability: with several labels, or none, that of one that changed."""
     if len(answer.decisions) == 1:
         (changed,) = answer.decisions
     return ", ".join(answer.decisions) or "none", float(answer.probabilities[answer.labels.index(changed)])

@@ -169,7 +169,7 @@ def _split(reader: _Reader, data: Path, files: Sequence[_Found], held_out: Conta
 
 
 def _others(files: Iterable[_Found], known: Container[bytes]) -> Iterator[_Found]:
-    """The files whose content is not known; missing ones too, for the reader to name."""
+    """Return the files whose content is not known; missing ones too, for the reader to name."""
     return (file for file in files if not file.path.is_file() or _digest(file.path) not in known)
 
 
@@ -209,7 +209,7 @@ def _images_of(data: Path, wanted: Wanted) -> list[_Found]:
 
 
 def _images_below(folder: Path, wanted: Wanted) -> list[_Found]:
-    """The images of a folder, in no order that has to do with classes."""
+    """Return the images of a folder, in no order that has to do with classes."""
     if not folder.is_dir():
         raise QuantizationError(
             f"{folder}: there is no such folder. Name one with images of the kind to be classified."
@@ -234,7 +234,7 @@ def _target(folder: Path, name: Path, wanted: Wanted) -> int | None:
 
 
 def _listed(manifest: Path, wanted: Wanted) -> list[_Found]:
-    """The images of a manifest, in the same order."""
+    """Return the images of a manifest, in the same order."""
     try:
         dataset = read_manifest(manifest, wanted.task, wanted.text_column)
     except DatasetError as error:

@@ -25,7 +25,7 @@ _INT8_ACTIVATIONS = (
 
 
 def quantize_int4(model: onnx.ModelProto, block: int, ops: str) -> onnx.ModelProto:
-    """The network with 4-bit weights.
+    """Quantize the network's weights to 4 bits.
 
     Args:
         model: float32, with `clip_export.quantization.layers.linears.with_plain_linears`.

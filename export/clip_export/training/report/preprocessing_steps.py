@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArray[np.float32]]:
-    """The steps up to the crop, and the normalised values float32 ``[3, size, size]``.
+    """Compute the steps up to the crop, and the normalised values float32 ``[3, size, size]``.
 
     Raises:
         ImageError: the file cannot be decoded, or is all length.

@@ -124,7 +124,7 @@ def _figures(
 
 
 def _text(prepared: Prepared, row: int) -> str:
-    """The beginning of a held-out example's text as a line of its own, if there are texts."""
+    """Return the beginning of a held-out example's text as a line of its own, if there are texts."""
     texts = prepared.dataset.texts
     return "" if texts is None else f"{shorten(texts[prepared.held_out.indices[row]], _CAPTION, placeholder='...')}\n"
 
@@ -191,7 +191,7 @@ def _warnings(prepared: Prepared, name: str) -> Iterator[str]:
 
 
 def _score_name(task: str) -> str:
-    """What a line begins with."""
+    """Return what a line begins with."""
     return SCORES[task][0].upper() + SCORES[task][1:]
 
 
