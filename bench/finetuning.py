@@ -28,7 +28,7 @@ from clip_export.features.cache import FeatureCache
 from clip_export.features.images import image_features
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Examples, improvement
-from clip_export.training.finetuning.finetune import finetune
+from clip_export.training.finetuning.finetune import finetune, make_updates
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.finetuning.hidden_states import features_of, hidden_cache, hidden_states
 from clip_export.training.finetuning.options import FinetuningOptions
@@ -164,7 +164,7 @@ def epochs(subject: str, checkpoint: Path, photos: Path, cache: Path, blocks: in
         encoder = Encoder.from_pretrained(str(checkpoint))
         upper, head = UpperHalf(encoder, blocks).requires_grad_(True), VLMtoMLP(encoder.dim, 256, len(data.labels))
         model = Whole(encoder, head) if whole else nn.Sequential(upper, head)
-        updates = FinetuningOptions(blocks).make_updates(upper, head, TrainingOptions())
+        updates = make_updates(upper, head, FinetuningOptions(blocks), TrainingOptions())
         objective = Objective.fitted(data.task, targets, len(data.labels), TrainingOptions())
         run = Run(model, objective, updates, Pace(ROUNDS, 32, 32, None, improvement))
         train = Examples(inputs(encoder, data.files), targets)

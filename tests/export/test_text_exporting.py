@@ -323,14 +323,17 @@ INT8 = ("--text-tower", "--encoder", "x", "--quantize", "int8")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--head --zero-shot --text-tower is required"),
+        ([], "expected one of --head, --zero-shot and --text-tower"),
         (["--text-tower"], "--text-tower needs --encoder"),
-        (["--text-tower", "--encoder", "x", "--head", "h.pt"], "--head: not allowed with argument --text-tower"),
+        (
+            ["--text-tower", "--encoder", "x", "--head", "h.pt"],
+            "expected one of --head, --zero-shot and --text-tower, got --head and --text-tower",
+        ),
         (["--text-tower", "--encoder", "x", "--quantize", "int4"], "to int8 alone"),
         (["--text-tower", "--encoder", "x", "--quantize", "int8", "--refit"], "--refit does not go with --text-tower"),
         (["--text-tower", "--encoder", "x", "--templates", "a {}"], "--templates needs --zero-shot"),
         (["--text-tower", "--encoder", "x", "--input", "pixels"], "--input does not go with --text-tower"),
-        (["--text-tower", "--encoder", "x", "--activation", "relu"], "--activation does not go with --text-tower"),
+        (["--text-tower", "--encoder", "x", "--activation", "relu"], "--activation does not apply to --text-tower"),
         (["--text-tower", "--encoder", "x", "--min-agreement", "0.9"], "--min-agreement needs --quantize"),
         ([*INT8, "--search-minutes", "5"], "--search-minutes does not go with --text-tower"),
         ([*INT8, "--ops", "standard"], "leave out --ops standard"),

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import pytest
 
-from clip_toolkit.options import Group, Option, Parser, UsageError, number, parse_options, whole
+from clip_toolkit.numbers import number, whole
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 
 Captured = pytest.CaptureFixture[str]
 

@@ -14,9 +14,8 @@ holds another such class; if it may be ``None``, its first option asks for it, a
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
@@ -56,10 +55,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """The heading in ``--help`` above the options of a nested class."""
+    """A nested class of options.
+
+    Attributes:
+        title: the heading of its options in ``--help``.
+        description: what stands below that.
+        without: flags of other options that do not go with a group which may be ``None``, and the reason.
+    """
 
     title: str
     description: str | None = None
+    without: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class _Field:
     def destination(self) -> str:
         """Where argparse keeps the value: by the option's name, so that classes may share options, and not fields."""
         flags = self.options[0].flags.split()
-        return flags[-1].lstrip("-").replace("-", "_") if flags else self.name
+        return _destination(flags[-1]) if flags else self.name
 
     @property
     def flag(self) -> str:
@@ -125,39 +131,6 @@ def parse_options(parser: Parser, options: type[_Options], argv: Sequence[str] |
     return read_options(parser, options, parser.parse_args(argv))
 
 
-def whole(least: int = 1, most: int = 2**31 - 1) -> Callable[[str], int]:
-    """Return a parser of a whole number from ``least`` to ``most``."""
-
-    def parse(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(most)) else least - 1
-        if not least <= number <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}, got {text!r}")
-        return number
-
-    return parse
-
-
-def number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
-    """Return a parser of a number; ``expected`` says in words what ``fits`` demands."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and fits(value)):
-            raise ValueError(f"expected a number {expected}, got {text!r}")
-        return value
-
-    return parse
-
-
-POSITIVE = number("above 0", lambda value: value > 0)
-NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
-SHARE = number("from 0 to 1", lambda value: 0 <= value <= 1)
-PROPER_SHARE = number("from 0 to below 1", lambda value: 0 <= value < 1)
-
-
 def _fields(options: type[Any]) -> Iterator[_Field]:
     """The fields of a class that the command line knows."""
     hints = get_type_hints(options, include_extras=True)
@@ -188,8 +161,8 @@ def _names(field: _Field, option: Option) -> list[str]:
 
 def _settings(field: _Field, option: Option, *, required: bool) -> dict[str, Any]:
     """The keyword arguments of ``add_argument``."""
-    shown = field.default not in (None, MISSING, False, True, ()) and option.const is _ABSENT
-    text = option.help + (f" (default: {field.default})" if shown else "")
+    shown = field.default not in (None, MISSING) and type(field.default) not in (bool, tuple)
+    text = option.help + (f" (default: {field.default})" if shown and option.const is _ABSENT else "")
     settings: dict[str, Any] = {"help": text.replace("%", "%%"), "default": _ABSENT}
     if option.flags and not option.flags.startswith("-"):
         settings["metavar"] = option.metavar or option.flags
@@ -225,7 +198,7 @@ def _build(options: type[_Options], parsed: dict[str, Any]) -> _Options:
     values = {}
     for field in _fields(options):
         if field.group is not None:
-            if field.default is not None or _is_asked_for(field.nested, parsed):
+            if field.default is not None or _is_asked_for(field, parsed):
                 values[field.name] = _build(field.nested, parsed)
         elif parsed.get(field.destination, _ABSENT) is not _ABSENT:
             value = parsed[field.destination]
@@ -233,12 +206,19 @@ def _build(options: type[_Options], parsed: dict[str, Any]) -> _Options:
     return options(**values)
 
 
-def _is_asked_for(options: type[Any], parsed: dict[str, Any]) -> bool:
+def _is_asked_for(group: _Field, parsed: dict[str, Any]) -> bool:
     """Whether the first option of a group was given; the others alone are a usage error."""
-    first, *others = _fields(options)
-    if parsed[first.destination] is not _ABSENT:
-        return True
-    for field in others:
-        if parsed[field.destination] is not _ABSENT:
-            raise UsageError(f"{field.flag} needs {first.flag}")
-    return False
+    first, *others = _fields(group.nested)
+    if parsed[first.destination] is _ABSENT:
+        for field in others:
+            if parsed[field.destination] is not _ABSENT:
+                raise UsageError(f"{field.flag} needs {first.flag}")
+        return False
+    for flag, reason in ((group.group and group.group.without) or {}).items():
+        if parsed[_destination(flag)] not in (_ABSENT, ()):  # as --linear leaves --hidden-dim
+            raise UsageError(f"{flag} does not go with {first.flag}" + (f": {reason}" if reason else ""))
+    return True
+
+
+def _destination(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")

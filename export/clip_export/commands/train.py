@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.commands.argument_types import prepare_libraries
-from clip_export.commands.train_arguments import PROGRAM, data_options, parse_args
-from clip_export.commands.train_finetuning_arguments import finetuning_options
+from clip_export.commands.libraries import prepare_libraries
+from clip_export.commands.train_options import PROGRAM, TrainCommand, parse_args
 from clip_toolkit.terminal import run_command, say, show
 
 if TYPE_CHECKING:
@@ -18,10 +17,8 @@ if TYPE_CHECKING:
     from clip_export.encoders.image import Encoder
     from clip_export.heads.files import TrainedHead
 
-__all__ = ["PROGRAM", "main", "parse_args", "run"]
 
-
-def run(args: argparse.Namespace) -> int:
+def run(command: TrainCommand) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.commands.train_finetuning import finetune_encoder
     from clip_export.commands.train_finished_head import finish_head
@@ -31,48 +28,61 @@ def run(args: argparse.Namespace) -> int:
     from clip_export.training.judging.thresholds import check_rule
     from clip_export.training.preparation import read_dataset
 
-    if args.explain_preprocessing is not None:
-        return _explain(args)
-    _check_outputs(args)
-    options = data_options(args, _device(args.device))
-    tuning = finetuning_options(args, options.device)
-    dataset = read_dataset(args.data, options)
-    check_rule(args.operating_point, dataset.task, dataset.labels, args.positive)
-    words = start_words(args, dataset) if args.init else None
-    encoder = _encoder(args)
-    show(f"{len(dataset.files)} files, labels: {', '.join(dataset.labels)}; encoder {args.encoder}, {encoder.dim} wide")
-    tower = None if options.text_column is None else TextEncoder.from_pretrained(args.encoder, args.revision)
-    prepared = prepare_data(args, encoder, dataset, options, tower)
-    training, chosen = train(args, prepared) if words is None else train_with_words(args, prepared, words)
-    alone = score_alone(args, prepared, training, chosen)
+    if command.judging.explain_preprocessing is not None:
+        return _explain(command, command.judging.explain_preprocessing)
+    _check_outputs(command)
+    command = _with_device(command, _device(command.features.device))
+    assert command.data is not None  # TrainCommand asks for it
+    options = command.examples
+    dataset = read_dataset(command.data, options)
+    check_rule(command.judging.operating_point, dataset.task, dataset.labels, command.judging.positive)
+    words = None if command.start is None else start_words(command, command.start, dataset)
+    encoder = _encoder(command)
+    labels = ", ".join(dataset.labels)
+    show(f"{len(dataset.files)} files, labels: {labels}; encoder {command.encoder}, {encoder.dim} wide")
+    tower = None if options.text_column is None else TextEncoder.from_pretrained(command.encoder, command.revision)
+    prepared = prepare_data(command, encoder, dataset, options, tower)
+    training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
+    alone = score_alone(command, prepared, training, chosen)
     tuned = None
-    if tuning is not None:
-        tuned = finetune_encoder(args, encoder, prepared, frozen=training, head_options=chosen, options=tuning)
+    if command.tuning is not None:
+        tuned = finetune_encoder(
+            command, encoder, prepared, frozen=training, head_options=chosen, options=command.tuning
+        )
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
-    head = finish_head(args, prepared, training, chosen, encoder, alone=alone)
-    head = _saved(args, head, encoder, tuned)
+    head = finish_head(command, prepared, training, chosen, encoder, alone=alone)
+    head = _saved(command, head, encoder, tuned)
     tell(prepared, training, head, alone)
-    show(f"wrote {args.out}" + (f" and its encoder, {args.out.with_name(head.encoder.folder)}" if tuned else ""))
-    if args.report is not None:
+    beside = head.encoder.folder if head.encoder is not None else None
+    show(f"wrote {command.out}" + (f" and its encoder, {command.out.with_name(beside)}" if beside else ""))
+    judging = command.judging
+    if judging.report is not None:
         from clip_export.training.report.report import write_report
 
-        show(f"wrote {write_report(args.report, prepared, training, head, args.positive, alone=alone)}")
+        show(f"wrote {write_report(judging.report, prepared, training, head, judging.positive, alone=alone)}")
     return 0
 
 
-def _encoder(args: argparse.Namespace) -> Encoder:
+def _with_device(command: TrainCommand, device: str) -> TrainCommand:
+    tuning = command.tuning and replace(command.tuning, device=device)
+    if tuning is not None:
+        tuning.check_device()
+    return replace(command, examples=replace(command.examples, device=device), tuning=tuning)
+
+
+def _encoder(command: TrainCommand) -> Encoder:
     from clip_export.encoders.image import Encoder
     from clip_export.training.finetuning.halves import check_blocks
 
-    feature = args.feature or ("projected" if args.init else "pooled")
-    encoder = Encoder.from_pretrained(args.encoder, args.revision, feature)
-    if args.unfreeze is not None:
-        check_blocks(encoder, args.unfreeze)
+    feature = command.feature or ("projected" if command.start else "pooled")
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature)
+    if command.tuning is not None:
+        check_blocks(encoder, command.tuning.blocks)
     return encoder
 
 
-def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
+def _saved(command: TrainCommand, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
     """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
     from clip_export.commands.train_finetuning import PART
     from clip_export.heads.files import save_head
@@ -80,45 +90,45 @@ def _saved(args: argparse.Namespace, head: TrainedHead, encoder: Encoder, tuned:
     from clip_export.training.checkpoints import checkpoint_path
 
     if tuned is None:
-        save_head(head, args.out)
+        save_head(head, command.out)
     else:
-        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, args.out)
+        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, command.out)
     for part in ("", PART):
-        checkpoint_path(args.out, part).unlink(missing_ok=True)
-    for folder in earlier_encoders(args.out, head.encoder):
-        say(f"{folder}: belongs to an earlier {args.out.name}. Delete it unless a copy of that is in use.")
+        checkpoint_path(command.out, part).unlink(missing_ok=True)
+    for folder in earlier_encoders(command.out, head.encoder):
+        say(f"{folder}: belongs to an earlier {command.out.name}. Delete it unless a copy of that is in use.")
     return head
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
+def _check_outputs(command: TrainCommand) -> None:
     """Find out before minutes of work what would spoil them."""
     from clip_export.extra import require
     from clip_export.heads.files import check_suffix
     from clip_toolkit.errors import OutputError
     from clip_toolkit.files.atomic import check_writable
 
-    check_suffix(args.out)
-    check_writable(args.out)
-    if args.report is not None:
+    check_suffix(command.out)
+    check_writable(command.out)
+    if command.judging.report is not None:
         require("report", "matplotlib")
-    if args.tensorboard is not None:
+    if command.judging.tensorboard is not None:
         require("tensorboard", "tensorboard")
-    _check_checkpoints(args)
-    for folder in filter(None, (args.report, args.tensorboard)):
+    _check_checkpoints(command)
+    for folder in filter(None, (command.judging.report, command.judging.tensorboard)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be used as a folder ({error.strerror}). Name another.") from error
 
 
-def _check_checkpoints(args: argparse.Namespace) -> None:
+def _check_checkpoints(command: TrainCommand) -> None:
     """Refuse to write over what an interrupted training has left, which may be hours of work."""
     from clip_export.commands.train_finetuning import PART
     from clip_export.training.checkpoints import checkpoint_path
     from clip_toolkit.errors import OutputError
 
-    for path in (checkpoint_path(args.out, part) for part in ("", PART)):
-        if path.exists() and not args.resume:
+    for path in (checkpoint_path(command.out, part) for part in ("", PART)):
+        if path.exists() and not command.resume:
             raise OutputError(
                 f"{path}: is left from an interrupted training. Continue it with --resume, or remove it to start over."
             )
@@ -138,7 +148,7 @@ def _device(name: str) -> str:
     return name
 
 
-def _explain(args: argparse.Namespace) -> int:
+def _explain(command: TrainCommand, image: Path) -> int:
     from clip_export.encoders.image import Encoder
     from clip_export.extra import require
     from clip_export.training.report.preprocessing_steps import draw_steps
@@ -146,19 +156,19 @@ def _explain(args: argparse.Namespace) -> int:
     from clip_toolkit.files.atomic import check_writable
 
     require("report", "matplotlib")
-    if args.out.suffix != ".png":
-        raise OutputError(f"{args.out}: expected a file ending in .png")
-    check_writable(args.out)
-    encoder = Encoder.from_pretrained(args.encoder, args.revision, args.feature or "pooled")
-    draw_steps(encoder, args.explain_preprocessing, args.out)
-    show(f"wrote {args.out}")
+    if command.out.suffix != ".png":
+        raise OutputError(f"{command.out}: expected a file ending in .png")
+    check_writable(command.out)
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, command.feature or "pooled")
+    draw_steps(encoder, image, command.out)
+    show(f"wrote {command.out}")
     return 0
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    args = parse_args(argv)
+    command = parse_args(argv)
     prepare_libraries()
-    return run(args)
+    return run(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

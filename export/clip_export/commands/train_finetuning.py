@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +11,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from clip_export.commands.train_stages import Report, shown_score, watch
+from clip_export.commands.train_options import TrainCommand
+from clip_export.commands.train_stages import Report, cache_folder, shown_score, watch
 from clip_export.encoders.image import Encoder
-from clip_export.features.cache import default_folder
 from clip_export.features.images import row_key
 from clip_export.heads.outputs import SCORES
 from clip_export.progress import bar
@@ -58,7 +57,7 @@ class FineTuned(NamedTuple):
 
 
 def finetune_encoder(
-    args: argparse.Namespace,
+    command: TrainCommand,
     encoder: Encoder,
     prepared: Prepared,
     *,
@@ -67,17 +66,17 @@ def finetune_encoder(
     options: FinetuningOptions,
 ) -> FineTuned | None:
     """Train the encoder's last blocks with the head; None if that does not help, and the encoder is what it was."""
-    with _cache_folder(args) as folder:
-        sides = _compute_hidden_sides(args, encoder, prepared, options, folder)
+    with _cache_folder(command) as folder:
+        sides = _compute_hidden_sides(command, encoder, prepared, options, folder)
         learn = partial(finetune, encoder, frozen.head, options=options, head_options=head_options)
         owner = fingerprint(prepared.train, prepared.validation, (head_options, options), prepared.dataset.task)
-        checkpoints = Checkpoints(checkpoint_path(args.out, PART), owner)
-        training = _train(args, prepared, sides, learn, checkpoints, epochs=options.epochs)
+        checkpoints = Checkpoints(checkpoint_path(command.out, PART), owner)
+        training = _train(command, prepared, sides, learn, checkpoints, epochs=options.epochs)
         if not training.best.number:
             say("fine-tuning made nothing better on the validation images: the frozen encoder and its head are kept")
             return None
         upper = UpperHalf(encoder, options.blocks)
-        features = [features_of(upper, side, args.batch_size, options.device) for side in sides]
+        features = [features_of(upper, side, command.examples.batch_size, options.device) for side in sides]
     tuned = _with_features(prepared, features)
     name, before, after = _scores(prepared, frozen, tuned, training)
     show(
@@ -94,38 +93,49 @@ def finetune_encoder(
 
 
 @contextmanager
-def _cache_folder(args: argparse.Namespace) -> Iterator[Path]:
+def _cache_folder(command: TrainCommand) -> Iterator[Path]:
     """Where hidden states are kept: with ``--no-cache`` only as long as they are needed."""
-    if not args.no_cache:
-        yield args.cache or default_folder()
+    kept = cache_folder(command.features)
+    if kept is not None:
+        yield kept
         return
-    with temporary_beside(args.out, is_folder=True) as folder:
+    with temporary_beside(command.out, is_folder=True) as folder:
         yield folder
 
 
 def _compute_hidden_sides(
-    args: argparse.Namespace, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, folder: Path
+    command: TrainCommand, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, folder: Path
 ) -> list[HiddenStates]:
     """Hidden states of the training images with their views, the validation images, and the test images if any."""
     lower = LowerHalf(encoder, options.blocks)
     cache = hidden_cache(folder, lower)
     split = prepared.split
-    check_room(cache, _row_keys(prepared, args.augment))
+    check_room(cache, _row_keys(prepared, command.examples.views))
 
     def states(indices: list[int], view: int = 0) -> HiddenStates:
         files = [prepared.dataset.files[index] for index in indices]
         with bar(f"hidden states, view {view}" if view else "hidden states", len(files)) as advance:
             return hidden_states(
-                lower, files, cache, batch_size=args.batch_size, device=options.device, progress=advance, view=view
+                lower,
+                files,
+                cache,
+                batch_size=command.examples.batch_size,
+                device=options.device,
+                progress=advance,
+                view=view,
             )
 
     try:
         train = states(split.train)
-        for view in range(1, args.augment + 1):
+        for view in range(1, command.examples.views + 1):
             train += states(split.train, view)
         sides = [train, *(states(indices) for indices in (split.validation, split.test) if indices)]
     except KeyboardInterrupt:
-        kept = "with --no-cache no hidden states are kept" if args.no_cache else "computed hidden states are kept"
+        kept = (
+            "with --no-cache no hidden states are kept"
+            if command.features.cache is False
+            else "computed hidden states are kept"
+        )
         say(f"{kept}: continue with --resume")
         raise
     say(*cache.notes)
@@ -152,7 +162,7 @@ def _tell_hidden(sides: list[HiddenStates], encoder: Encoder, options: Finetunin
 
 
 def _train(
-    args: argparse.Namespace,
+    command: TrainCommand,
     prepared: Prepared,
     sides: list[HiddenStates],
     learn: Callable[..., Training],
@@ -166,7 +176,7 @@ def _train(
     def run(report: Report, state: TrainingState | None) -> Training:
         return learn(train, validation, report=report, task=task, resume=state, keep=checkpoints.keep)
 
-    return watch(args, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
+    return watch(command, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
 
 
 def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+from clip_export.commands.train_options import TrainCommand
 from clip_export.encoders.image import Encoder
 from clip_export.heads.files import EncoderReference, TrainedHead
 from clip_export.heads.outputs import SCORES
@@ -19,7 +19,7 @@ from clip_toolkit.spec.tasks import REGRESSION
 
 
 def finish_head(
-    args: argparse.Namespace,
+    command: TrainCommand,
     prepared: Prepared,
     training: Training,
     options: TrainingOptions,
@@ -33,17 +33,17 @@ def finish_head(
         prepared.validation,
         prepared.dataset.task,
         prepared.dataset.labels,
-        args.operating_point,
-        positive=args.positive,
-        calibrate=not args.no_calibration,
+        command.judging.operating_point,
+        positive=command.judging.positive,
+        calibrate=command.judging.calibrate,
     )
     return TrainedHead(
         training.head,
         EncoderReference(
-            _portable_id(args.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
+            _portable_id(command.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
         ),
         prepared.dataset.labels,
-        _summary(args, prepared, training, options) | _text_summary(prepared, alone),
+        _summary(command, prepared, training, options) | _text_summary(prepared, alone),
         prepared.reference(),
         prepared.dataset.task,
         temperature,
@@ -51,14 +51,12 @@ def finish_head(
     )
 
 
-def _summary(
-    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
-) -> dict[str, Any]:
+def _summary(command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions) -> dict[str, Any]:
     score = SCORES[prepared.dataset.task]
     test = {"test": len(prepared.split.test)} if prepared.split.test else {}
-    fits = args.no_calibration or prepared.dataset.task == REGRESSION or training.best.val_score < 1
+    fits = not command.judging.calibrate or prepared.dataset.task == REGRESSION or training.best.val_score < 1
     temperature = {} if fits else {"temperature": "1: no mistake on the validation images to fit it to"}
-    start = {"start": training.start, "templates": list(args.templates or TEMPLATES)} if args.init else {}
+    start = {"start": training.start, "templates": list(command.start.templates or TEMPLATES)} if command.start else {}
     return {
         "images": len(prepared.reading.kept),
         "skipped": len(prepared.reading.errors),
@@ -66,14 +64,14 @@ def _summary(
         "validation": len(prepared.split.validation),
         **test,
         **start,
-        "views": args.augment,
+        "views": command.examples.views,
         "epochs": training.best.number,
         "optimizer": options.optimizer,
         "learning rate": options.learning_rate,
-        "seed": args.seed,
+        "seed": command.examples.seed,
         f"train {score}": round(training.best.train_score, 4),
         f"validation {score}": round(training.best.val_score, 4),
-        "operating point": str(args.operating_point),
+        "operating point": str(command.judging.operating_point),
         **temperature,
     }
 

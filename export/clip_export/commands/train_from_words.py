@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from clip_export.commands.train_arguments import training_options
+from clip_export.commands.train_options import StartOptions, TrainCommand
 from clip_export.data.dataset import Dataset
 from clip_export.encoders.text import TextEncoder
 from clip_export.heads.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
@@ -19,28 +17,29 @@ from clip_toolkit.spec.tasks import MULTI_LABEL
 from clip_toolkit.terminal import show
 
 
-def start_words(args: argparse.Namespace, dataset: Dataset) -> ZeroShot:
+def start_words(command: TrainCommand, start: StartOptions, dataset: Dataset) -> ZeroShot:
     """What the encoder's text tower makes of the labels. In names of folders an underscore stands for a space.
 
     Raises:
         EncoderError: there is no text tower, or it cannot be loaded.
         HeadError: the labels or templates make no prompts, or several labels an image are asked of a softmax.
     """
-    labels, templates = [label.replace("_", " ") for label in dataset.labels], args.templates or TEMPLATES
+    labels, templates = [label.replace("_", " ") for label in dataset.labels], start.templates or TEMPLATES
     check_words(labels, templates)
-    words = zero_shot(TextEncoder.from_pretrained(args.encoder, args.revision), labels, templates)
+    words = zero_shot(TextEncoder.from_pretrained(command.encoder, command.revision), labels, templates)
     if dataset.task == MULTI_LABEL and words.task != MULTI_LABEL:
         raise HeadError(
-            f"--init zero-shot: {args.encoder} was trained to tell texts apart, not to accept or refuse each, so that "
-            "its words are no start for multi-label. Use a SigLIP encoder, or leave out --init."
+            f"--init zero-shot: {command.encoder} was trained to tell texts apart, not to accept or refuse each, so "
+            "that its words are no start for multi-label. Use a SigLIP encoder, or leave out --init."
         )
     return words
 
 
-def train_with_words(args: argparse.Namespace, prepared: Prepared, words: ZeroShot) -> tuple[Training, TrainingOptions]:
+def train_with_words(command: TrainCommand, prepared: Prepared, words: ZeroShot) -> tuple[Training, TrainingOptions]:
     """Train from the words and from random weights, and say which start led to the lower validation loss."""
-    options = training_options(args)
-    pulls = PULLS if args.pull is None else (args.pull,)
+    options = command.training
+    pull = None if command.start is None else command.start.pull
+    pulls = PULLS if pull is None else (pull,)
     with bar("training", options.epochs * (len(pulls) + 1)) as advance:
 
         def report(epoch: Epoch) -> None:

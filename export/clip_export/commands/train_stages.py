@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from clip_export.commands.train_arguments import training_options
+from clip_export.commands.train_options import FeatureOptions, TrainCommand
 from clip_export.data.dataset import Dataset
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
@@ -23,8 +22,8 @@ from clip_export.training.fusion import Parts, parts
 from clip_export.training.judging.baseline import baseline_score
 from clip_export.training.judging.decisions import held_out_score
 from clip_export.training.loop import Training, train_head
-from clip_export.training.options import TrainingOptions
-from clip_export.training.preparation import DataOptions, Prepared, prepare
+from clip_export.training.options import DataOptions, TrainingOptions
+from clip_export.training.preparation import Prepared, prepare
 from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
@@ -34,15 +33,22 @@ from clip_toolkit.terminal import say, show
 Report = Callable[[Epoch], None]
 
 
+def cache_folder(options: FeatureOptions) -> Path | None:
+    """Name the folder where computed features are kept; None keeps none."""
+    if isinstance(options.cache, bool):
+        return default_folder() if options.cache else None
+    return options.cache
+
+
 def prepare_data(
-    args: argparse.Namespace,
+    command: TrainCommand,
     encoder: Encoder,
     dataset: Dataset,
     options: DataOptions,
     tower: TextEncoder | None = None,
 ) -> Prepared:
     """Encode and split the data; name what was skipped, and count what is left."""
-    folder = None if args.no_cache else args.cache or default_folder()
+    folder = cache_folder(command.features)
     cache = FeatureCache(folder, encoder) if folder else None
     text = TextSide(tower, TextCache(folder, tower) if folder else None) if tower else None
     prepared = prepare(dataset, encoder, options, cache, bar, text=text)
@@ -61,12 +67,12 @@ def prepare_data(
     return prepared
 
 
-def train(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, TrainingOptions]:
+def train(command: TrainCommand, prepared: Prepared) -> tuple[Training, TrainingOptions]:
     """Train, from a checkpoint if asked to; an interrupt leaves one."""
     task, outputs = prepared.dataset.task, len(prepared.dataset.labels)
-    options = _swept(prepared, training_options(args)) if args.sweep else training_options(args)
+    options = _swept(prepared, command.training) if command.sweep else command.training
     checkpoints = Checkpoints(
-        checkpoint_path(args.out), fingerprint(prepared.train, prepared.validation, options, task)
+        checkpoint_path(command.out), fingerprint(prepared.train, prepared.validation, options, task)
     )
 
     def learn(report: Report, state: TrainingState | None) -> Training:
@@ -81,25 +87,25 @@ def train(args: argparse.Namespace, prepared: Prepared) -> tuple[Training, Train
             keep=checkpoints.keep,
         )
 
-    training = watch(args, learn, checkpoints, title="training", epochs=options.epochs, task=task)
-    if args.unfreeze is not None or prepared.texts is not None:
+    training = watch(command, learn, checkpoints, title="training", epochs=options.epochs, task=task)
+    if command.tuning is not None or prepared.texts is not None:
         checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
 
 
 def score_alone(
-    args: argparse.Namespace, prepared: Prepared, training: Training, options: TrainingOptions
+    command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions
 ) -> Parts | None:
     """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
     try:
         return parts(prepared, training.head, options, bar)
     except KeyboardInterrupt:
-        say(f"the checkpoint is {checkpoint_path(args.out)}: continue with --resume")
+        say(f"the checkpoint is {checkpoint_path(command.out)}: continue with --resume")
         raise
 
 
 def watch(
-    args: argparse.Namespace,
+    command: TrainCommand,
     learn: Callable[[Report, TrainingState | None], Training],
     checkpoints: Checkpoints,
     *,
@@ -108,15 +114,15 @@ def watch(
     task: str,
 ) -> Training:
     """Train with a bar and curves, from a checkpoint if asked to; an interrupt leaves one."""
-    state = checkpoints.read() if args.resume else None
-    if args.resume:
+    state = checkpoints.read() if command.resume else None
+    if command.resume:
         done = state.history[-1][0] if state else 0
         say(
             f"{title}: resuming after epoch {done}"
             if state
             else f"{title}: nothing to resume, starting from the first epoch"
         )
-    with bar(title, epochs) as advance, _scalars(args.tensorboard, title) as write:
+    with bar(title, epochs) as advance, _scalars(command.judging.tensorboard, title) as write:
 
         def report(epoch: Epoch) -> None:
             score = shown_score(epoch.val_score, task)

@@ -18,8 +18,6 @@ from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
 
-BACKENDS = ("auto", "torch", "onnxruntime")
-
 WORTH_EXPORTING = 10.0
 """Seconds with PyTorch from which ``auto`` tries ONNX Runtime: making its graph takes about four."""
 
@@ -45,7 +43,7 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
     Args:
         encoder: the encoder; it is moved to ``device``.
         device: a PyTorch device. ONNX Runtime is tried on the CPU alone.
-        wanted: one of `BACKENDS`.
+        wanted: one of `clip_export.training.options.BACKENDS`.
         images: how many there are.
         sample: pixels, of which the first few are compared on.
 

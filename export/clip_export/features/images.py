@@ -80,7 +80,7 @@ def image_features(
         batch_size: images per run.
         device: a PyTorch device.
         progress: called with the number of files just done.
-        backend: one of `clip_export.features.backends.BACKENDS`.
+        backend: one of `clip_export.training.options.BACKENDS`.
         cache: where features are looked up and kept; what was computed is kept even when this is interrupted.
         view: number of the augmented view, as in `clip_export.features.augment.augmented`.
 

@@ -7,20 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.outputs import unit_length
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.classifier import HeadSpec
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "sigmoid": nn.Sigmoid,
-}
-"""By the names that ``--activation`` takes, each with PyTorch's default parameters."""
 
 
 class VLMtoMLP(nn.Module):
@@ -45,7 +35,7 @@ class VLMtoMLP(nn.Module):
             input_dim: channels of the encoder's feature.
             hidden_dim: channels of the hidden layer, or of each of several; empty for a linear head.
             output_dim: number of classes.
-            activation: one of `ACTIVATIONS`, after each hidden layer.
+            activation: one of `clip_export.heads.activations.ACTIVATIONS`, after each hidden layer.
             dropout: probability, after each activation.
             feature_norm: divide the feature by its L2 norm first.
 
@@ -58,7 +48,7 @@ class VLMtoMLP(nn.Module):
         _check(self.spec)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((input_dim, *hidden)):
-            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, outputs), getattr(nn, ACTIVATIONS[activation])(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(self.spec.layers[-2], output_dim))
 
     @classmethod

@@ -34,15 +34,13 @@ from clip_toolkit.errors import QuantizationError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.receipts import QuantizationReceipt, agreement_text
 
-MODES = ("int8", "int4", "fp16")
-
 
 @dataclass(frozen=True)
 class QuantizationOptions:
     """How a file is quantized.
 
     Attributes:
-        mode: one of `MODES`.
+        mode: one of `clip_export.quantization.request.MODES`.
         target: processor, for int8.
         evidence: the user's images; without them int8 has dynamic ranges, and drawn pictures judge.
         refit: images to train the head on again, behind the quantized encoder.

@@ -16,7 +16,7 @@ from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.scaling import Scaling
 from clip_export.training.state import TrainingState
-from clip_export.training.updates import Updates
+from clip_export.training.updates import make_updates
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
@@ -86,7 +86,7 @@ def train_head(
         head = copy.deepcopy(start) or _fresh(train, outputs, options)
         head.requires_grad_(True)
         penalty = _pull(head, pull) if pull else None
-        run = Run(head, objective, _updates(head, options), _pace(options), penalty=penalty)
+        run = Run(head, objective, make_updates(head.parameters(), options), _pace(options), penalty=penalty)
         if resume is not None:
             run.restore(resume)
         while not run.finished():
@@ -98,11 +98,6 @@ def train_head(
     if scaling is not None:
         scaling.fold(head)
     return Training(head, tuple(run.history), best)
-
-
-def _updates(head: VLMtoMLP, options: TrainingOptions) -> Updates:
-    optimizer = options.make_optimizer(head.parameters())
-    return Updates(optimizer, options.make_scheduler(optimizer))
 
 
 def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:

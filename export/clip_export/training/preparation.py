@@ -24,41 +24,9 @@ from clip_export.features.texts import TextFeatures, TextSide, encoded_texts, fu
 from clip_export.heads.files import DataReference
 from clip_export.progress import Advance
 from clip_export.training.epochs import Examples
+from clip_export.training.options import DataOptions
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Which images are used, and how.
-
-    Attributes:
-        task: one of `clip_toolkit.spec.tasks.TASKS`.
-        groups: as in `clip_export.data.groups.with_groups`, or None.
-        val_fraction: as in `clip_export.data.splits.split_dataset`.
-        test_fraction: likewise.
-        shots: training images of each label, or None for all.
-        views: augmented views of each training image, beside the image itself.
-        seed: of split and shots.
-        batch_size: images per run of the encoder.
-        device: a PyTorch device.
-        backend: one of `clip_export.features.backends.BACKENDS`.
-        text_column: of the manifest, as in `clip_export.data.manifest.read_manifest`.
-        all_files: of a folder, take files of any suffix.
-    """
-
-    task: str = SINGLE_LABEL
-    groups: str | None = None
-    val_fraction: float = 0.2
-    test_fraction: float = 0.0
-    shots: int | None = None
-    views: int = 0
-    seed: int = 0
-    batch_size: int = 32
-    device: str = "cpu"
-    backend: str = "auto"
-    text_column: str | None = None
-    all_files: bool = False
 
 
 class Bar(Protocol):

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+from clip_export.training.options import TrainingOptions
 
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def make_updates(parameters: Iterable[nn.Parameter], options: TrainingOptions) -> Updates:
+    """Make the updates of a head: its optimizer, and the schedule of the learning rate, one step an epoch."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+    optimizer = kind(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
+    if options.schedule == "cosine":
+        return Updates(optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs))
+    gamma = options.gamma if options.schedule == "step" else 1.0
+    return Updates(optimizer, torch.optim.lr_scheduler.StepLR(optimizer, options.step_size, gamma))
 
 
 class Updates:
@@ -32,8 +43,8 @@ class Updates:
             scheduler: of its learning rates; one step an epoch.
             batches: whose gradients are gathered for one update.
             clip_norm: largest norm of all gradients together, or None.
-            precision: one of `PRECISIONS`, of the products of a forward pass. Small gradients of float16 are scaled up
-                (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+            precision: one of `clip_export.training.finetuning.options.PRECISIONS`, of the products of a forward pass.
+                Small gradients of float16 are scaled up (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
             device: a PyTorch device.
         """
         self.optimizer, self.scheduler = optimizer, scheduler

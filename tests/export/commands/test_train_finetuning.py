@@ -257,11 +257,11 @@ def test_bad_input_is_said_in_a_line(crosses: Path, tmp_path: Path, options: tup
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--unfreeze", "0"), "must be at least 1"),
-        (("--encoder-lr", "1e-4"), "--encoder-lr goes with --unfreeze"),
-        (("--accumulate", "2"), "--accumulate goes with --unfreeze"),
-        (("--unfreeze", "1", "--sweep"), "--sweep does not go with --unfreeze"),
-        (("--unfreeze", "1", "--clip-norm", "0"), "must be above 0"),
+        (("--unfreeze", "0"), "expected a whole number from 1"),
+        (("--encoder-lr", "1e-4"), "--encoder-lr needs --unfreeze"),
+        (("--accumulate", "2"), "--accumulate needs --unfreeze"),
+        (("--unfreeze", "1", "--sweep"), "--sweep does not go with --unfreeze: sweep first"),
+        (("--unfreeze", "1", "--clip-norm", "0"), "expected a number above 0"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]):

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clip_export.commands.export_notebook import ACTIVATIONS as OFFERED
 from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
-from clip_export.heads.mlp import ACTIVATIONS, VLMtoMLP
+from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError, OutputError
 
@@ -41,10 +40,6 @@ def test_linear_and_deeper_heads_are_the_same_class(hidden: object, linears: int
 def test_impossible_heads_are_refused(options: dict[str, object]):
     with pytest.raises(HeadError, match="head: "):
         VLMtoMLP(12, **options)
-
-
-def test_the_command_line_offers_every_activation():
-    assert set(OFFERED) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])

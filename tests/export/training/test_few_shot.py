@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from clip_export.commands.export import main as export
 from clip_export.commands.train import main as train
-from clip_export.commands.train_arguments import parse_args
+from clip_export.commands.train_options import parse_args
 from clip_export.heads.files import load_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.zero_shot import ZeroShot
@@ -191,6 +191,6 @@ def test_options_that_do_not_go_together(options: list[str]):
 
 
 def test_the_start_has_a_learning_rate_of_its_own():
-    assert parse_args(["photos", "--encoder", "x"]).lr == 1e-4
-    assert parse_args(["photos", "--encoder", "x", "--init", "zero-shot"]).lr == 1e-2
-    assert parse_args(["photos", "--encoder", "x", "--init", "zero-shot", "--lr", "0.5"]).lr == 0.5
+    assert parse_args(["photos", "--encoder", "x"]).training.learning_rate == 1e-4
+    assert parse_args(["photos", "--encoder", "x", "--init", "zero-shot"]).training.learning_rate == 1e-2
+    assert parse_args(["photos", "--encoder", "x", "--init", "zero-shot", "--lr", "0.5"]).training.learning_rate == 0.5

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,22 +14,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from clip_export.commands import train_finetuning_arguments as finetune_arguments
 from clip_export.encoders.image import Encoder
 from clip_export.features.images import row_key
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.checkpoints import Checkpoints
 from clip_export.training.epochs import Epoch, Examples, improvement, latest
-from clip_export.training.finetuning.finetune import finetune
+from clip_export.training.finetuning.finetune import finetune, make_updates
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.finetuning.hidden_states import check_room, features_of, hidden_cache, hidden_states
-from clip_export.training.finetuning.options import FinetuningOptions
+from clip_export.training.finetuning.options import PRECISIONS, FinetuningOptions
 from clip_export.training.loop import train_head
 from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState
-from clip_export.training.updates import PRECISIONS, Updates
+from clip_export.training.updates import Updates
 from clip_toolkit.errors import DatasetError, DeviceError, EncoderError, OutputError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 from tiny_models import CHECKPOINTS, SIZE
@@ -339,7 +338,7 @@ def test_mixed_precision_rounds_products_and_scales_small_gradients_without_chan
 def test_biases_and_norms_do_not_decay(fresh: EncoderOf):
     upper, head = UpperHalf(fresh("clip"), 2), VLMtoMLP(48, 8, 2)
     tuning = replace(TUNING, weight_decay=0.1)
-    groups = tuning.make_updates(upper, head, replace(HEAD, weight_decay=0.3)).optimizer.param_groups
+    groups = make_updates(upper, head, tuning, replace(HEAD, weight_decay=0.3)).optimizer.param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-3, 0.1), (1e-3, 0.0), (3e-3, 0.3)]
     assert all(parameter.ndim < 2 for parameter in groups[1]["params"])
     expected = len(list(upper.parameters())) + len(list(head.parameters()))
@@ -372,12 +371,4 @@ def test_too_little_memory_names_a_batch_that_may_fit(
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_mixed_precision_needs_a_gpu(precision: str):
     with pytest.raises(DeviceError, match=rf"precision {precision}: expected a CUDA device, got cpu"):
-        FinetuningOptions(2, precision=precision)
-
-
-def test_the_command_line_has_the_same_defaults():
-    defaults = {field.name: field.default for field in fields(FinetuningOptions)}
-    assert {name: defaults[name] for name, _ in finetune_arguments.DEFAULTS.values()} == dict(
-        finetune_arguments.DEFAULTS.values()
-    )
-    assert finetune_arguments.PRECISIONS == PRECISIONS
+        FinetuningOptions(2, precision=precision).check_device()

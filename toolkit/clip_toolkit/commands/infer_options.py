@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
-from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options, whole
+from clip_toolkit.numbers import whole
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.runtime.devices import DEVICES, RESIZES
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS

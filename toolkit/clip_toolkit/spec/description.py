@@ -167,7 +167,11 @@ def _quantization_rows(spec: ModelSpec) -> Iterator[Row]:
     )
     if receipt.float_layers:
         yield "  in float", ", ".join(receipt.float_layers)
-    speed = "not measured" if receipt.speed_ratio is None else f"{receipt.speed_ratio:.2f} x as fast at export"
+    if receipt.speed_ratio is None:
+        speed = "speed not measured: the target is another kind of machine"
+    else:
+        slower = "SLOWER than float32, " if receipt.speed_ratio < 1 else ""
+        speed = f"{slower}{receipt.speed_ratio:.2f} x as fast on the machine of the export"
     yield "  size, speed", f"{receipt.size_ratio:.3f} of float32's size, {speed}"
 
 

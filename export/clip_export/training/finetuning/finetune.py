@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from clip_export.training.objective import Objective
 from clip_export.training.options import TrainingOptions
 from clip_export.training.run import Pace, Run
 from clip_export.training.state import TrainingState, gpus
+from clip_export.training.updates import Updates
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
@@ -62,10 +64,11 @@ def finetune(
 
     Raises:
         DatasetError: the loss is not a number; the message names the batch.
-        DeviceError: the device is too small for a batch. After this and the other errors the encoder is as far as it
-            got: load it again.
+        DeviceError: the device is too small for a batch, or cannot run the precision. After this and the other errors
+            the encoder is as far as it got: load it again.
         EncoderError: the encoder does not have so many blocks.
     """
+    options.check_device()
     used = head_options or TrainingOptions()
     objective = Objective.fitted(task, train.targets, head.spec.layers[-1], used)
     learner = copy.deepcopy(head)
@@ -77,7 +80,7 @@ def finetune(
         remedy = _smaller_portions(options, used.batch_size)
         with _seeded(used.seed, options.device), memory_named(options.device, used.batch_size, remedy=remedy):
             model.to(options.device)
-            updates = options.make_updates(upper, learner, used)
+            updates = make_updates(upper, learner, options, used)
             pace = Pace(options.epochs, used.batch_size, used.batch_size, used.patience, improvement)
             run = Run(model, objective, updates, pace, device=options.device)
             if resume is not None:
@@ -93,6 +96,33 @@ def finetune(
         model.requires_grad_(False).cpu()
     objective.unscale(learner)
     return Training(learner if best.number else head, tuple(run.history), best)
+
+
+def make_updates(
+    encoder: nn.Module, head: nn.Module, options: FinetuningOptions, head_options: TrainingOptions
+) -> Updates:
+    """Make the updates of the encoder's parameters that learn, and of the head's, each with its own rate and decay."""
+    optimizer = torch.optim.AdamW([*_encoder_groups(encoder, options), _head_group(head, head_options)])
+    return Updates(
+        optimizer,
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+        batches=options.accumulate,
+        clip_norm=options.clip_norm,
+        precision=options.precision,
+        device=options.device,
+    )
+
+
+def _encoder_groups(encoder: nn.Module, options: FinetuningOptions) -> Iterator[dict[str, Any]]:
+    parameters = list(encoder.parameters())
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    others = [parameter for parameter in parameters if parameter.ndim < 2]
+    yield {"params": matrices, "lr": options.learning_rate, "weight_decay": options.weight_decay}
+    yield {"params": others, "lr": options.learning_rate, "weight_decay": 0.0}
+
+
+def _head_group(head: nn.Module, options: TrainingOptions) -> dict[str, Any]:
+    return {"params": list(head.parameters()), "lr": options.learning_rate, "weight_decay": options.weight_decay}
 
 
 @contextmanager

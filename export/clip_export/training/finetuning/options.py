@@ -1,78 +1,58 @@
-"""How the last blocks of an encoder are fine-tuned."""
+"""How the last blocks of an encoder are fine-tuned. Without torch, so that ``--help`` need not wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-import torch
-from torch import nn
-
-from clip_export.training.options import TrainingOptions
-from clip_export.training.updates import Updates
 from clip_toolkit.errors import DeviceError
+from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, whole
+from clip_toolkit.options import Option
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class FinetuningOptions:
     """How the last blocks of an encoder learn. What concerns the head is in `TrainingOptions`.
 
+    The learning rate falls to zero along a cosine; weight decay (decoupled, AdamW) leaves biases and norms alone.
+
     Attributes:
-        blocks: how many of the last blocks learn.
-        epochs: passes over the training images, at most.
-        learning_rate: of the encoder at the start; it falls to zero along a cosine.
-        weight_decay: of the encoder's matrices, decoupled (AdamW); biases and norms are left alone.
-        clip_norm: largest norm of all gradients of an update together.
-        accumulate: batches whose gradients are gathered for an update: the same update as for one batch as large as
-            all of them, with the memory of one.
-        precision: one of `clip_export.training.updates.PRECISIONS`; others than ``float32`` need a GPU.
         device: a PyTorch device.
     """
 
-    blocks: int
-    epochs: int = 10
-    learning_rate: float = 3e-5
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    accumulate: int = 1
-    precision: str = "float32"
+    blocks: Annotated[
+        int,
+        Option(
+            "once the head is trained, train the last N encoder blocks with it; the encoder is saved beside the head",
+            "--unfreeze",
+            parse=whole(),
+            metavar="N",
+        ),
+    ]
+    epochs: Annotated[
+        int, Option("passes over the training images, at most", "--encoder-epochs", parse=whole(), metavar="N")
+    ] = 10
+    learning_rate: Annotated[float, Option("learning rate of the encoder", "--encoder-lr", parse=POSITIVE)] = 3e-5
+    weight_decay: Annotated[
+        float, Option("weight decay of the encoder", "--encoder-weight-decay", parse=NOT_NEGATIVE)
+    ] = 0.01
+    clip_norm: Annotated[float, Option("largest norm of the gradients", parse=POSITIVE)] = 1.0
+    accumulate: Annotated[
+        int,
+        Option("batches per update: the memory of one, the effect of all", parse=whole(), metavar="N"),
+    ] = 1
+    precision: Annotated[str, Option("of the encoder; others than float32 need a GPU", choices=PRECISIONS)] = "float32"
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
+    def check_device(self) -> None:
         """Refuse a precision that the device is not good for.
 
         Raises:
             DeviceError: mixed precision without a GPU.
         """
-        if self.precision != "float32" and torch.device(self.device).type != "cuda":
+        if self.precision != "float32" and self.device.partition(":")[0] != "cuda":
             raise DeviceError(
                 f"precision {self.precision}: expected a CUDA device, got {self.device}. Leave --precision out."
             )
-
-    def make_updates(self, encoder: nn.Module, head: nn.Module, head_options: TrainingOptions) -> Updates:
-        """The updates of the encoder's parameters that learn, and of the head's, each with its own rate and decay."""
-        groups = [
-            *self._encoder_groups(encoder),
-            {
-                "params": list(head.parameters()),
-                "lr": head_options.learning_rate,
-                "weight_decay": head_options.weight_decay,
-            },
-        ]
-        optimizer = torch.optim.AdamW(groups)
-        return Updates(
-            optimizer,
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
-            batches=self.accumulate,
-            clip_norm=self.clip_norm,
-            precision=self.precision,
-            device=self.device,
-        )
-
-    def _encoder_groups(self, encoder: nn.Module) -> Iterator[dict[str, Any]]:
-        parameters = list(encoder.parameters())
-        matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-        others = [parameter for parameter in parameters if parameter.ndim < 2]
-        yield {"params": matrices, "lr": self.learning_rate, "weight_decay": self.weight_decay}
-        yield {"params": others, "lr": self.learning_rate, "weight_decay": 0.0}

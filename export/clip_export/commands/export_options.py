@@ -1,0 +1,199 @@
+"""The options of ``clip-export``, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from clip_export.commands.encoder_options import Feature, Revision
+from clip_export.heads.activations import ACTIVATIONS
+from clip_export.quantization.request import QuantizationRequest
+from clip_toolkit.numbers import number
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
+from clip_toolkit.spec.tasks import REGRESSION, TASKS
+
+PROGRAM = "clip-export"
+
+_OUTPUT, _TEXT_OUTPUT = Path("model.onnx"), Path("text.onnx")
+
+
+@dataclass(frozen=True)
+class NotebookOptions:
+    """What the file of a notebook's head leaves open, and the proof of how it was read."""
+
+    expect: Annotated[
+        Path | None,
+        Option(
+            "the notebook's own answers (.npz, .csv, .jsonl, .safetensors), which the file must give too",
+            parse=Path,
+            metavar="FILE",
+        ),
+    ] = None
+    expect_tolerance: Annotated[
+        float | None,
+        Option(
+            "largest difference from the notebook's answers, relative to the largest logit (default: 0.001)",
+            parse=number("above 0 and below 1", lambda value: 0 < value < 1),
+            metavar="SHARE",
+        ),
+    ] = None
+    activation: Annotated[
+        str | None,
+        Option("between the layers of a bare state_dict (default: relu)", choices=tuple(ACTIVATIONS)),
+    ] = None
+    feature_norm: Annotated[
+        str | None, Option("divide the feature by its L2 norm first (default: none)", choices=("none", "l2"))
+    ] = None
+    task: Annotated[
+        str | None,
+        Option(
+            "what becomes of the outputs: a softmax, a sigmoid each, or nothing (default: single-label)", choices=TASKS
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Option(
+            "divide the logits by it (default: the head's own)",
+            parse=number("above 0.001 and below 1000", lambda value: 1e-3 < value < 1e3),
+            metavar="T",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        if self.expect_tolerance is not None and self.expect is None:
+            raise UsageError("--expect-tolerance needs --expect")
+        if self.temperature is not None and self.task == REGRESSION:
+            raise UsageError("--temperature does not apply to a regression")
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """All options of ``clip-export``.
+
+    Raises:
+        UsageError: some of them do not go together.
+    """
+
+    head: Annotated[Path | None, Option("head file, .pt or .safetensors", parse=Path, metavar="FILE")] = None
+    zero_shot: Annotated[
+        bool, Option("no head: classify by the text embeddings of --labels, from the encoder's own text tower")
+    ] = False
+    text_tower: Annotated[
+        bool,
+        Option(
+            f"write the encoder's text tower and tokenizer instead of a classifier (default output: {_TEXT_OUTPUT})"
+        ),
+    ] = False
+    encoder: Annotated[
+        str | None, Option("hub id or local folder (default: the encoder that the head was trained on)")
+    ] = None
+    labels: Annotated[
+        tuple[str, ...] | None,
+        Option("labels in training order (default: the head's)", nargs="+", metavar="LABEL"),
+    ] = None
+    templates: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "prompts of --zero-shot, with {} for the label; several are averaged (default: 'a photo of a {}')",
+            nargs="+",
+            metavar="TEXT",
+        ),
+    ] = None
+    output_file: Annotated[
+        Path | None, Option(f"file to write (default: {_OUTPUT})", "-o --output", parse=Path, metavar="FILE")
+    ] = None
+    input: Annotated[
+        str,
+        Option(
+            "image: raw RGB images; pixels: normalised pixel_values, for compilers that want the network alone",
+            choices=("image", "pixels"),
+        ),
+    ] = "image"
+    ops: Annotated[
+        str,
+        Option(
+            "ort: ONNX Runtime's fused operators; standard: standard ONNX alone, for OpenVINO, TensorRT and CoreML",
+            choices=("ort", "standard"),
+        ),
+    ] = "ort"
+    cross_check: Annotated[
+        str | None, Option("also compare with the file of a second exporter", choices=("optimum",))
+    ] = None
+    notebook: Annotated[
+        NotebookOptions, Group("a notebook's head", "what its file leaves open, and the proof of how it was read")
+    ] = NotebookOptions()
+    quantization: Annotated[
+        QuantizationRequest | None,
+        Group("quantization", "a smaller and faster file, written only if it decides as the float file on your images"),
+    ] = None
+    revision: Revision = None
+    feature: Feature = None
+
+    @property
+    def output(self) -> Path:
+        """The file to write."""
+        return self.output_file or (_TEXT_OUTPUT if self.text_tower else _OUTPUT)
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        sources = {"--head": self.head is not None, "--zero-shot": self.zero_shot, "--text-tower": self.text_tower}
+        given = [name for name, is_given in sources.items() if is_given]
+        if len(given) != 1:
+            found = f", got {' and '.join(given)}" if given else ""
+            raise UsageError(f"expected one of --head, --zero-shot and --text-tower{found}")
+        if self.templates is not None and not self.zero_shot:
+            raise UsageError("--templates needs --zero-shot")
+        if self.head is None:
+            self._check_no_head(given[0])
+        if self.zero_shot:
+            self._check_zero_shot()
+        if self.text_tower:
+            self._check_text_tower()
+
+    def _check_no_head(self, source: str) -> None:
+        for field in fields(self.notebook):
+            if getattr(self.notebook, field.name) is not None:
+                raise UsageError(f"--{field.name.replace('_', '-')} does not apply to {source}")
+
+    def _check_zero_shot(self) -> None:
+        if self.encoder is None or self.labels is None:
+            raise UsageError(f"--zero-shot needs --{'encoder' if self.encoder is None else 'labels'}")
+        if self.feature == "pooled":
+            raise UsageError("--zero-shot reads the projected feature: only that one shares a space with text")
+
+    def _check_text_tower(self) -> None:
+        if self.encoder is None:
+            raise UsageError("--text-tower needs --encoder")
+        asked = self.quantization
+        of_heads = {
+            "--labels": self.labels,
+            "--feature": self.feature,
+            "--cross-check": self.cross_check,
+            "--calibration": asked and asked.calibration,
+            "--evaluation": asked and asked.evaluation,
+            "--refit": asked and (asked.refit or None),
+            "--search-minutes": asked and asked.search_minutes,
+            "--input": None if self.input == "image" else self.input,
+        }
+        for name, value in of_heads.items():
+            if value is not None:
+                raise UsageError(f"{name} does not go with --text-tower")
+        if asked is not None and (asked.mode != "int8" or asked.target != "auto"):
+            raise UsageError("text towers can be quantized to int8 alone, and for no --target")
+        if asked is not None and self.ops != "ort":
+            raise UsageError(
+                "text towers in int8 need ONNX Runtime's own operators: leave out --ops standard, or --quantize"
+            )
+
+
+def parse_args(argv: Sequence[str] | None = None) -> ExportCommand:
+    """Parse the command line; usage errors exit with code 2."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
+        epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
+    )
+    return parse_options(parser, ExportCommand, argv)

@@ -1,0 +1,179 @@
+"""The options of ``clip-train``, and which of them go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from clip_export.commands.encoder_options import Feature, Revision
+from clip_export.training.finetuning.options import FinetuningOptions
+from clip_export.training.judging.thresholds import RULES, OperatingRule
+from clip_export.training.options import DataOptions, TrainingOptions
+from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
+from clip_toolkit.spec.tasks import REGRESSION
+
+PROGRAM = "clip-train"
+
+_RATE = TrainingOptions.learning_rate
+_START_RATE = 1e-2  # a pull holds the head; with a few images 1e-4 would get nowhere in 100 epochs, least at random
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How images are encoded."""
+
+    device: Annotated[str, Option("auto, or a PyTorch device such as cpu or cuda")] = "auto"
+    cache: Annotated[
+        Path | bool,
+        Option("folder for computed features (default: in the user's cache folder)", parse=Path, metavar="DIR"),
+        Option("keep no features", "--no-cache", const=False),
+    ] = True
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """Where a linear head begins."""
+
+    kind: Annotated[
+        str,
+        Option(
+            "start a linear head from the text embeddings of the labels, if that helps",
+            "--init",
+            choices=("zero-shot",),
+        ),
+    ]
+    templates: Annotated[
+        tuple[str, ...] | None,
+        Option("prompts with {} for the label (default: 'a photo of a {}')", nargs="+", metavar="TEXT"),
+    ] = None
+    pull: Annotated[
+        float | None,
+        Option(
+            "strength that holds the head to its zero-shot start (default: the best of 100, 10 and 1)",
+            parse=NOT_NEGATIVE,
+            metavar="N",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class JudgingOptions:
+    """How the head decides, and what is written about it."""
+
+    calibrate: Annotated[bool, Option("leave the temperature at 1", "--no-calibration", const=False)] = True
+    operating_point: Annotated[
+        OperatingRule, Option(f"how thresholds are chosen: {RULES}", parse=OperatingRule.parse, metavar="RULE")
+    ] = OperatingRule()
+    positive: Annotated[str | None, Option("of two labels the one to detect (default: the last)", metavar="LABEL")] = (
+        None
+    )
+    report: Annotated[Path | None, Option("write figures and an HTML page", parse=Path, metavar="DIR")] = None
+    tensorboard: Annotated[Path | None, Option("write curves for TensorBoard", parse=Path, metavar="DIR")] = None
+    explain_preprocessing: Annotated[
+        Path | None,
+        Option("train nothing: draw how the encoder sees an image", parse=Path, metavar="IMAGE"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """All options of ``clip-train``.
+
+    Raises:
+        UsageError: some of them do not go together.
+    """
+
+    encoder: Annotated[str, Option("hub id or local folder in transformers format")]
+    data: Annotated[
+        Path | None,
+        Option("folder with one subfolder of images per label, or a CSV file", "DATA", parse=Path, nargs="?"),
+    ] = None
+    out_file: Annotated[
+        Path | None,
+        Option(
+            "head file, .pt or .safetensors (default: head.pt); with --explain-preprocessing a PNG file",
+            "-o --out",
+            parse=Path,
+            metavar="FILE",
+        ),
+    ] = None
+    examples: Annotated[DataOptions, Group("data")] = DataOptions()
+    features: Annotated[FeatureOptions, Group("features")] = FeatureOptions()
+    learning: Annotated[TrainingOptions, Group("head and training")] = TrainingOptions()
+    rate: Annotated[
+        float | None,
+        Option(f"learning rate (default: {_RATE:g}, with --init {_START_RATE:g})", "--lr", parse=POSITIVE),
+    ] = None
+    sweep: Annotated[bool, Option("first try learning rates, weight decays and widths")] = False
+    resume: Annotated[bool, Option("continue from the checkpoint of an interrupted run")] = False
+    start: Annotated[
+        StartOptions | None,
+        Group(
+            "start from words",
+            without={
+                "--hidden-dim": "words make a linear head",
+                "--activation": "it follows hidden layers",
+                "--dropout": "it follows hidden layers",
+                "--standardise": "",
+                "--text-column": "words describe images alone",
+                "--unfreeze": "",
+                "--sweep": "",
+                "--resume": "",
+                "--tensorboard": "",
+            },
+        ),
+    ] = None
+    tuning: Annotated[
+        FinetuningOptions | None,
+        Group(
+            "fine-tuning",
+            without={
+                "--text-column": "image and text are read by frozen towers",
+                "--sweep": "sweep first, then pass the options that it found",
+            },
+        ),
+    ] = None
+    judging: Annotated[JudgingOptions, Group("judging")] = JudgingOptions()
+    revision: Revision = None
+    feature: Feature = None
+
+    @property
+    def out(self) -> Path:
+        """The file to write."""
+        return self.out_file or Path("steps.png" if self.judging.explain_preprocessing else "head.pt")
+
+    @property
+    def training(self) -> TrainingOptions:
+        """How the head is trained, with the learning rate that suits its start."""
+        return replace(self.learning, learning_rate=self.rate or (_START_RATE if self.start else _RATE))
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        explained = self.judging.explain_preprocessing is not None
+        if self.data is None and not explained:
+            raise UsageError("DATA is missing")
+        if self.data is not None and explained:
+            raise UsageError("--explain-preprocessing takes an image and no DATA")
+        if self.examples.text_column is not None and explained:
+            raise UsageError("--explain-preprocessing draws an image, and reads no --text-column")
+        if self.examples.text_column is not None and self.data is not None and self.data.is_dir():
+            raise UsageError("--text-column names a column of a CSV file, but DATA is a folder")
+        if self.start is not None and self.feature == "pooled":
+            raise UsageError(
+                "--init zero-shot does not go with --feature pooled: only the projected one shares a space with text"
+            )
+        if self.start is not None and self.examples.task == REGRESSION:
+            raise UsageError("--init zero-shot does not go with --task regression: its values have no words")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> TrainCommand:
+    """Parse the command line; usage errors exit with code 2."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder, optionally with its text tower.",
+        epilog="docs/training.md walks through a training, and says how to read the report.",
+    )
+    return parse_options(parser, TrainCommand, argv)
