@@ -14,7 +14,7 @@ from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
 from clip_export.graph.fused_network import fused_graph
-from clip_export.graph.model_file import save_model, tool_versions
+from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
@@ -127,7 +127,8 @@ def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: M
 def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions, output: Path) -> Exported:
     """Write the quantized form of a proved float file to ``output``."""
     quantized = quantize(path, head, options, output)
-    spec = replace(spec, quantization=quantized.receipt)
+    needed = ONNXRUNTIME.get(options.mode, spec.onnxruntime)
+    spec = replace(spec, quantization=quantized.receipt, onnxruntime=needed)
     save_model(quantized.model, spec, output)
     spec = replace(spec, golden=own_golden_vectors(load(output, device="cpu"), spec.golden))
     save_model(quantized.model, spec, output)

@@ -7,26 +7,28 @@ of native code is found, named and gone past. Repeat one with ``--target NAME --
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import resource
 import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import mutants
-from targets import TARGETS
+from targets import EXPORT_SHARES, TARGETS, Target
 
 BLOCK = 500
-SECONDS = 10  # for one mutant
+SECONDS = 20  # for one mutant
+MEMORY = 2 * 2**20  # KiB, of the process
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="tests/fuzz/run.py", description="Feed the runtime seeded mutants.")
-    parser.add_argument("--mutants", type=int, default=20_000, help="how many (default: %(default)s)")
+    parser.add_argument("--mutants", type=int, default=50_000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="number of the first (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="at once (default: %(default)s)")
-    parser.add_argument("--target", choices=TARGETS, help="one target alone")
+    parser.add_argument("--target", choices=[*TARGETS, *EXPORT_SHARES], help="one target alone")
     parser.add_argument("--only", type=int, help="one mutant of the target")
     parser.add_argument("--block", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -36,12 +38,12 @@ def main() -> int:
     """Run and return the exit code: 1 when anything was found."""
     args = parse_args()
     if args.only is not None:
-        target = TARGETS[args.target]
-        target.call(mutants.mutant(target.seeds(), args.only, target.ends))
+        target = find_target(args.target)
+        target.call(target.mutate(target.seeds(), args.only))
         return 0
     if args.block:
         return run_block(args.target, *args.block)
-    names = [args.target] if args.target else list(TARGETS)
+    names = [args.target] if args.target else [*TARGETS, *EXPORT_SHARES]
     blocks = [block for name in names for block in _blocks(name, args.seed, args.mutants, bool(args.target))]
     with ThreadPoolExecutor(args.processes) as pool:
         found = [line for lines in pool.map(lambda block: watch(*block), blocks) for line in lines]
@@ -50,21 +52,36 @@ def main() -> int:
     return 1 if found else 0
 
 
+def find_target(name: str) -> Target:
+    """The target of a name."""
+    if name in TARGETS:
+        return TARGETS[name]
+    from export_targets import EXPORT_TARGETS
+
+    return EXPORT_TARGETS[name]
+
+
 def _blocks(name: str, seed: int, total: int, alone: bool) -> list[tuple[str, int, int]]:
-    count = total if alone else round(total * TARGETS[name].share)
+    shares = {known: target.share for known, target in TARGETS.items()} | EXPORT_SHARES
+    count = total if alone else round(total * shares[name])
     return [(name, start, min(start + BLOCK, seed + count)) for start in range(seed, seed + count, BLOCK)]
 
 
 def run_block(name: str, start: int, end: int) -> int:
     """In the process of a block: one line before each mutant, and the exception if there is one."""
-    target = TARGETS[name]
+    target = find_target(name)
     files = target.seeds()
     for number in range(start, end):
         print(number, flush=True)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:
-            target.call(mutants.mutant(files, number, target.ends))
+            target.call(target.mutate(files, number))
         except Exception:
             print(f"! {traceback.format_exc(limit=-3)!r}", flush=True)
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MEMORY:
+            print("! more than 2 GiB", flush=True)
+            return 3
+    faulthandler.cancel_dump_traceback_later()
     return 0
 
 
@@ -74,7 +91,7 @@ def watch(name: str, start: int, end: int) -> list[str]:
     while start < end:
         command = [sys.executable, str(Path(__file__)), "--target", name, "--block", str(start), str(end)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS * (end - start), check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS * BLOCK, check=False)
             output, reason = done.stdout, f"ended with {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired as expired:
             output, reason = (expired.stdout or b"").decode(), "hung"

@@ -247,3 +247,17 @@ def test_a_network_that_fails_is_a_model_error(classifier: Classifier, pixels: P
 
     with pytest.raises(ModelError, match=f"{CPU}: out of memory"):
         Classifier(classifier.spec, Session(fake_session(classifier, "image", run))).predict(pixels)
+
+
+@pytest.mark.parametrize("one", ["photo.png", b"bytes", Path("photo.png")])
+def test_a_single_image_in_the_place_of_several_is_refused(classifier: Classifier, one: object):
+    with pytest.raises(ImageError, match=r"Put it into a list: \[image\]"):
+        list(classifier.predict_many(one, errors="return"))
+
+
+def test_a_closed_file_is_one_error_among_answers(classifier: Classifier, pixels: np.ndarray):
+    closed = io.BytesIO()
+    closed.close()
+    answers = list(classifier.predict_many([pixels, closed, pixels], errors="return"))
+    assert isinstance(answers[1], ImageError)
+    assert answers[0].label == answers[2].label

@@ -1,11 +1,14 @@
 """Golden vectors."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
 from clip_toolkit.runtime.session import Session
@@ -77,3 +80,13 @@ def test_other_providers_may_drift_further_and_do_not_resize(classifier: Classif
     drifts = selftest(elsewhere)
     assert {drift.path for drift in drifts} == {"pillow"}
     assert {drift.tolerance for drift in drifts} == {TOLERANCES["pillow"] * OTHER_PROVIDER_FACTOR}
+
+
+def test_golden_pictures_may_not_be_bombs(edited: Edited):
+    def change(data: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        Image.new("1", (4000, 4000)).save(buffer, "PNG")
+        data["golden"][2]["png"] = base64.b64encode(buffer.getvalue()).decode()
+
+    with pytest.raises(SpecError, match=r"golden vector 2 is damaged.*pixels"):
+        selftest(load(edited(change), device="cpu"))

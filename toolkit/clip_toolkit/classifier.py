@@ -67,7 +67,9 @@ def load(
     path = find_model(model).path
     spec = read_spec(path)
     options = DecodeOptions(max_pixels, allow_truncated, spec.preprocessing.resize if fast_decode else None)
-    return Classifier(spec, open_session(path, device, threads, spec.ops, prepack), resize, options, isolate)
+    return Classifier(
+        spec, open_session(path, device, threads, spec.ops, prepack, needs=spec.onnxruntime), resize, options, isolate
+    )
 
 
 def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions, isolate: Limits | None) -> Classifier:

@@ -47,7 +47,7 @@ def load_text(model: str | os.PathLike[str], device: str = "auto", threads: int 
     """
     path = Path(model)
     spec = read_text_spec(path)
-    return TextEncoder(spec, open_session(path, device, threads, spec.ops))
+    return TextEncoder(spec, open_session(path, device, threads, spec.ops, needs=spec.onnxruntime))
 
 
 def _reopened(opening: Opening, digest: str) -> TextEncoder:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
+from clip_toolkit import load
 from clip_toolkit.commands.infer import main
 from clip_toolkit.doctor import examine, installation, machine, providers
 
@@ -36,6 +37,15 @@ def test_a_model_that_decides_otherwise_is_wrong(edited: Callable[..., Path], ca
     out = capsys.readouterr().out
     assert "wrong" in out
     assert "fix: clip-export" in out
+
+
+def test_a_file_that_needs_a_newer_onnxruntime_says_so(edited: Callable[..., Path]):
+    newer = edited(lambda data: data.update(onnxruntime="999.0"))
+    found = finding("model", newer)
+    assert found.status == "wrong"
+    assert "needs ONNX Runtime 999.0 or newer" in found.detail
+    assert "pip install -U onnxruntime" in found.fix
+    assert any("needs ONNX Runtime 999.0" in note for note in load(newer, device="cpu").notes)
 
 
 def test_no_model_or_no_golden_vectors(tmp_path: Path, edited: Callable[..., Path]):

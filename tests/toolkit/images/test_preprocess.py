@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit import ImageError, preprocess
+from clip_toolkit.images import DecodeOptions
+from clip_toolkit.images.preparing import Preparation
 from clip_toolkit.images.preprocess import MAX_ASPECT, check_aspect, crop_offset, normalise, resized_shape
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -89,3 +91,10 @@ def test_the_crop_of_a_tall_and_of_a_wide_picture_is_rounded_down(spare: int):
 def test_sides_of_one_pixel(shape: tuple[int, int], mode: str):
     image = np.full((*shape, 3), 90, np.uint8)
     assert np.array_equal(preprocess(image, rule(mode, 16, 16)), np.full((16, 16, 3), 90))
+
+
+def test_an_image_that_the_resize_would_blow_up_is_refused():
+    rule = Preprocessing("crop", 4096, 4096, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    prepare = Preparation(DecodeOptions(max_pixels=10**8), rule)
+    with pytest.raises(ImageError, match=r"4x4000: resized for this model it would have \d+ pixels"):
+        prepare(Image.new("RGB", (4, 4000)))

@@ -304,6 +304,49 @@ def test_an_embedding_of_the_wrong_length_is_damage(index: SearchIndex):
         index.duplicates(1)
 
 
+CELLS = [
+    "UPDATE images SET path = 'text' WHERE path = (SELECT min(path) FROM images)",
+    "UPDATE images SET path = x'6100' WHERE path = (SELECT min(path) FROM images)",
+    "UPDATE images SET size = 'large'",
+    "UPDATE images SET mtime_ns = x'00'",
+    "UPDATE images SET digest = 7",
+    "UPDATE images SET embedding = 'text'",
+    "UPDATE images SET error = x'07'",
+    "UPDATE meta SET value = 7 WHERE key = 'root'",
+    "UPDATE meta SET value = x'006100' WHERE key = 'root'",
+    "UPDATE meta SET value = 7 WHERE key = 'encoder'",
+    "UPDATE meta SET value = 7 WHERE key = 'matrix'",
+    "UPDATE images SET digest = NULL, embedding = NULL; ALTER TABLE images DROP COLUMN error",
+]
+
+
+@pytest.mark.parametrize("statement", CELLS)
+def test_cells_of_other_types_are_damage(statement: str, index: SearchIndex, classifier: Classifier):
+    connection = sqlite3.connect(index.folder / "index.sqlite")
+    connection.executescript(statement)
+    connection.execute("DELETE FROM meta WHERE key = 'matrix' AND typeof(value) = 'text'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SearchIndexError), SearchIndex.open(index.folder, classifier) as opened:  # noqa: PT012
+        opened.update()
+        opened.query_vector(np.ones(opened.identity.dim, np.float32))
+        list(opened.failures())
+
+
+def test_an_error_of_the_machine_is_no_verdict_on_the_image(
+    photos: Path, tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    with SearchIndex.open(tmp_path / "index", classifier, create=True) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr("clip_toolkit.images.decoding._decoded", out_of_memory)
+            assert index.update(photos).embedded == 0
+        assert index.update().embedded > 0
+        assert not any("memory" in error for _, error in index.failures())
+
+
 def test_who_may_not_write_can_search(
     index: SearchIndex, photos: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ):

@@ -174,6 +174,25 @@ def test_a_tokenizer_that_is_none(text_file: Callable[..., Path], damaged: str):
         load_text(text_file(spec(tokenizer=TokenizerSpec(damaged, CONTEXT, 0))))
 
 
+REPLACE = {"type": "Replace", "content": "aa"}
+DOUBLING = {
+    "by letters": {"type": "Sequence", "normalizers": [REPLACE | {"pattern": {"String": "a"}}] * 40},
+    "by pattern": {"type": "Sequence", "normalizers": [REPLACE | {"pattern": {"Regex": "."}}] * 40},
+    "in front": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 1000}] * 5},
+    "by Unicode": {
+        "type": "Sequence",
+        "normalizers": [{"type": "NFKD"}, REPLACE | {"content": "\ufdfa", "pattern": {"String": "\u0644"}}] * 9,
+    },
+}
+
+
+@pytest.mark.parametrize("normaliser", DOUBLING.values(), ids=DOUBLING.keys())
+def test_a_tokenizer_that_makes_terabytes_of_a_word_is_refused(text_file: Callable[..., Path], normaliser: object):
+    tokenizer = json.dumps(json.loads(tokenizer_json()) | {"normalizer": normaliser})
+    with pytest.raises(SpecError, match="grow 10000 times at most"):
+        load_text(text_file(spec(tokenizer=TokenizerSpec(tokenizer, CONTEXT, 0))))
+
+
 def test_a_graph_that_the_metadata_does_not_speak_of(text_file: Callable[..., Path]):
     wide = replace(spec().encoder, dim=5)
     with pytest.raises(ModelError, match="the graph has"):

@@ -73,6 +73,7 @@ def _open(located: Located, options: InferOptions) -> Classifier:
         allow_truncated=decoding.allow_truncated,
         fast_decode=decoding.fast_decode,
         prepack=not _are_few(options),
+        isolate=options.limits,
     )
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
@@ -205,5 +206,6 @@ def _settings(classifier: Classifier, model: Path, options: InferOptions) -> dic
         "top_k": options.output.top_k,
         "resize": options.running.resize,
         **vars(options.decoding),
+        "isolation": None if options.limits is None else vars(options.limits),
         "columns": options.output.format in COLUMNAR,
     }

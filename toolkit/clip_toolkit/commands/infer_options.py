@@ -11,6 +11,7 @@ from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
 from clip_toolkit.numbers import whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.runtime.devices import DEVICES, RESIZES
+from clip_toolkit.runtime.isolation import Limits
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS
 
@@ -77,6 +78,19 @@ class DecodingOptions:
     ] = None
     allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
     fast_decode: Annotated[bool, Option("scale JPEGs down while decoding: not quite exact")] = False
+
+
+@dataclass(frozen=True)
+class IsolationOptions:
+    """How images from strangers are kept from doing harm."""
+
+    isolate: Annotated[bool, Option("decode in worker processes, within limits; a killed one costs its image alone")]
+    memory: Annotated[
+        int, Option("memory that decoding may take", "--isolate-memory", parse=whole(16, 2**20), metavar="MIB")
+    ] = Limits.memory
+    seconds: Annotated[
+        int, Option("processor time that it may take", "--isolate-seconds", parse=whole(most=2**16), metavar="N")
+    ] = Limits.seconds
 
 
 @dataclass(frozen=True)
@@ -150,8 +164,14 @@ class InferOptions:
     text: Annotated[TextOptions, Group("text, for models that read one with each image")] = TextOptions()
     running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
+    isolation: Annotated[IsolationOptions | None, Group("isolation, for images from strangers (Linux)")] = None
     output: Annotated[OutputOptions, Group("output")] = OutputOptions()
     actions: Annotated[ActionOptions, Group("instead of classifying")] = ActionOptions()
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of isolated decoding, if it is asked for."""
+        return Limits(self.isolation.memory, self.isolation.seconds) if self.isolation else None
 
     @property
     def model(self) -> str | None:

@@ -8,7 +8,8 @@ from clip_toolkit.doctor.finding import Finding
 from clip_toolkit.doctor.installation import installation
 from clip_toolkit.doctor.machine import machine
 from clip_toolkit.doctor.providers import providers
-from clip_toolkit.errors import ModelError
+from clip_toolkit.errors import MissingDependencyError, ModelError
+from clip_toolkit.runtime.devices import outdated
 from clip_toolkit.spec.model_file import read_any_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
 
@@ -39,4 +40,14 @@ def _model(path: Path) -> Finding:
         return Finding(
             "model", "wrong", f"{detail}: nothing to test it with", "clip-export --head head.pt -o model.onnx"
         )
+    remark = _outdated(spec.onnxruntime)
+    if remark is not None:
+        return Finding("model", "wrong", f"{detail}: {remark}", "pip install -U onnxruntime (or the build in use)")
     return Finding("model", "fine", detail)
+
+
+def _outdated(needed: str) -> str | None:
+    try:
+        return outdated(needed)
+    except MissingDependencyError:  # said already, of the installation
+        return None

@@ -50,6 +50,22 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def outdated(needed: str) -> str | None:
+    """What to say where ONNX Runtime is older than a file needs, or None.
+
+    Args:
+        needed: the file's ``onnxruntime``, ``major.minor``.
+    """
+    installed = import_onnxruntime().__version__
+    if _comparable(installed) >= _comparable(needed):
+        return None
+    return f"the file needs ONNX Runtime {needed} or newer, and {installed} is installed: upgrade it"
+
+
+def _comparable(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 def automatic_devices() -> list[str]:
     """Devices that ``auto`` tries before the CPU, of those that this build of ONNX Runtime has a provider for."""
     available = import_onnxruntime().get_available_providers()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit.errors import ImageError, ImageNotFoundError, MissingDependencyError, TransientImageError
+from clip_toolkit.images.arrays import is_tensor
 from clip_toolkit.images.preparing import Preparation
 from clip_toolkit.images.sources import ImageSource, binary_file, source_name
 from clip_toolkit.runtime.processor import memory_limit
@@ -42,7 +43,7 @@ class Limits:
     """What one image may take.
 
     Attributes:
-        memory: MiB beyond what an idle process has. A photo of 24 million pixels takes about 200.
+        memory: MiB beyond what an idle process has. A JPEG of 24 million pixels needs 128.
         seconds: of processor time; `WAITING` times as long in all.
     """
 
@@ -79,7 +80,7 @@ class IsolatedPreparation:
             ImageError: as `Preparation` does.
             TransientImageError: the worker ended: the image took too much memory or time, or crashed it.
         """
-        if isinstance(image, (Image.Image, np.ndarray)):
+        if isinstance(image, (Image.Image, np.ndarray)) or is_tensor(image):
             return self._preparation(image)
         request, content = _request(image)
         worker = self._workers.get()
@@ -178,6 +179,7 @@ def _request(image: Any) -> tuple[dict[str, Any], bytes]:
         return {"path": os.fspath(image)}, b""
     with binary_file(image) as file:
         try:
+            file.seek(0)  # as Pillow does
             content = file.read()
         except (OSError, ValueError) as error:
             raise TransientImageError(f"{source_name(image)}: cannot be read ({error})") from error

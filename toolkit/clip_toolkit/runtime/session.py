@@ -20,8 +20,10 @@ from clip_toolkit.runtime.devices import (
     automatic_devices,
     find_provider,
     import_onnxruntime,
+    outdated,
 )
 from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -104,7 +106,13 @@ class Session:
 
 
 def open_session(
-    path: Path, device: str = "auto", threads: int | None = None, ops: str = "standard", prepack: bool = True
+    path: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    ops: str = "standard",
+    prepack: bool = True,
+    *,
+    needs: str = OLDEST_ONNXRUNTIME,
 ) -> Session:
     """Open a model file on a device.
 
@@ -114,6 +122,7 @@ def open_session(
         threads: threads inside one operator; default `usable_cores`.
         ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
         prepack: lay out the weights anew for speed; without, a session opens sooner, in less memory, and runs slower.
+        needs: oldest version of ONNX Runtime that gives the file's answers; of an older one a note tells.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -123,8 +132,20 @@ def open_session(
     if device not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     opening = Opening(path.absolute(), device, threads, prepack)
-    if device != "auto":
-        return _open_on(device, path, opening, ops)
+    remark = outdated(needs)
+    try:
+        session = _open(path, opening, ops)
+    except ModelError as error:
+        if remark is None:
+            raise
+        raise ModelError(f"{error}: {remark}.") from error
+    session.notes += (remark,) if remark else ()
+    return session
+
+
+def _open(path: Path, opening: Opening, ops: str) -> Session:
+    if opening.device != "auto":
+        return _open_on(opening.device, path, opening, ops)
     notes = []
     for candidate in automatic_devices():
         try:

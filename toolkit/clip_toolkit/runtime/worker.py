@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images.preparing import Preparation
@@ -31,6 +32,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     preparation, limits = json.loads(sys.argv[1])
     prepare = from_json(Preparation, preparation, "preparation")
+    Image.MAX_IMAGE_PIXELS = prepare.options.max_pixels  # Pillow's own limit, in the place of which ours is
     _limit_memory(limits["memory"])
     while line := requests.readline():
         request = json.loads(line)

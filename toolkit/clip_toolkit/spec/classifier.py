@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clip_toolkit.spec.json_codec import from_json, to_json
-from clip_toolkit.spec.metadata import CLASSIFIER, SPEC_VERSION, parsed, require, require_kind
+from clip_toolkit.spec.metadata import (
+    CLASSIFIER,
+    OLDEST_ONNXRUNTIME,
+    SPEC_VERSION,
+    check_onnxruntime,
+    parsed,
+    require,
+    require_kind,
+)
 from clip_toolkit.spec.receipts import NotebookReceipt, ParityReceipt, QuantizationReceipt
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
@@ -153,6 +161,7 @@ class ModelSpec:
         parity: evidence of the export, of the float file if this one is quantized.
         notebook: evidence that the file answers as the notebook did, or None where its answers were not given.
         quantization: evidence of the quantization, or None in a float32 file.
+        onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
         version: version of this format.
@@ -172,6 +181,7 @@ class ModelSpec:
     parity: ParityReceipt | None = None
     notebook: NotebookReceipt | None = None
     quantization: QuantizationReceipt | None = None
+    onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     version: str = SPEC_VERSION
@@ -233,6 +243,7 @@ def _check(spec: ModelSpec) -> None:
         check_tokenizer(spec.text.tokenizer, "text.tokenizer")
     require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
     require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
+    check_onnxruntime(spec.onnxruntime)
     require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
     _check_decisions(spec)
 

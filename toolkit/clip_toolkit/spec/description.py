@@ -66,6 +66,7 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
         yield f"training {name}", str(value)
     yield from receipt_rows(spec)
     yield "golden vectors", f"{len(spec.golden)} pictures"
+    yield "runs on", f"ONNX Runtime {spec.onnxruntime} or newer"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
 
@@ -199,6 +200,7 @@ def _text_tower_rows(spec: TextTowerSpec) -> Iterator[Row]:
     yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
     yield from receipt_rows(spec)
     yield "golden vectors", f"{len(spec.golden)} texts"
+    yield "runs on", f"ONNX Runtime {spec.onnxruntime} or newer"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
 

@@ -14,6 +14,9 @@ SPEC_KEY = "clip_toolkit"
 SPEC_VERSION = "1.0"
 """``major.minor``. A reader accepts every minor version of its own major one."""
 
+OLDEST_ONNXRUNTIME = "1.20"
+"""What plain files run on, and those that name no version."""
+
 MAX_SPEC_BYTES = 64 * 2**20
 """Length beyond which a spec is taken for damage: a real one has a few hundred kilobytes, with a tokenizer of 256,000
 words some twenty megabytes."""
@@ -76,6 +79,16 @@ def require(holds: bool, name: str, expected: str, got: object) -> None:
     """Raise `SpecError` about the field ``name`` unless ``holds``."""
     if not holds:
         raise SpecError(f"spec.{name}: expected {expected}, got {got!r}. Export the model again.")
+
+
+def check_onnxruntime(version: str) -> None:
+    """Refuse a version of ONNX Runtime that cannot be compared.
+
+    Raises:
+        SpecError: it is not of the form ``major.minor``.
+    """
+    is_version = re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version) is not None
+    require(is_version, "onnxruntime", f"a version like {OLDEST_ONNXRUNTIME}", version)
 
 
 def _check_version(data: dict[str, Any]) -> None:

@@ -67,10 +67,15 @@ def read_text_spec(path: str | Path) -> TextTowerSpec:
 
 def read_any_spec(path: str | Path) -> ModelSpec | TextTowerSpec:
     """Read the spec of whatever the file holds; raises what `read_spec` does."""
-    return _read(path, _parse_any)
+    return _read(path, parse_any_spec)
 
 
-def _parse_any(text: str) -> ModelSpec | TextTowerSpec:
+def parse_any_spec(text: str) -> ModelSpec | TextTowerSpec:
+    """Read the metadata of whatever a file holds.
+
+    Raises:
+        SpecError: as in `ModelSpec.from_json`.
+    """
     return (TextTowerSpec if kind_of(parsed(text)) == TEXT else ModelSpec).from_json(text)
 
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 from clip_toolkit.spec.classifier import EncoderSpec
 from clip_toolkit.spec.json_codec import from_json, to_json
-from clip_toolkit.spec.metadata import SPEC_VERSION, TEXT, parsed, require, require_kind
+from clip_toolkit.spec.metadata import (
+    OLDEST_ONNXRUNTIME,
+    SPEC_VERSION,
+    TEXT,
+    check_onnxruntime,
+    parsed,
+    require,
+    require_kind,
+)
 from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
 
 
@@ -85,6 +93,7 @@ class TextTowerSpec:
         ops: ``ort`` (standard ONNX and ``com.microsoft`` operators) or ``standard``.
         parity: evidence of the export, of the float file if this one is quantized.
         quantization: evidence of the quantization, or None in a float32 file.
+        onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: texts with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
         kind: ``text``, which tells this file from a classifier.
@@ -98,6 +107,7 @@ class TextTowerSpec:
     ops: str = "ort"
     parity: TextParity | None = None
     quantization: TextQuantization | None = None
+    onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenText, ...] = field(default=(), repr=False)
     tools: dict[str, str] = field(default_factory=dict, repr=False)
     kind: str = TEXT
@@ -126,4 +136,5 @@ def _check(spec: TextTowerSpec) -> None:
     require(spec.encoder.dim >= 1, "encoder.dim", "at least 1", spec.encoder.dim)
     require(spec.encoder.feature == "projected", "encoder.feature", "projected", spec.encoder.feature)
     require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
+    check_onnxruntime(spec.onnxruntime)
     require(math.isfinite(spec.logit_scale) and spec.logit_scale > 0, "logit_scale", "above 0", spec.logit_scale)

@@ -94,7 +94,7 @@ class PartFile:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write a batch of records."""
-        self._file.write(b"".join(_line(item) for item in records))
+        self._file.write(b"".join(line(item) for item in records))
         self._file.flush()
         if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_FLUSHES:
             os.fsync(self._file.fileno())
@@ -108,8 +108,8 @@ class PartFile:
         """
         with self.path.open("rb") as lines:
             next(lines, None)
-            for number, line in enumerate(lines, 1):
-                record = _content(line)
+            for number, written in enumerate(lines, 1):
+                record = _content(written)
                 if record is None or not {"image", "error"} <= record.keys():
                     raise OutputError(f"{self.path}: record {number} is damaged. Remove the file to start over.")
                 yield record
@@ -131,7 +131,7 @@ class PartFile:
         header = self._file.readline()
         if not header.endswith(b"\n"):
             self._file.truncate(0)
-            self._file.write(_line(settings))
+            self._file.write(line(settings))
             self._file.flush()
             return
         self._check(header, settings)
@@ -152,23 +152,24 @@ class PartFile:
     def _end_of_whole_batches(self, batch_size: int) -> int:
         end = self._file.tell()
         position = end
-        for count, line in enumerate(self._file, 1):
-            position += len(line)
-            if _content(line) is None:
+        for count, written in enumerate(self._file, 1):
+            position += len(written)
+            if _content(written) is None:
                 break
             if count % batch_size == 0:
                 end, self.done = position, count
         return end
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def line(content: dict[str, Any]) -> bytes:
+    """Return one line of a part file: the CRC-32 of JSON, a blank, the JSON."""
     text = json.dumps(content, ensure_ascii=False).encode(*_ENCODING)
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _content(line: bytes) -> dict[str, Any] | None:
-    """What `_line` was made of; None where the line was cut short or altered."""
-    checksum, _, text = line.partition(b" ")
+def _content(written: bytes) -> dict[str, Any] | None:
+    """What `line` was made of; None where the line was cut short or altered."""
+    checksum, _, text = written.partition(b" ")
     if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
         return None
     content = json.loads(text.decode(*_ENCODING))
