@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from clip_toolkit.errors import ExpectError
 
 Rows = NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 _SUM_TOLERANCE = 0.02  # of probabilities that somebody may have rounded to two digits
 _CONTRADICTION = 0.02  # of probabilities, likewise
@@ -50,7 +52,7 @@ class Answers:
     def taken(self, rows: Sequence[int]) -> Answers:
         """Return some of the rows."""
 
-        def part(values: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
+        def part(values: NDArray[Real] | None) -> NDArray[Real] | None:
             return None if values is None else values[list(rows)]
 
         return replace(
@@ -155,7 +157,7 @@ def sums_to_one(chances: Rows) -> bool:
 def softmax(logits: Rows) -> Rows:
     """Probabilities of labels that exclude each other, ``[n, labels]``."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def sigmoid(logits: Rows) -> Rows:

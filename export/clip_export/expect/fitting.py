@@ -126,7 +126,8 @@ def _temperature(answers: Answers, logits: Rows, setting: Setting) -> float:
         found = probabilities(logits, setting.task, float(np.exp(logarithm)) * setting.temperature)
         return float(((found - wanted) ** 2).mean())
 
-    starts: Sequence[float] = np.linspace(*np.log(_TEMPERATURES), 40).tolist()
+    low, high = np.log(_TEMPERATURES)
+    starts: Sequence[float] = np.linspace(low, high, 40).tolist()
     best = min(range(len(starts)), key=lambda i: distance(starts[i]))
     around = (starts[max(best - 1, 0)], starts[min(best + 1, len(starts) - 1)])
     found = minimize_scalar(distance, bounds=around, method="bounded", options={"xatol": 1e-8})

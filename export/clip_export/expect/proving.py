@@ -91,7 +91,8 @@ def _logits(classifier: Classifier, answers: Answers, head: nn.Module) -> Rows:
     if answers.features.shape[1] != width:
         raise ExpectError(f"features: expected {width} columns, got {answers.features.shape[1]}.")
     with torch.inference_mode():
-        return head(torch.from_numpy(answers.features)).double().numpy()
+        logits: torch.Tensor = head(torch.from_numpy(answers.features))
+        return logits.double().numpy()
 
 
 def _rows_to_explain(found: Comparison, count: int) -> Sequence[int]:

@@ -81,7 +81,8 @@ def _from_columns(columns: Mapping[str, Any], path: Path) -> Answers:
     return Answers(
         images,
         None if images or features is None else np.asarray(_numbers(features, "features"), np.float32),
-        *(_numbers(columns[name], name) if name in columns else None for name in ("logits", "probabilities")),
+        _numbers(columns["logits"], "logits") if "logits" in columns else None,
+        _numbers(columns["probabilities"], "probabilities") if "probabilities" in columns else None,
         tuple(map(str, _list(columns["label"], "label"))) if "label" in columns else None,
         tuple(map(str, _list(columns["labels"], "labels"))) if "labels" in columns else None,
     )

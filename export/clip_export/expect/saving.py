@@ -54,7 +54,7 @@ def save(
     rows = {name: len(values) for name, values in arrays.items() if name != "labels"}
     if len(set(rows.values())) != 1:
         raise ValueError(f"expect: the numbers of rows differ: {rows}")
-    np.savez(path, allow_pickle=True, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes the keywords for its own
+    np.savez(path, allow_pickle=True, **arrays)
 
 
 def _array(values: Any) -> NDArray[np.float32]:

@@ -103,7 +103,8 @@ class Subject:
         with torch.inference_mode():
             if variant.precision is not None:
                 head, features = copy.deepcopy(head).to(variant.precision), features.to(variant.precision)
-            return head(features).double().numpy()
+            logits: Tensor = head(features)
+            return logits.double().numpy()
 
     def _features(self, variant: Variant) -> Tensor:
         if self.features is not None:
@@ -138,7 +139,7 @@ class Subject:
 
     @functools.cache  # noqa: B019 (a subject lives for one diagnosis)
     def _rounded(self, precision: torch.dtype) -> Encoder:
-        tower, projection = (copy.deepcopy(part) for part in (self.encoder.tower, self.encoder.projection))
+        tower, projection = copy.deepcopy((self.encoder.tower, self.encoder.projection))
         return replace(
             self.encoder,
             tower=tower.to(precision),
@@ -149,8 +150,8 @@ class Subject:
         content = Path(image).read_bytes() if isinstance(image, str) else image
         if set(variant.changes) <= {"feature", "precision"}:
             return pixel_values(self.encoder, content)
-        picture = Image.open(io.BytesIO(content))
-        picture = (ImageOps.exif_transpose(picture) if variant.orientation else picture).convert("RGB")
+        opened = Image.open(io.BytesIO(content))
+        picture = (ImageOps.exif_transpose(opened) if variant.orientation else opened).convert("RGB")
         rule = self.encoder.preprocessing
         if variant.bgr:
             picture = Image.fromarray(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))

@@ -49,8 +49,8 @@ def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArr
     )
     resized = _resized(image, (new_width, new_height), rule.resample)
     second = Step("2. resize", f"{rule.resample}, {how}\n{new_width}x{new_height}, {_range(resized)}", resized)
-    offsets = (crop_offset(side, rule.size, rule.crop_offset) for side in (new_width, new_height))
-    cut = f"centre, from column {offsets[0]} and row {offsets[1]}" if rule.mode == "crop" else "nothing to cut"
+    column, row = (crop_offset(side, rule.size, rule.crop_offset) for side in (new_width, new_height))
+    cut = f"centre, from column {column} and row {row}" if rule.mode == "crop" else "nothing to cut"
     third = Step("3. crop", f"{cut}\n{rule.size}x{rule.size}, {_range(pixels)}", pixels)
     return [first, second, third], normalise(pixels[None], rule)[0]
 
