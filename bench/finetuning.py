@@ -128,7 +128,7 @@ class Pixels:
         self.kept = [self._read(file) for file in files] if kept else None
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.files)
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
@@ -155,7 +155,7 @@ class Whole(nn.Module):
 
 
 def epochs(subject: str, checkpoint: Path, photos: Path, cache: Path, blocks: int = 2) -> Iterator[str]:
-    """An epoch over hidden states against one through the whole encoder, in turns."""
+    """Yield an epoch over hidden states against one through the whole encoder, in turns."""
     data = read_image_folder(photos)
     targets = torch.from_numpy(data.targets)
     some = slice(None, None, 5)
@@ -211,7 +211,7 @@ def main() -> None:
 
 
 def preface() -> Iterator[str]:
-    """What the figures are of."""
+    """Yield what the figures are of."""
     yield "Sign Language Digits, on the machine above. An epoch learns from all photos and judges them, and a fifth of"
     yield f"them again; the median of {ROUNDS} rounds in turns. The hidden states are computed once, before the first"
     yield f"epoch. Accuracies: mean and standard deviation over {len(SEEDS)} splits (60 % training, 20 % validation,"
@@ -220,12 +220,12 @@ def preface() -> Iterator[str]:
 
 
 def small_encoder(digits: Path, folder: Path) -> Iterator[str]:
-    """An epoch of tiny-clip over all photos."""
+    """Yield an epoch of tiny-clip over all photos."""
     yield from epochs("tiny-clip (4 blocks), 2,062 photos", ENCODER, digits, folder / "cache")
 
 
 def large_encoder(digits: Path, folder: Path) -> Iterator[str]:
-    """An epoch of an encoder of the usual size, with random weights, over a few photos."""
+    """Yield an epoch of an encoder of the usual size, with random weights, over a few photos."""
     photos = few(digits, PHOTOS, folder / "photos")
     checkpoint = save_checkpoint(SUBJECTS["b32"], folder / "b32")
     yield from epochs(f"ViT-B/32 (12 blocks), {10 * PHOTOS} photos", checkpoint, photos, folder / "cache")

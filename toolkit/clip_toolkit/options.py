@@ -132,7 +132,7 @@ def parse_options(parser: Parser, options: type[_Options], argv: Sequence[str] |
 
 
 def _fields(options: type[Any]) -> Iterator[_Field]:
-    """The fields of a class that the command line knows."""
+    """Yield the fields of a class that the command line knows."""
     hints = get_type_hints(options, include_extras=True)
     for field in fields(options):
         kind, *notes = get_args(hints[field.name]) if hasattr(hints[field.name], "__metadata__") else [None]
@@ -160,7 +160,7 @@ def _names(field: _Field, option: Option) -> list[str]:
 
 
 def _settings(field: _Field, option: Option, *, required: bool) -> dict[str, Any]:
-    """The keyword arguments of ``add_argument``."""
+    """Return the keyword arguments of ``add_argument``."""
     shown = field.default not in (None, MISSING) and type(field.default) not in (bool, tuple)
     text = option.help + (f" (default: {field.default})" if shown and option.const is _ABSENT else "")
     settings: dict[str, Any] = {"help": text.replace("%", "%%"), "default": _ABSENT}
@@ -183,7 +183,7 @@ def _settings(field: _Field, option: Option, *, required: bool) -> dict[str, Any
 
 
 def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same parser with its own words for argparse to print."""
+    """Return the same parser with its own words for argparse to print."""
 
     def read(text: str) -> Any:
         try:

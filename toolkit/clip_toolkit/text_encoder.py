@@ -89,7 +89,7 @@ class TextEncoder:
         return f"<TextEncoder {self.spec.encoder.id!r} on {self.provider}, threads: {self.threads}>"
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
-        """The embeddings of texts, comparable with those of images by the same encoder's projected feature.
+        """Embed texts, comparable with images by the same encoder's projected feature.
 
         Texts beyond the context lose their end, with a `TextTruncatedWarning` that names the first.
 

@@ -180,14 +180,14 @@ def _train(
 
 
 def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
-    """The same examples as another encoder sees them: those of training, validation and test, if there is one."""
+    """Return the training, validation and test examples (if any) as another encoder sees them."""
     sides = (prepared.train, prepared.validation, prepared.test)
     train, validation, *test = (side._replace(features=seen) for side, seen in zip(sides, features, strict=False))
     return replace(prepared, train=train, validation=validation, test=test[0] if test else None)
 
 
 def _scores(prepared: Prepared, frozen: Training, tuned: Prepared, training: Training) -> tuple[str, str, str]:
-    """The name of the held-out score, and its value before and after."""
+    """Return the name of the held-out score, and its value before and after."""
     task = prepared.dataset.task
     side, _, before = prepared.held_out
     pairs = ((frozen, before), (training, tuned.held_out.examples))

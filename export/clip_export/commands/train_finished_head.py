@@ -27,7 +27,7 @@ def finish_head(
     *,
     alone: Parts | None = None,
 ) -> TrainedHead:
-    """The head with its temperature and thresholds, both from validation images, and what is worth knowing of it."""
+    """Return the head with temperature and thresholds from validation images, and what is worth knowing of it."""
     temperature, thresholds = decisions_for(
         training.head,
         prepared.validation,
@@ -86,5 +86,5 @@ def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
 
 
 def _portable_id(encoder: str) -> str:
-    """The name under which a later clip-export finds the encoder, from whatever folder it is called."""
+    """Return the name under which a later clip-export finds the encoder, from whatever folder it is called."""
     return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder

@@ -18,7 +18,7 @@ from clip_toolkit.terminal import show
 
 
 def start_words(command: TrainCommand, start: StartOptions, dataset: Dataset) -> ZeroShot:
-    """What the encoder's text tower makes of the labels. In names of folders an underscore stands for a space.
+    """Make a head of the labels with the encoder's text tower; underscores of folders' names are spaces.
 
     Raises:
         EncoderError: there is no text tower, or it cannot be loaded.

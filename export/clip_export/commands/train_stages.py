@@ -96,7 +96,7 @@ def train(command: TrainCommand, prepared: Prepared) -> tuple[Training, Training
 def score_alone(
     command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions
 ) -> Parts | None:
-    """What picture and text are worth without each other; an interrupt leaves the checkpoint of the head."""
+    """Score image and text without each other; an interrupt leaves the checkpoint of the head."""
     try:
         return parts(prepared, training.head, options, bar)
     except KeyboardInterrupt:
@@ -185,5 +185,5 @@ def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts
 
 
 def shown_score(score: float, task: str) -> str:
-    """A share as a percentage, R squared as it is."""
+    """Format a share as a percentage, R squared as it is."""
     return f"{score:.3f}" if task == REGRESSION else f"{score:.1%}"

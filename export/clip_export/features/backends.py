@@ -38,7 +38,7 @@ class Backend(NamedTuple):
 
 
 def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, sample: NDArray[np.uint8]) -> Backend:
-    """The backend to run ``images`` images with.
+    """Choose the backend to run ``images`` images with.
 
     Args:
         encoder: the encoder; it is moved to ``device``.
@@ -71,7 +71,7 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
 
 
 def torch_runner(encoder: Encoder, device: str) -> Runner:
-    """The unpatched transformers modules on a PyTorch device."""
+    """Return the unpatched transformers modules on a PyTorch device."""
     encoder.tower.to(device)
     if encoder.projection is not None:
         encoder.projection.to(device)
@@ -79,7 +79,7 @@ def torch_runner(encoder: Encoder, device: str) -> Runner:
 
 
 def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: str) -> Runner:
-    """A PyTorch function of normalised pixels, which is on a device already.
+    """Return a PyTorch function of normalised pixels, which is on a device already.
 
     Raises:
         DeviceError: when it runs, and the device has too little memory.
@@ -107,7 +107,7 @@ def onnx_runner(encoder: Encoder) -> Runner:
 
 
 def _seconds(run: Runner, sample: NDArray[np.uint8]) -> float:
-    """The better of two runs."""
+    """Time two runs and return the better one, in seconds."""
     times = []
     for _ in range(2):
         start = time.perf_counter()

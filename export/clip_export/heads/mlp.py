@@ -53,7 +53,7 @@ class VLMtoMLP(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: HeadSpec) -> VLMtoMLP:
-        """A head of a given architecture."""
+        """Build a head of a given architecture."""
         sizes = spec.layers
         return cls(sizes[0], sizes[1:-1], sizes[-1], spec.activation, spec.dropout, feature_norm=spec.feature_norm)
 

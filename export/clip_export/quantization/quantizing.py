@@ -246,6 +246,6 @@ def _refitted(
 
 
 def _features(model: onnx.ModelProto, feeds: Feeds) -> torch.Tensor:
-    """What the head reads."""
+    """Return what the head reads."""
     name = head_input_name(model)
     return torch.from_numpy(np.concatenate([values for (values,) in run(with_outputs(model, [name]), feeds, [name])]))

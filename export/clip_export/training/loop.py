@@ -105,7 +105,7 @@ def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:
 
 
 def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
-    """What it costs the weights to leave where they are now: their squared distance, on average over the outputs."""
+    """Make the cost of leaving the present weights: their squared distance, averaged over the outputs."""
     began = [parameter.detach().clone() for parameter in head.parameters()]
 
     def penalty() -> Tensor:

@@ -54,7 +54,7 @@ class Updates:
         self._autocast = kind, _DTYPES[precision]
 
     def autocast(self) -> torch.autocast:
-        """A context in which a forward pass has the precision."""
+        """Return a context in which a forward pass has the precision."""
         kind, dtype = self._autocast
         return torch.autocast(kind, dtype, enabled=dtype is not None)
 

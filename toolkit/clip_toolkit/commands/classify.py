@@ -159,7 +159,7 @@ def _records(
 
 
 def _remark(item: Input, result: Prediction | ImageError, classifier: Classifier) -> str | None:
-    """What has to be said of a result, if anything."""
+    """Return what has to be said of a result, if anything."""
     if isinstance(result, ImageError):
         return str(result)
     if result.text_truncated and classifier.tokenizer is not None:
@@ -188,7 +188,7 @@ def _source(name: str) -> ImageSource:
 
 
 def _total(options: InferOptions) -> int | None:
-    """The number of images, where somebody watches and it can be known beforehand."""
+    """Count the images, where somebody watches and it can be known beforehand."""
     if options.stdin_paths or not sys.stderr.isatty():
         return None
     return sum(1 for _ in _inputs(options, ImageListing(all_files=options.all_files)))

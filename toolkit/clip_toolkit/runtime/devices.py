@@ -51,7 +51,7 @@ def import_onnxruntime() -> Any:
 
 
 def outdated(needed: str) -> str | None:
-    """What to say where ONNX Runtime is older than a file needs, or None.
+    """Return what to say where ONNX Runtime is older than a file needs, or None.
 
     Args:
         needed: the file's ``onnxruntime``, ``major.minor``.
@@ -73,7 +73,7 @@ def automatic_devices() -> list[str]:
 
 
 def find_provider(device: str) -> str:
-    """The execution provider of a device, with its libraries loaded.
+    """Return the execution provider of a device, with its libraries loaded.
 
     Raises:
         DeviceError: this build of ONNX Runtime has none.

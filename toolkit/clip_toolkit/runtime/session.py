@@ -87,7 +87,7 @@ class Session:
             )
 
     def providers(self) -> list[str]:
-        """The execution providers that run some of the graph."""
+        """Return the execution providers that run some of the graph."""
         found: list[str] = self._inner.get_providers()
         return found
 

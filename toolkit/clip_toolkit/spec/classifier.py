@@ -112,7 +112,7 @@ class HeadSpec:
     form: str = ""
 
     def reading(self, feature: str) -> str:
-        """The head in words, such as ``128 -> relu -> 2 on the pooled, un-normalised feature``."""
+        """Return the head in words, such as ``128 -> relu -> 2 on the pooled, un-normalised feature``."""
         between = f" -> {self.activation} -> "
         sizes = between.join(map(str, self.layers[1:]))
         layers = self.form or (f"linear to {sizes}" if len(self.layers) == 2 else sizes)
@@ -192,7 +192,7 @@ class ModelSpec:
         return f"ModelSpec(task={self.task!r}, labels={labels}, encoder={self.encoder.id!r}, input={self.input!r})"
 
     def to_json(self) -> str:
-        """The text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
+        """Return the text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
         return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod

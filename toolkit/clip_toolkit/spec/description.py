@@ -79,7 +79,7 @@ def _head(head: HeadSpec) -> str:
 
 
 def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
-    """What was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
+    """Yield what was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
     found = spec.notebook
     if spec.head.source != "clip-train":
         yield "read as", f"{spec.head.reading(spec.encoder.feature)}, from a notebook's {spec.head.source}"
@@ -90,7 +90,7 @@ def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
 
 
 def notebook_text(found: NotebookReceipt, task: str) -> str:
-    """What the notebook's answers prove, for people."""
+    """Return what the notebook's answers prove, for people."""
     equal = f"{found.rows} rows" if task == REGRESSION else f"all {found.rows} decisions equal"
     quantity = "values" if task == REGRESSION else "logits"
     within = f"within {found.difference:.1e} (tolerance {found.tolerance:.1e}"

@@ -31,7 +31,7 @@ _KINDS = {
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The JSON object stored under `SPEC_KEY`.
+    """Parse the JSON object stored under `SPEC_KEY`.
 
     Raises:
         SpecError: not JSON, no object, too large, or of a newer major version.
@@ -51,7 +51,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def kind_of(data: dict[str, Any]) -> str:
-    """What the file of a parsed spec holds, `CLASSIFIER` or `TEXT`.
+    """Return what the file of a parsed spec holds, `CLASSIFIER` or `TEXT`.
 
     Raises:
         SpecError: something that this version does not know.

@@ -131,7 +131,7 @@ def _metadata(data: mmap.mmap, model: Span) -> Iterator[tuple[str, str]]:
 
 
 def _refused(data: mmap.mmap, message: Span, kind: str) -> Iterator[str]:
-    """What is in a message that this runtime does not open."""
+    """Yield what is in a message that this runtime does not open."""
     refused, inner = _REFUSED.get(kind, {}), _TENSOR_PATHS[kind]
     for number, value in _fields(data, message):
         if number in refused:
@@ -147,7 +147,7 @@ class _WireError(ValueError):
 
 
 def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, int | Span]]:
-    """Number and value of each field: an int for varints, where the bytes are for everything else."""
+    """Yield number and value of each field: an int for varints, where the bytes are for everything else."""
     position, end = message
     while position < end:
         tag, position = _varint(data, position, end)

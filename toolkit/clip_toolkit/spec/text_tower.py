@@ -114,7 +114,7 @@ class TextTowerSpec:
     version: str = SPEC_VERSION
 
     def to_json(self) -> str:
-        """The text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
+        """Return the text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
         return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod

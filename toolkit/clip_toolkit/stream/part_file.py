@@ -76,7 +76,7 @@ class PartFile:
         self._file.close()
 
     def remaining(self, inputs: Iterable[Input]) -> Iterator[Input]:
-        """The inputs that are not done yet.
+        """Return the inputs that are not done yet.
 
         Raises:
             OutputError: those that are done are not the first of these.
@@ -168,7 +168,7 @@ def line(content: dict[str, Any]) -> bytes:
 
 
 def _content(written: bytes) -> dict[str, Any] | None:
-    """What `line` was made of; None where the line was cut short or altered."""
+    """Return what `line` was made of; None where the line was cut short or altered."""
     checksum, _, text = written.partition(b" ")
     if not text.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1]):
         return None

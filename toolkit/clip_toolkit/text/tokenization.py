@@ -52,7 +52,7 @@ class Tokenizer:
         self._tokenizer = _built(spec)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """The tokens of texts.
+        """Tokenize texts.
 
         Args:
             texts: any text, the empty one included.
