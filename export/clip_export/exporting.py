@@ -19,6 +19,7 @@ from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
 from clip_export.proof.reference import Reference, reference
@@ -98,7 +99,10 @@ def export_classifier(
         ParityError: the file does not reproduce the PyTorch model, or the notebook's answers.
         QuantizationError: it cannot be quantized, or would decide differently.
     """
+    encoder = with_tower(encoder, head.tower)
     labels = checked_labels(head, encoder, labels, tower)
+    if options.quantization is not None and options.quantization.refit and not isinstance(head.module, VLMtoMLP):
+        raise HeadError("--refit goes with heads of Linear layers and activations alone, and this one has others.")
     check_writable(output)
     spec = _readable(_spec(head, encoder, tower, labels, options))
     model = _graph(encoder, tower, head.module, spec)
@@ -159,6 +163,11 @@ def checked_labels(
         raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")
     if len(labels) != layers[-1]:
         raise HeadError(f"the head has {layers[-1]} outputs, but {len(labels)} labels were given: {', '.join(labels)}")
+    unseen = [label for label in labels if not label.strip() or any(ord(letter) < 32 for letter in label)]
+    if unseen:
+        raise HeadError(
+            f"the label {unseen[0]!r} is empty or holds control characters. Name the classes with --labels."
+        )
     undecodable = [label for label in labels if not is_valid_unicode(label)]
     if undecodable:
         raise HeadError(f"the label {undecodable[0]!r} is not valid Unicode text. Name the classes with --labels.")

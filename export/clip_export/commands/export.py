@@ -45,6 +45,7 @@ def _export_classifier(command: ExportCommand) -> int:
     from clip_export.commands.export_notebook import expected_answers, notebook_receipt
     from clip_export.commands.export_quantization import flip_lines
     from clip_export.exporting import checked_labels, export_classifier
+    from clip_export.heads.checkpoints import agreed_labels
     from clip_toolkit.errors import ExpectError
 
     head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
@@ -53,6 +54,8 @@ def _export_classifier(command: ExportCommand) -> int:
     if expected is not None and tower is not None:
         raise ExpectError("--expect: this head reads texts, and the notebook's answers are to images alone.")
     told = expected.answers.labels if expected is not None and head.labels is None else None
+    if command.head is not None and head.encoder is None:
+        agreed_labels(head.labels, command.labels, command.head)
     labels = checked_labels(head, encoder, command.labels or told, tower)
     options = replace(_options(command, labels, encoder, head), expected=expected)
     exported = export_classifier(head, encoder, command.output, labels, options, tower=tower)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections.abc import Iterator
 
 from clip_export.commands.export_options import NotebookOptions
@@ -20,9 +22,20 @@ def reading_of(options: NotebookOptions) -> Reading | None:
         "activation": options.activation,
         "feature_norm": options.feature_norm and options.feature_norm == "l2",
         "task": options.task,
+        "norm_position": options.norm_position,
+        "head_class": options.head_class,
+        "head_args": None if options.head_args is None else tuple(map(_argument, options.head_args)),
     }
     given = {name: value for name, value in given.items() if value is not None}
     return Reading(**given) if given else None
+
+
+def _argument(text: str) -> tuple[str, object]:
+    """Read ``name=value``, the value a Python literal or else text."""
+    name, _, value = text.partition("=")
+    with contextlib.suppress(ValueError, SyntaxError):
+        return name, ast.literal_eval(value)
+    return name, value
 
 
 def expected_answers(options: NotebookOptions) -> Expected | None:

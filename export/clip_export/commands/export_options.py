@@ -46,6 +46,24 @@ class NotebookOptions:
     feature_norm: Annotated[
         str | None, Option("divide the feature by its L2 norm first (default: none)", choices=("none", "l2"))
     ] = None
+    norm_position: Annotated[
+        str | None,
+        Option(
+            "BatchNorm and LayerNorm before or after the activation (default: by the layers' numbers, else before)",
+            choices=("before", "after"),
+        ),
+    ] = None
+    head_class: Annotated[
+        str | None,
+        Option(
+            "the head's own class, for any other form. Its code is run: name only files that you trust",
+            metavar="FILE.py:CLASS",
+        ),
+    ] = None
+    head_args: Annotated[
+        tuple[str, ...] | None,
+        Option("arguments of that class, such as output_dim=3", nargs="+", metavar="NAME=VALUE"),
+    ] = None
     task: Annotated[
         str | None,
         Option(
@@ -65,6 +83,10 @@ class NotebookOptions:
         """Refuse options that do not go together."""
         if self.expect_tolerance is not None and self.expect is None:
             raise UsageError("--expect-tolerance needs --expect")
+        if self.head_args is not None and (self.head_class is None or not all("=" in item for item in self.head_args)):
+            raise UsageError("--head-args are NAME=VALUE, and need --head-class")
+        if self.head_class is not None and (self.activation or self.norm_position):
+            raise UsageError("--activation and --norm-position do not apply to --head-class, which says both")
         if self.temperature is not None and self.task == REGRESSION:
             raise UsageError("--temperature does not apply to a regression")
 

@@ -8,35 +8,48 @@ from typing import Any
 
 from torch import nn
 
+from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.mlp import ACTIVATIONS, VLMtoMLP
+from clip_export.heads.given_class import GivenHead
+from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.reading import Reading
+from clip_toolkit.errors import HeadError
 
 
 def alternatives(head: TrainedHead) -> dict[tuple[str, ...], nn.Module]:
-    """Return the head, and heads with one or two things changed, by the options that ask for them."""
-    changes = _changes(head.module)
+    """The head, and those with one or two things changed, by the options of ``clip-export`` that ask for them."""
+    changes = _changes(head)
     found: dict[tuple[str, ...], nn.Module] = {(): head.module}
     for count in (1, 2):
         for options in itertools.combinations(changes, count):
-            wanted: dict[str, Any] = {}
-            for option in options:
-                wanted |= changes[option]
-            if len(wanted) == count:
-                found[options] = _changed(head.module, wanted)
+            wanted = {name: value for option in options for name, value in changes[option].items()}
+            module = _changed(head, wanted) if len(wanted) == count else None
+            if module is not None:
+                found[options] = module
     return found
 
 
-def _changes(head: VLMtoMLP) -> dict[str, dict[str, Any]]:
-    spec = head.spec
-    changes: dict[str, dict[str, Any]] = {
-        f"--feature-norm {'none' if spec.feature_norm else 'l2'}": {"feature_norm": not spec.feature_norm}
-    }
-    if len(spec.layers) > 2 and spec.source != "clip-train":
-        changes |= {f"--activation {name}": {"activation": name} for name in ACTIVATIONS if name != spec.activation}
+def _changes(head: TrainedHead) -> dict[str, dict[str, Any]]:
+    norm, reading = head.module.spec.feature_norm, head.reading
+    changes: dict[str, dict[str, Any]] = {f"--feature-norm {'none' if norm else 'l2'}": {"feature_norm": not norm}}
+    if reading is None or reading.head_class is not None:
+        return changes
+    if len(head.module.spec.layers) > 2:
+        changes |= {f"--activation {name}": {"activation": name} for name in ACTIVATIONS if name != reading.activation}
+    if " norm" in head.module.spec.form:
+        changes |= {f"--norm-position {where}": {"norm_position": where} for where in ("before", "after")}
     return changes
 
 
-def _changed(head: VLMtoMLP, changes: dict[str, Any]) -> VLMtoMLP:
-    changed = VLMtoMLP.from_spec(replace(head.spec, **changes))
-    changed.load_state_dict(head.state_dict())
+def _changed(head: TrainedHead, changes: dict[str, Any]) -> nn.Module | None:
+    if head.rebuild is not None:
+        reading = replace(head.reading or Reading(), **changes)
+        if isinstance(head.module, GivenHead):  # the user's code has been run once, which is enough
+            return GivenHead(head.module.inner, replace(head.module.spec, **changes), head.module.ending).eval()
+        try:
+            return head.rebuild(reading)
+        except HeadError:
+            return None
+    changed = VLMtoMLP.from_spec(replace(head.module.spec, **changes))
+    changed.load_state_dict(head.module.state_dict())
     return changed.eval()

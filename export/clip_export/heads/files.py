@@ -8,27 +8,37 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from clip_export.heads.checkpoints import Weights, check_weights, take_apart
+from clip_export.heads.given_class import GivenHead, head_from_class
 from clip_export.heads.mlp import VLMtoMLP
-from clip_export.heads.notebooks import head_from_state_dict
+from clip_export.heads.notebooks import LayeredHead, head_from_state_dict
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError, SpecError, first_line
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json
-from clip_toolkit.spec.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 _FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
+_MOST_LAYERS = 64
+TEMPERATURES = (1e-3, 1e3)
+"""Least and largest that is believed: beyond, every image would be answered alike."""
+
+Head: TypeAlias = VLMtoMLP | LayeredHead | GivenHead
+"""From features to logits, with a ``spec``."""
+
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
@@ -84,9 +94,12 @@ class TrainedHead:
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
+        tower: weights of a fine-tuned image tower that lay in the same file, by their transformers names, or none.
+        reading: how a notebook's head was read; None for heads of clip-train.
+        rebuild: reads the same weights in another way.
     """
 
-    module: VLMtoMLP
+    module: Head
     encoder: EncoderReference | None = None
     labels: tuple[str, ...] | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +107,9 @@ class TrainedHead:
     task: str = SINGLE_LABEL
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
+    tower: Weights = field(default_factory=dict, repr=False, compare=False)
+    reading: Reading | None = None
+    rebuild: Callable[[Reading], Head] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -180,14 +196,26 @@ def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
         raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
     content, text = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if text is None:
-        reading = reading or Reading()
-        return TrainedHead(head_from_state_dict(content, reading, path), task=reading.task)
+        return _of_notebook(content, reading or Reading(), path)
     if reading is not None:
         raise HeadError(
             f"{path}: was written by clip-train and knows its own activation, feature normalisation and task. Leave "
-            "out --activation, --feature-norm and --task."
+            "out --activation, --feature-norm, --task and the other options of a notebook's head."
         )
     return _described(content, text, path)
+
+
+def _of_notebook(content: Any, reading: Reading, path: Path) -> TrainedHead:
+    found = take_apart(content, path)
+    build = head_from_state_dict if reading.head_class is None else head_from_class
+    return TrainedHead(
+        build(found.head, reading, path),
+        labels=found.labels,
+        task=reading.task,
+        tower=found.tower,
+        rebuild=lambda changed: build(found.head, changed, path),
+        reading=reading,
+    )
 
 
 def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead:
@@ -195,8 +223,11 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         description = from_json(_Description, json.loads(text), "head")
         if description.version > _FORMAT_VERSION:
             raise HeadError(f"{path}: head format {description.version} is newer than this clip-toolkit. Upgrade it.")
-        module = VLMtoMLP.from_spec(description.head)
-        module.load_state_dict(weights)
+        check_weights(weights, path)
+        _check_description(description)
+        with torch.device("meta"):  # of what the description claims nothing is built before the weights are seen
+            module = VLMtoMLP.from_spec(description.head)
+        module.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     except (ValueError, SpecError, RuntimeError, TypeError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, HeadError):
             raise
@@ -213,6 +244,21 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
     )
 
 
+def _check_description(description: _Description) -> None:
+    labels, task = description.labels, description.task
+    if not 2 <= len(description.head.layers) <= _MOST_LAYERS:
+        raise SpecError(f"head.layers: expected 2 to {_MOST_LAYERS} sizes, got {len(description.head.layers)}")
+    if task not in TASKS:
+        raise SpecError(f"task: expected {', '.join(TASKS)}, got {task!r}")
+    if not TEMPERATURES[0] <= description.temperature <= TEMPERATURES[1]:
+        raise SpecError(
+            f"temperature: expected {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}, got {description.temperature:g}"
+        )
+    unknown = [label for label in description.thresholds if label not in labels]
+    if unknown or not all(0 <= value <= 1 for value in description.thresholds.values()):
+        raise SpecError(f"thresholds: expected probabilities of {', '.join(labels)}, got {description.thresholds}")
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -223,6 +269,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _read_pickle(path: Path) -> tuple[Any, str | None]:
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -235,3 +282,28 @@ def _read_pickle(path: Path) -> tuple[Any, str | None]:
     if isinstance(content, Mapping) and _FORMAT in content:
         return content.get("state_dict", {}), content[_FORMAT]
     return content, None
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse archives that unpack to more than they are: torch.save compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            items = archive.infolist()
+    except (zipfile.BadZipFile, OSError):  # PyTorch's older format, or no such file at all
+        return
+    names = {item.filename.rpartition("/")[2] for item in items}
+    if "constants.pkl" in names:
+        raise HeadError(
+            f"{path}: is a TorchScript program, and programs are not run. Save its weights, "
+            "torch.save(torch.jit.load('head.pt').state_dict(), 'weights.pt'), and give its class with --head-class "
+            "if it is more than layers in a row."
+        )
+    if any("exported_program" in item.filename or item.filename.endswith("models/model.json") for item in items):
+        raise HeadError(
+            f"{path}: is a torch.export program, and programs are not run. Save its weights, "
+            "torch.save(torch.export.load('head.pt2').state_dict, 'weights.pt'), and give the class with --head-class."
+        )
+    if any(item.compress_type != zipfile.ZIP_STORED for item in items) or (
+        sum(item.file_size for item in items) > path.stat().st_size
+    ):
+        raise HeadError(f"{path}: its archive is compressed, which torch.save never does. Save the head again.")

@@ -15,8 +15,15 @@ class Reading:
         activation: between the layers, of `clip_export.heads.mlp.ACTIVATIONS`.
         feature_norm: whether the feature is divided by its L2 norm first.
         task: one of `clip_toolkit.spec.tasks.TASKS`.
+        norm_position: ``before`` or ``after``: where a BatchNorm or LayerNorm stands relative to the activation; None
+            for what the numbers of an nn.Sequential say, and before it where there are none.
+        head_class: ``FILE.py:CLASS``, the user's own module, whose code is run; None to run nothing.
+        head_args: arguments of that class, by name.
     """
 
     activation: str = "relu"
     feature_norm: bool = False
     task: str = SINGLE_LABEL
+    norm_position: str | None = None
+    head_class: str | None = None
+    head_args: tuple[tuple[str, object], ...] = ()

@@ -1,0 +1,111 @@
+"""Head classes of the user's that cannot be taken, each refused by what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_export.heads.files import load_head
+from clip_export.heads.reading import Reading
+from clip_toolkit.errors import HeadError
+
+SOURCE = """
+import torch, os
+from torch import nn
+from torch.nn import functional as F
+
+class Fine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+    def forward(self, x):
+        return self.fc(x)
+
+class NeedsArguments(Fine):
+    def __init__(self, classes):
+        super().__init__()
+
+class Raises(Fine):
+    def forward(self, x):
+        raise KeyError("pooler_output")
+
+class Branches(Fine):
+    def forward(self, x):
+        return self.fc(x) if x.abs().max() > 0 else self.fc(-x)
+
+class Random(Fine):
+    def forward(self, x):
+        return self.fc(F.dropout(x))
+
+class OverTheBatch(Fine):
+    def forward(self, x):
+        return torch.softmax(self.fc(x), dim=0)
+
+class Pair(Fine):
+    def forward(self, x):
+        return self.fc(x), x
+
+class Wider(Fine):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+class Meddles(Fine):
+    def __init__(self):
+        super().__init__()
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+        print("training epoch 1")
+"""
+
+
+@pytest.fixture(autouse=True)
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebook.py").write_text(SOURCE)
+    torch.manual_seed(0)
+    torch.save({"fc.weight": torch.randn(3, 6), "fc.bias": torch.zeros(3)}, tmp_path / "head.pt")
+    return tmp_path / "head.pt"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NeedsArguments", r"missing 1 .*--head-args NAME=VALUE"),
+        ("Raises", "raised KeyError: 'pooler_output'"),
+        ("Branches", "cannot be traced by torch.export"),
+        ("Random", r"differently each time.*training=self\.training"),
+        ("OverTheBatch", "depends on the other images of a batch"),
+        ("Pair", "returns tuple instead of one tensor"),
+        ("Wider", "does not fit the weights"),
+        ("Missing", "has no nn.Module 'Missing'. It has Fine"),
+    ],
+)
+def test_classes_that_cannot_be_taken(name: str, message: str, notebook: Path):
+    with pytest.raises(HeadError, match=message):
+        load_head(notebook, Reading(head_class=f"notebook.py:{name}"))
+
+
+def test_a_file_that_is_missing_or_ends_the_program(notebook: Path):
+    with pytest.raises(HeadError, match=r"expected FILE\.py:CLASS"):
+        load_head(notebook, Reading(head_class="notebook.ipynb:Fine"))
+    Path("exits.py").write_text("raise SystemExit(3)")
+    with pytest.raises(HeadError, match="raised SystemExit: 3"):
+        load_head(notebook, Reading(head_class="exits.py:Fine"))
+
+
+def test_what_the_class_changes_is_put_back_and_what_it_prints_is_no_result(
+    notebook: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = Path.cwd()
+    load_head(notebook, Reading(head_class="notebook.py:Meddles"))
+    assert (torch.get_default_dtype(), Path.cwd()) == (torch.float32, folder)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "training epoch 1\n")
+
+
+def test_without_the_option_nothing_is_run(notebook: Path):
+    Path("notebook.py").write_text("raise SystemExit(3)")
+    load_head(notebook)
