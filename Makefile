@@ -9,9 +9,9 @@ EXAMPLES := examples/node examples/browser
 
 # One process a core, each with one thread: tiny models gain nothing from two. Files stay whole, and with them their fixtures.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
-test test-wheel test-transformers5 test-newest: export OMP_NUM_THREADS = 1
+test test-wheel test-transformers5 test-newest test-oldest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-openvino fuzz lint format types docs notebooks
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino fuzz lint format types docs notebooks
 .PHONY: models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
@@ -47,6 +47,10 @@ test-transformers5: .venv5/ready
 # The newest release of every dependency, whatever the constraints say. Optimum would hold transformers back.
 test-newest: .venv-newest/ready
 	.venv-newest/$(SCRIPTS)/pytest -q -m "not slow" $(PARALLEL) tests/toolkit tests/export
+
+# The oldest release of every dependency of the runtime that pyproject.toml promises.
+test-oldest: .venv-oldest/ready
+	.venv-oldest/$(SCRIPTS)/pytest -q $(PARALLEL) tests/toolkit
 
 # The OpenVINO build of ONNX Runtime, which cannot share an environment with the plain one.
 test-openvino: .venv-openvino/ready $(VENV)/ready
@@ -130,6 +134,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search]' --group test
 	touch $@
 
+.venv-oldest/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/$(SCRIPTS)/python -m pip install -q --upgrade pip uv
+	.venv-oldest/$(SCRIPTS)/uv pip install -q --python .venv-oldest --resolution lowest-direct -e '.[cpu,text,parquet,search]' 'pytest>=9' 'pytest-xdist>=3.8'
+	touch $@
+
 .venv-openvino/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-openvino
 	.venv-openvino/$(SCRIPTS)/python -m pip install -q --upgrade pip
@@ -143,4 +153,4 @@ bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-openvino bench/.venv
+	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino bench/.venv
