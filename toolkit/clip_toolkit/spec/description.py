@@ -9,7 +9,7 @@ from typing import TypeAlias
 from clip_toolkit.listing import table
 from clip_toolkit.spec.classifier import HeadSpec, ModelSpec
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
-from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
 
 ENOUGH_ANSWERS = 16
@@ -82,7 +82,9 @@ def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """Yield what was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
     found = spec.notebook
     if spec.head.source != "clip-train":
-        yield "read as", f"{spec.head.reading(spec.encoder.feature)}, from a notebook's {spec.head.source}"
+        then = {SINGLE_LABEL: "a softmax", MULTI_LABEL: "a sigmoid of each", REGRESSION: "raw values"}[spec.task]
+        read = spec.head.reading(spec.encoder.feature)
+        yield "read as", f"{read}, from a notebook's {spec.head.source}, then {then}"
         if found is None:
             yield "", "assumed: parity is of this reading, and the notebook's own answers were not given (--expect)"
     if found is not None:
