@@ -17,7 +17,7 @@ from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
-from clip_export.heads.files import TrainedHead
+from clip_export.heads.files import Head, TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
@@ -128,7 +128,7 @@ def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: M
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
 
 
-def _quantized(path: Path, spec: ModelSpec, head: VLMtoMLP, options: QuantizationOptions, output: Path) -> Exported:
+def _quantized(path: Path, spec: ModelSpec, head: Head, options: QuantizationOptions, output: Path) -> Exported:
     """Write the quantized form of a proved float file to ``output``."""
     quantized = quantize(path, head, options, output)
     needed = ONNXRUNTIME.get(options.mode, spec.onnxruntime)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from clip_export.commands.export_options import NotebookOptions
 from clip_export.expect import SNIPPET
@@ -18,7 +19,7 @@ from clip_toolkit.spec.description import notebook_rows
 
 def reading_of(options: NotebookOptions) -> Reading | None:
     """How a notebook's head is to be read; None if nothing was said of it."""
-    given = {
+    given: dict[str, Any] = {
         "activation": options.activation,
         "feature_norm": options.feature_norm and options.feature_norm == "l2",
         "task": options.task,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -171,7 +171,10 @@ def _train(
     epochs: int,
 ) -> Training:
     task = prepared.dataset.task
-    train, validation = Examples(sides[0], prepared.train.targets), Examples(sides[1], prepared.validation.targets)
+    targets = (prepared.train.targets, prepared.validation.targets)
+    train, validation = (
+        Examples(cast("Tensor", states), those) for states, those in zip(sides[:2], targets, strict=True)
+    )
 
     def run(report: Report, state: TrainingState | None) -> Training:
         return learn(train, validation, report=report, task=task, resume=state, keep=checkpoints.keep)
@@ -182,7 +185,8 @@ def _train(
 def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
     """Return the training, validation and test examples (if any) as another encoder sees them."""
     sides = (prepared.train, prepared.validation, prepared.test)
-    train, validation, *test = (side._replace(features=seen) for side, seen in zip(sides, features, strict=False))
+    seen = [side._replace(features=rows) for side, rows in zip(sides, features, strict=False) if side is not None]
+    train, validation, *test = seen
     return replace(prepared, train=train, validation=validation, test=test[0] if test else None)
 
 

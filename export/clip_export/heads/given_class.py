@@ -44,7 +44,7 @@ class GivenHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``[batch, dim]`` to logits ``[batch, outputs]``."""
-        outputs = self.inner(unit_length(features) if self.spec.feature_norm else features)
+        outputs: Tensor = self.inner(unit_length(features) if self.spec.feature_norm else features)
         if outputs.ndim == 1:
             outputs = outputs[:, None]
         if self.ending == "softmax":

@@ -36,7 +36,8 @@ class LayeredHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``[batch, dim]`` to logits ``[batch, outputs]``."""
-        return self.layers(unit_length(features) if self.spec.feature_norm else features)
+        logits: Tensor = self.layers(unit_length(features) if self.spec.feature_norm else features)
+        return logits
 
 
 def head_from_state_dict(weights: Weights, reading: Reading, path: Path) -> VLMtoMLP | LayeredHead:

@@ -12,7 +12,7 @@ class Reading:
     """What is assumed of a bare state_dict.
 
     Attributes:
-        activation: between the layers, of `clip_export.heads.mlp.ACTIVATIONS`.
+        activation: between the layers, of `clip_export.heads.activations.ACTIVATIONS`.
         feature_norm: whether the feature is divided by its L2 norm first.
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         norm_position: ``before`` or ``after``: where a BatchNorm or LayerNorm stands relative to the activation; None

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from clip_export.graph.model_file import save_model
+from clip_export.heads.files import Head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
@@ -70,7 +71,7 @@ class Quantized:
     """
 
     model: onnx.ModelProto
-    head: VLMtoMLP
+    head: Head
     decisions: Decisions
     receipt: QuantizationReceipt
 
@@ -83,7 +84,7 @@ class _Candidate:
     tried: dict[str, float] = field(default_factory=dict)
 
 
-def quantize(path: Path, head: VLMtoMLP, options: QuantizationOptions, scratch: Path) -> Quantized:
+def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path) -> Quantized:
     """Quantize a float file.
 
     Args:
@@ -227,10 +228,11 @@ class _Judge:
 def _refitted(
     model: onnx.ModelProto,
     candidate: _Candidate,
-    head: VLMtoMLP,
+    head: Head,
     spec: ModelSpec,
     images: Sequence[LabelledImage],
-) -> tuple[VLMtoMLP, _Candidate]:
+) -> tuple[Head, _Candidate]:
+    assert isinstance(head, VLMtoMLP)  # an export refuses to refit others
     inputs = feeds_of(images, spec)
     trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs), spec.task)
     if trained is head:
