@@ -8,13 +8,21 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import (
+    BitImageProcessor,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     BlipImageProcessor,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessor,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    Dinov2Model,
+    Dinov2WithRegistersModel,
+    MetaClip2Config,
+    MetaClip2Model,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -106,6 +114,46 @@ _MAKERS: dict[str, tuple[_Maker, Callable, Callable[[Path], None]]] = {
 CHECKPOINTS = tuple(_MAKERS)
 
 
+def _metaclip2() -> transformers.PreTrainedModel:
+    text = _TEXT | tiny_tokenizers.CLIP_TOKENS
+    config = MetaClip2Config(text_config=text, vision_config=_VISION, projection_dim=24)
+    return MetaClip2Model(config)
+
+
+def _chinese_clip() -> transformers.PreTrainedModel:
+    text = _TEXT | tiny_tokenizers.BLIP_TOKENS
+    return ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=24))
+
+
+_MAKERS |= {
+    "metaclip2": (_metaclip2, lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
+    "chinese-clip": (
+        _chinese_clip,
+        lambda: ChineseCLIPImageProcessor(**_SQUASH, do_center_crop=False),
+        tiny_tokenizers.save_blip,
+    ),
+}
+
+RELATED = ("metaclip2", "chinese-clip")
+"""Families that consist of towers of the others: each is tested where it differs."""
+
+
+def _dinov2(kind: type[transformers.PreTrainedModel], **options: int) -> transformers.PreTrainedModel:
+    """Its table of positions is that of larger images."""
+    sizes = {name: value for name, value in _VISION.items() if name != "intermediate_size"}
+    return kind(kind.config_class(**sizes | {"image_size": SIZE + 16, "mlp_ratio": 2} | options))
+
+
+_MAKERS |= {
+    name: (maker, lambda: BitImageProcessor(**_CROP | {"size": {"shortest_edge": SIZE + 5}}), lambda _: None)
+    for name, maker in {
+        "dinov2": lambda: _dinov2(Dinov2Model),
+        "dinov2-registers": lambda: _dinov2(Dinov2WithRegistersModel, num_register_tokens=3),
+        "dinov2-gated": lambda: _dinov2(Dinov2Model, use_swiglu_ffn=True),
+    }.items()
+}
+
+
 def save_checkpoint(name: str, folder: Path) -> Path:
     """Write the checkpoint ``name`` into ``folder`` and return it."""
     torch.manual_seed(sum(map(ord, name)))
@@ -121,7 +169,7 @@ def save_checkpoint(name: str, folder: Path) -> Path:
 def _spread(model: torch.nn.Module) -> None:
     """Give norms and biases, which start at one and zero, values that a wrong mapping would not survive."""
     for name, parameter in model.named_parameters():
-        if "norm" in name or name.endswith("bias"):
+        if "norm" in name or name.endswith(("bias", "lambda1")):
             parameter.data += 0.3 * torch.randn_like(parameter)
         elif parameter.ndim >= 2:
             parameter.data += 0.05 * torch.randn_like(parameter)

@@ -102,4 +102,6 @@ def _missing(encoder: str, revision: str | None, reason: str) -> EncoderError:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")
+    """The beginning of a foreign error: the hub's go on with advice on its own tools."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200].rstrip(".")

@@ -103,7 +103,8 @@ class Encoder:
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""
-        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, self.feature, self.dim)
+        name, base = encoder_name(self.id), self.checkpoint.base_name
+        return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim, base)
 
 
 def _processor(checkpoint: Checkpoint) -> tuple[Any, Preprocessing]:
@@ -117,7 +118,8 @@ def _processor(checkpoint: Checkpoint) -> tuple[Any, Preprocessing]:
 def _is_of_image_tower(weight: str, checkpoint: Checkpoint) -> bool:
     rules = checkpoint.family.image
     own = tuple(filter(None, (f"{rules.module}.", rules.projection)))
-    return checkpoint.architecture.endswith("VisionModel") or weight.startswith(own)
+    alone = checkpoint.family.text is None or checkpoint.architecture.endswith("VisionModel")
+    return alone or weight.startswith(own)
 
 
 def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear | None:
@@ -132,7 +134,13 @@ def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear |
 def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
     if getattr(tower, "use_head", True) is False:
         raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
-    if tower.config.image_size != preprocessing.size:
+    if checkpoint.family.image.positions is not None:
+        if preprocessing.size % tower.config.patch_size:
+            raise EncoderError(
+                f"{checkpoint.id}: the image processor makes {preprocessing.size} pixels a side, no multiple of the "
+                f"image tower's patches of {tower.config.patch_size}. Check preprocessor_config.json."
+            )
+    elif tower.config.image_size != preprocessing.size:
         raise EncoderError(
             f"{checkpoint.id}: the image tower takes {tower.config.image_size} pixels a side, but its image processor "
             f"makes {preprocessing.size}. Check preprocessor_config.json."

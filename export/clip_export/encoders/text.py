@@ -37,6 +37,7 @@ class TextEncoder:
         context: most tokens in a text, with the marks around it.
         logit_scale: what a cosine similarity is multiplied by.
         logit_bias: what is then added where each text is judged by itself, or None.
+        base: as in `clip_toolkit.spec.classifier.EncoderSpec`.
     """
 
     id: str
@@ -48,6 +49,7 @@ class TextEncoder:
     context: int
     logit_scale: float
     logit_bias: float | None
+    base: str | None = None
 
     @classmethod
     def from_pretrained(cls, encoder: str, revision: str | None = None) -> TextEncoder:
@@ -81,6 +83,7 @@ class TextEncoder:
             context=min(tower.config.max_position_embeddings, tokenizer.model_max_length),
             logit_scale=model.logit_scale.exp().item() if scale is None else scale,
             logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
+            base=checkpoint.base_name,
         )
 
     @property
@@ -103,7 +106,7 @@ class TextEncoder:
 
     def spec(self) -> EncoderSpec:
         """Return what a model file says of the encoder. Of a local folder only the name is kept."""
-        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim)
+        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim, self.base)
 
 
 def text_features(tower: TextEncoder, texts: Sequence[str], batch_size: int = 64) -> Tensor:

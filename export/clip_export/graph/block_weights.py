@@ -40,6 +40,12 @@ def block_weights(layer: Weights, activation: str, one_token: bool) -> Weights:
     block = _packed(layer)
     if activation == "quick_gelu":
         block |= _folded_slope(block)
+    for scale, linear in _SCALES.items():
+        if scale in layer:  # of what a residual adds: a factor of every channel
+            block |= {
+                f"{linear}.weight": block[f"{linear}.weight"] * layer[scale][:, None],
+                f"{linear}.bias": block[f"{linear}.bias"] * layer[scale],
+            }
     return _query_apart(block) if one_token else block
 
 
@@ -72,6 +78,8 @@ def renamed(weights: Weights, names: Mapping[str, str]) -> Weights:
         if f"{theirs}.{kind}" in weights
     }
 
+
+_SCALES = {"layer_scale1.lambda1": "out", "layer_scale2.lambda1": "fc2"}
 
 _BLOCK_NAMES = {
     "layer_norm1": "norm1",

@@ -9,7 +9,7 @@ from clip_export.graph.operators import STANDARD, Operators
 from clip_export.graph.text_transformer import TextConfig, TextTransformer
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from clip_export.encoders.text import TextEncoder
 
@@ -45,13 +45,20 @@ def _projection(tower: TextEncoder) -> nn.Linear:
 
 def _weights(tower: TextEncoder) -> Weights:
     source, settings = named_like_clip(tower.model, tower.rules.names), tower.rules.settings(tower.model.config)
-    weights = renamed(source, _NAMES) | {"positions": source["embeddings.position_embedding.weight"]}
+    weights = renamed(source, _NAMES) | {"positions": _positions(source)}
     for i in range(settings.depth):
         layer = below(source, f"encoder.layers.{i}.")
         block = block_weights(layer, settings.activation, one_token=i == settings.depth - 1)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
     projection = _projection(tower).state_dict().items()
     return weights | {f"projection.{name}": tensor.float() for name, tensor in projection}
+
+
+def _positions(source: Weights) -> Tensor:
+    """The position embeddings, with what BERT adds to every token of a single text."""
+    positions = source["embeddings.position_embedding.weight"]
+    types = source.get("embeddings.token_type_embeddings.weight")
+    return positions if types is None else positions + types[0]
 
 
 _NAMES = {

@@ -26,6 +26,7 @@ class ViTConfig(BlockConfig):
         patch: pixels of either side of a patch.
         pooling: ``class`` (read the class token) or ``attention`` (a learnt probe attends to all tokens).
         pre_norm: a layer normalisation before the first block (CLIP).
+        registers: learnt tokens between the class token and the patches, which nothing reads (DINOv2).
         post_norms: how often the final normalisation is applied to the class token (BLIP: twice).
         projection: channels of the projected feature, or None to return the pooled one.
         projection_bias: whether the projection has a bias.
@@ -36,6 +37,7 @@ class ViTConfig(BlockConfig):
     patch: int
     pooling: str
     pre_norm: bool = False
+    registers: int = 0
     post_norms: int = 1
     projection: int | None = None
     projection_bias: bool = False
@@ -50,6 +52,11 @@ class ViTConfig(BlockConfig):
     def has_class_token(self) -> bool:
         """Whether a token that is no patch comes first."""
         return self.pooling == "class"
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before those of the patches."""
+        return self.has_class_token + self.registers
 
     @property
     def dim(self) -> int:
@@ -69,7 +76,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
-        self.positions = nn.Parameter(torch.empty(1, config.has_class_token + config.patches, config.width))
+        self.positions = nn.Parameter(torch.empty(1, config.prefix + config.patches, config.width))
         self.pre_norm = nn.LayerNorm(config.width, config.eps) if config.pre_norm else nn.Identity()
         reads_class_only = [config.has_class_token and i == config.depth - 1 for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, operators, only) for only in reads_class_only)
@@ -83,8 +90,10 @@ class VisionTransformer(nn.Module):
         """Encode a batch to float32 ``[batch, dim]``."""
         planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
         x = self.patch(planes).flatten(2).transpose(1, 2)
-        if self.config.has_class_token:
-            x = functional.pad(x, (0, 0, 1, 0))  # zeros, to which the class token is added with the positions
+        if self.config.prefix:
+            x = functional.pad(
+                x, (0, 0, self.config.prefix, 0)
+            )  # zeros, to which the tokens are added with the positions
         x = self.pre_norm(x + self.positions)
         for block in self.blocks:
             x = block(x)

@@ -35,11 +35,12 @@ def canonical_vit(
 def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
     config, rules, projection = encoder.tower.config, encoder.family.image, encoder.projection
     return ViTConfig(
-        size=config.image_size,
+        size=encoder.preprocessing.size,
         patch=config.patch_size,
         **block_config(rules.settings(config)),
         pooling=rules.pooling,
         pre_norm=rules.pre_norm,
+        registers=getattr(config, "num_register_tokens", 0),
         post_norms=1 if encoder.reads_first_token else rules.post_norms,
         projection=projection.out_features if projection is not None else None,
         projection_bias=projection is not None and projection.bias is not None,
@@ -50,6 +51,8 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
 def _weights(encoder: Encoder, takes_pixel_values: bool) -> Weights:
     rules = encoder.family.image
     source, settings = named_like_clip(encoder.tower, rules.names), rules.settings(encoder.tower.config)
+    if rules.positions is not None:
+        source["embeddings.position_embedding"] = rules.positions(encoder.tower, encoder.preprocessing.size)
     fold = _NOTHING_TO_FOLD if takes_pixel_values else encoder.preprocessing
     weights = _folded_patch(source, fold) | _positions(source) | _norms(source) | _pool(source)
     for i in range(settings.depth):
@@ -80,7 +83,8 @@ def _positions(source: Weights) -> Weights:
     positions = positions.reshape(1, -1, positions.shape[-1])
     if "embeddings.class_embedding" in source:
         class_token = source["embeddings.class_embedding"].reshape(1, 1, -1) + positions[:, :1]
-        positions = torch.cat([class_token, positions[:, 1:]], dim=1)
+        registers = source.get("embeddings.register_tokens", positions[:, :0])  # which have no position
+        positions = torch.cat([class_token, registers, positions[:, 1:]], dim=1)
     return {"positions": positions}
 
 

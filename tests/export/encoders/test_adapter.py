@@ -77,10 +77,13 @@ def test_an_adapted_checkpoint_has_a_digest_of_its_own_and_its_bases_tokenizer(
     used = Encoder.from_pretrained(str(adapter), feature="projected")
     assert used.revision != Encoder.from_pretrained(str(checkpoint("clip"))).revision
     assert TextEncoder.from_pretrained(str(adapter)).spec() == used.spec()
-    base = Path(shutil.copytree(checkpoint("clip"), tmp_path / "base"))
-    tensors = load_file(base / "model.safetensors")
-    save_file(tensors | {"logit_scale": tensors["logit_scale"] + 1}, base / "model.safetensors", {"format": "pt"})
-    write(adapter, base_model_name_or_path=str(base))
+    base = Encoder.from_pretrained(str(checkpoint("clip")))
+    assert used.spec().base == f"clip@{base.revision}"
+    assert base.spec().base is None
+    other = Path(shutil.copytree(checkpoint("clip"), tmp_path / "base"))
+    tensors = load_file(other / "model.safetensors")
+    save_file(tensors | {"logit_scale": tensors["logit_scale"] + 1}, other / "model.safetensors", {"format": "pt"})
+    write(adapter, base_model_name_or_path=str(other))
     assert Encoder.from_pretrained(str(adapter)).revision != used.revision
 
 

@@ -65,9 +65,10 @@ class EncoderSpec:
     Attributes:
         id: hub id or name of the local folder.
         revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
-        family: ``clip``, ``siglip`` or ``blip``.
+        family: of the encoder, such as ``clip`` or ``siglip``.
         feature: ``pooled`` (the tower's own pooled output) or ``projected`` (into the space shared with text).
         dim: length of the feature and so of the ``embedding`` output.
+        base: of a LoRA adapter, id and revision of the checkpoint that it is merged into; None for a whole checkpoint.
     """
 
     id: str
@@ -75,6 +76,7 @@ class EncoderSpec:
     family: str
     feature: str
     dim: int
+    base: str | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "task", spec.task
     yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
+    if encoder.base is not None:
+        yield "adapter of", encoder.base
     if spec.text is not None:
         yield "text tower", f"of the same checkpoint, {spec.text.dim} wide, behind the image's feature"
     yield "head", _head(head)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor, nn
+
 from clip_toolkit.errors import EncoderError
 
 ACTIVATIONS = {
@@ -83,6 +85,9 @@ class ImageTower:
         packed_attention: query, key and value are one linear layer, ``qkv``, and the output is ``projection``.
         names: names of modules where they differ from CLIP's, by regular expression, in the order of replacement.
         settings: from the tower's configuration to the sizes of its blocks.
+        positions: resamples the tower's table of positions for a side of so many pixels; None where the table fits one
+            side alone.
+        can_finetune: the tower's modules have the structure that `clip_export.training.finetuning` cuts in two.
         optimum: the transformers class of the tower that Optimum exports, or None.
     """
 
@@ -96,6 +101,8 @@ class ImageTower:
     packed_attention: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Any], BlockSettings] = block_settings
+    positions: Callable[[nn.Module, int], Tensor] | None = None
+    can_finetune: bool = True
     optimum: str | None = None
 
 

@@ -20,8 +20,10 @@ def check_blocks(encoder: Encoder, blocks: int) -> None:
     """Refuse to cut an encoder where it has no block.
 
     Raises:
-        EncoderError: ``blocks`` is not between 1 and the number that it has.
+        EncoderError: ``blocks`` is not between 1 and the number that it has, or the family cannot be fine-tuned.
     """
+    if not encoder.family.image.can_finetune:
+        raise EncoderError(f"{encoder.id}: {encoder.family.name} encoders cannot be fine-tuned. Leave out --unfreeze.")
     tower = encoder.tower
     depth = len(tower.encoder.layers)
     if not 1 <= blocks <= depth:
