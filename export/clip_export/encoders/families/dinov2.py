@@ -50,6 +50,8 @@ DINOV2 = Family(
             r"\.attention\.attention\.key\.": ".self_attn.k_proj.",
             r"\.attention\.attention\.value\.": ".self_attn.v_proj.",
             r"\.attention\.output\.dense\.": ".self_attn.out_proj.",
+            r"\.attention\.([qkv])_proj\.": r".self_attn.\1_proj.",  # these two since transformers 5
+            r"\.attention\.o_proj\.": ".self_attn.out_proj.",
             r"^layernorm\.": "post_layernorm.",
         },
         settings=_settings,
