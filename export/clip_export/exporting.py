@@ -143,7 +143,7 @@ def _quantized(path: Path, spec: ModelSpec, head: Head, options: QuantizationOpt
 def checked_labels(
     head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None, tower: TextEncoder | None = None
 ) -> tuple[str, ...]:
-    """The class names that an export will write: ``labels``, or else the head's own.
+    """Return the labels that an export will write: ``labels``, or else the head's own.
 
     Raises:
         HeadError: the head does not fit the encoder or the labels.
@@ -196,7 +196,7 @@ def _spec(
 
 
 def _readable(spec: ModelSpec) -> ModelSpec:
-    """The spec, if a reader of the file would take it: found out before half a minute of proof."""
+    """Check that a reader of the file would take the spec, before half a minute of proof; return it."""
     try:
         return ModelSpec.from_json(spec.to_json())
     except (ValueError, RecursionError) as error:  # a number or a nesting that JSON does not have, or a SpecError
@@ -206,7 +206,7 @@ def _readable(spec: ModelSpec) -> ModelSpec:
 
 
 def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:
-    """The head's thresholds under the labels that the file will have."""
+    """Return the head's thresholds under the labels that the file will have."""
     names = dict(zip(head.labels or labels, labels, strict=True))
     return {names[label]: value for label, value in head.thresholds.items()}
 
@@ -220,7 +220,7 @@ def _proved(
     *,
     cross_checks: Sequence[tuple[str, CrossCheck]],
 ) -> ModelSpec:
-    """The spec with the parity receipt and the golden vectors."""
+    """Add the parity receipt and the golden vectors to the spec."""
     files = proof_files(encoder.preprocessing.resize)
     texts = None if tower is None else PROOF_TEXTS[: len(files)]
     features = None if tower is None or texts is None else text_features(tower, texts, batch_size=1)

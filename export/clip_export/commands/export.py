@@ -109,7 +109,7 @@ def _text_column(head: TrainedHead) -> str | None:
 
 
 def _tower(encoder: Encoder) -> TextEncoder:
-    """The text tower that a head reads beside the encoder of the same checkpoint."""
+    """Load the text tower that a head reads beside the encoder of the same checkpoint."""
     from clip_export.encoders.text import TextEncoder
 
     return TextEncoder.from_pretrained(encoder.id, encoder.revision)

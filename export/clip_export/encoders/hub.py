@@ -102,6 +102,6 @@ def _missing(encoder: str, revision: str | None, reason: str) -> EncoderError:
 
 
 def _reason(error: Exception) -> str:
-    """The beginning of a foreign error: the hub's go on with advice on its own tools."""
+    """Return the beginning of a foreign error: those of the hub end with advice on its own tools."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:200].rstrip(".")

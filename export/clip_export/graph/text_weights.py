@@ -55,7 +55,7 @@ def _weights(tower: TextEncoder) -> Weights:
 
 
 def _positions(source: Weights) -> Tensor:
-    """The position embeddings, with what BERT adds to every token of a single text."""
+    """Return the position embeddings, with what BERT adds to every token of a single text."""
     positions = source["embeddings.position_embedding.weight"]
     types = source.get("embeddings.token_type_embeddings.weight")
     return positions if types is None else positions + types[0]

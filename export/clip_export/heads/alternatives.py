@@ -17,7 +17,7 @@ from clip_toolkit.errors import HeadError
 
 
 def alternatives(head: TrainedHead) -> dict[tuple[str, ...], nn.Module]:
-    """The head, and those with one or two things changed, by the options of ``clip-export`` that ask for them."""
+    """Return the head, and variants with one or two things changed, by the ``clip-export`` options for them."""
     changes = _changes(head)
     found: dict[tuple[str, ...], nn.Module] = {(): head.module}
     for count in (1, 2):

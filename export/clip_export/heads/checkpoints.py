@@ -61,7 +61,7 @@ def take_apart(content: Any, path: Path) -> NotebookCheckpoint:
 
 
 def _levels(content: Any) -> Iterator[Any]:
-    """The file's content and what is wrapped in it, the innermost last."""
+    """Yield the file's content and what is wrapped in it, the innermost last."""
     for _ in range(_DEEPEST):
         yield content
         inner = [
@@ -114,7 +114,7 @@ def _inverted(names: Mapping[Any, Any]) -> dict[Any, int]:
 
 
 def _split(state: Weights, path: Path) -> tuple[Weights, Weights]:
-    """The head's weights, and those of the image tower beside it."""
+    """Separate the head's weights from those of the image tower beside it."""
     towers = [match[1] or "" for name in state if (match := _PATCHES.fullmatch(name))]
     if not towers:
         return state, {}

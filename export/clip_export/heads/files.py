@@ -158,7 +158,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
 
 
 def _version(head: TrainedHead) -> int:
-    """The oldest format that says all there is to say of a head: its readers ignore fields that they do not know."""
+    """Return the oldest format that can hold the head; its readers ignore fields that they do not know."""
     assert head.encoder is not None
     news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
     return _FORMAT_VERSION if any(news) else 1

@@ -145,7 +145,7 @@ def _loaded(kind: type[nn.Module], arguments: Mapping[str, Any], weights: Weight
 
 
 def _below_common_prefix(weights: Weights, module: nn.Module) -> Weights:
-    """The weights under the module's own names: a checkpoint may have them below the head's attribute."""
+    """Return the weights under the module's own names; a checkpoint may prefix them with the head's attribute."""
     wanted = set(module.state_dict())
     if wanted == set(weights):
         return weights
@@ -167,7 +167,7 @@ def _inputs(module: nn.Module, named: str) -> int:
 
 
 def _tried(module: nn.Module, features: Tensor, named: str) -> Tensor:
-    """Outputs ``[n, outputs]`` for features, the same at any time and for any neighbours."""
+    """Compute outputs ``[n, outputs]`` of features; check that neither repetition nor the batch changes them."""
     outputs, again = module(features), module(features)
     if not isinstance(outputs, Tensor):
         raise HeadError(

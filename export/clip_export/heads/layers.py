@@ -51,7 +51,7 @@ class Layer:
 
 
 def layers_of(weights: Weights, path: Path) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """The layers in order, and scalar parameters by which the logits are multiplied or divided.
+    """Return the layers in order, and scalar parameters by which the logits are multiplied or divided.
 
     Raises:
         HeadError: something other than Linear, BatchNorm and LayerNorm layers, or layers that form no one chain.
@@ -98,7 +98,7 @@ def _kind(tensors: Weights) -> str | None:
 
 
 def _chain(layers: Sequence[Layer], path: Path) -> tuple[Layer, ...]:
-    """The order in which outputs fit inputs: as saved, by number, else the only one that fits."""
+    """Find the order in which outputs fit inputs: as saved, by number, else the only one that fits."""
     for order in (layers, sorted(layers, key=_by_number), sorted(layers, key=_by_suffix)):
         if _fits(order):
             return tuple(order)

@@ -41,7 +41,7 @@ class LayeredHead(nn.Module):
 
 
 def head_from_state_dict(weights: Weights, reading: Reading, path: Path) -> VLMtoMLP | LayeredHead:
-    """The head whose weights lie in a notebook's file, ready to use.
+    """Build the head whose weights are in a notebook's file.
 
     BatchNorm layers are folded into the Linear layers beside them, in float64. A single output stands for two labels:
     the logits ``[0, z]``, whose softmax is the sigmoid of ``z``.
@@ -107,7 +107,7 @@ def _has_room(layers: Sequence[Layer]) -> bool:
 
 
 def _module(layer: Layer) -> nn.Module:
-    """The layer in float64."""
+    """Build the layer as a module in float64."""
     (inputs, outputs), tensors = layer.sizes, {name: value.double() for name, value in layer.tensors.items()}
     if layer.kind == LINEAR:
         module: nn.Module = nn.Linear(inputs, outputs)
@@ -180,7 +180,7 @@ def _built(modules: Sequence[nn.Module], words: Sequence[str], reading: Reading)
 
 
 def _form(words: Sequence[str], sizes: Sequence[int], activation: str) -> str:
-    """The layers in words; nothing where sizes and one activation say it all."""
+    """Describe the layers in words, or return nothing if sizes and one activation say it all."""
     plain = f" -> {activation} -> ".join(map(str, sizes[1:]))
     return "" if " -> ".join(words) == plain else " -> ".join(words)
 

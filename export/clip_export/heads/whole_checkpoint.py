@@ -12,7 +12,7 @@ from clip_toolkit.errors import HeadError
 
 
 def with_tower(encoder: Encoder, tower: Weights) -> Encoder:
-    """The encoder with the weights of another image tower; as it is if there are none.
+    """Return the encoder with the weights of another image tower; unchanged if there are none.
 
     Its revision becomes the SHA-256 of these weights: it is no longer the one that its id names.
 
