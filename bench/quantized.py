@@ -24,8 +24,9 @@ from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.features.images import image_features
 from clip_export.graph.network import network_graph
-from clip_export.heads.files import DataReference, TrainedHead
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import DataReference
 from clip_export.proof.optimum import export_with_optimum
 from clip_export.quantization.evidence.images import Evidence, Wanted, gather
 from clip_export.quantization.quantizing import QuantizationOptions

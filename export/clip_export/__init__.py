@@ -16,7 +16,7 @@ import clip_toolkit.telemetry  # noqa: F401  # before any module here imports ON
 _HOMES = {
     "Dataset": "data.dataset",
     "Encoder": "encoders.image",
-    "EncoderReference": "heads.files",
+    "EncoderReference": "heads.references",
     "Evaluation": "training.judging.evaluation",
     "Examples": "training.epochs",
     "ExportOptions": "exporting",
@@ -82,11 +82,11 @@ if TYPE_CHECKING:
     from clip_export.features.cache import FeatureCache as FeatureCache
     from clip_export.features.images import Features as Features
     from clip_export.features.images import image_features as image_features
-    from clip_export.heads.files import EncoderReference as EncoderReference
     from clip_export.heads.files import TrainedHead as TrainedHead
     from clip_export.heads.files import load_head as load_head
     from clip_export.heads.files import save_head as save_head
     from clip_export.heads.mlp import VLMtoMLP as VLMtoMLP
+    from clip_export.heads.references import EncoderReference as EncoderReference
     from clip_export.heads.tuned_encoder import save_with_encoder as save_with_encoder
     from clip_export.heads.zero_shot import zero_shot_head as zero_shot_head
     from clip_export.quantization.quantizing import QuantizationOptions as QuantizationOptions

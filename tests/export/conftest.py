@@ -11,8 +11,9 @@ import torch
 
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from tiny_models import save_checkpoint
 
 LABELS = ("ant", "bee", "cow")

@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from clip_export.heads.files import EncoderReference, TrainedHead, save_head
+from clip_export.heads.files import TrainedHead, save_head
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from clip_export.samples.pictures import proof_files
 from clip_toolkit.spec.model_file import read_spec
 

@@ -14,8 +14,9 @@ from questions import write_questions
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from clip_export.proof.reference import reference
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.feeds import Feeds

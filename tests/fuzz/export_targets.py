@@ -15,8 +15,9 @@ from safetensors.torch import save
 from targets import EXPORT_SHARES, Target
 
 from clip_export.encoders.processors import load_processor, preprocessing_of
-from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from clip_toolkit.errors import ClipToolkitError
 
 _PROCESSOR = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip_export.heads.files import DataReference
+from clip_export.heads.references import DataReference
 from clip_export.quantization.evidence.gate import Decisions
 from clip_export.quantization.evidence.images import Wanted, gather, refit_images
 from clip_export.quantization.quantizing import QuantizationOptions

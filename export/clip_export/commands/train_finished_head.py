@@ -7,8 +7,9 @@ from typing import Any
 
 from clip_export.commands.train_options import TrainCommand
 from clip_export.encoders.image import Encoder
-from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.outputs import SCORES
+from clip_export.heads.references import EncoderReference
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.decisions import decisions_for

@@ -24,6 +24,7 @@ from clip_export.heads.given_class import GivenHead, head_from_class
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import LayeredHead, head_from_state_dict
 from clip_export.heads.reading import Reading
+from clip_export.heads.references import DataReference, EncoderReference
 from clip_toolkit.errors import HeadError, SpecError, first_line
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
@@ -40,45 +41,6 @@ Head: TypeAlias = VLMtoMLP | LayeredHead | GivenHead
 """From features to logits, with a ``spec``."""
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
-
-
-@dataclass(frozen=True)
-class EncoderReference:
-    """Which encoder a head was trained on.
-
-    Attributes:
-        id: hub id or path of a local folder.
-        revision: commit on the hub; of a local folder the SHA-256 of its content.
-        feature: what the head reads, of `clip_export.encoders.image.FEATURES`.
-        text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
-            checkpoint.
-        folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head
-            file; None if the encoder was frozen.
-        sha256: of that folder, as in `clip_export.heads.tuned_encoder.digest_of`.
-    """
-
-    id: str
-    revision: str | None = None
-    feature: str = "pooled"
-    folder: str | None = None
-    sha256: str | None = None
-    text: bool = False
-
-
-@dataclass(frozen=True)
-class DataReference:
-    """Where the images are that a head was trained and judged on.
-
-    Attributes:
-        folder: absolute path of the data folder or manifest.
-        held_out: paths of the validation and test files, relative to the folder (of a manifest: to the one it lies in),
-            with forward slashes.
-        text_column: heading of the manifest's column of texts, for heads that read text.
-    """
-
-    folder: str
-    held_out: tuple[str, ...]
-    text_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,10 +104,10 @@ def save_head(head: TrainedHead, path: Path) -> None:
         _FORMAT,
         _version(head),
         head.module.spec,
-        head.encoder,
+        head.encoder.seen_from(path),
         head.labels,
         head.training,
-        head.data,
+        None if head.data is None else head.data.seen_from(path),
         head.task,
         head.temperature,
         head.thresholds,
@@ -234,10 +196,10 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         raise HeadError(f"{path}: the head file is damaged ({error}). Train it again.") from error
     return TrainedHead(
         module.eval(),
-        description.encoder,
+        description.encoder.found_from(path),
         description.labels,
         description.training,
-        description.data,
+        None if description.data is None else description.data.found_from(path),
         description.task,
         description.temperature,
         description.thresholds,

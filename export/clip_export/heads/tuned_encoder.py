@@ -19,7 +19,8 @@ from clip_export.encoders.digest import content_digest
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.saving import save_checkpoint
 from clip_export.encoders.weights import SAFETENSORS
-from clip_export.heads.files import EncoderReference, TrainedHead, save_head
+from clip_export.heads.files import TrainedHead, save_head
+from clip_export.heads.references import EncoderReference
 from clip_toolkit.errors import ClipToolkitError, EncoderError, HeadError, OutputError
 from clip_toolkit.files.atomic import flush, flush_folder, temporary_beside
 
@@ -92,6 +93,11 @@ def referenced_encoder(
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
         return Encoder.from_pretrained(str(folder), feature=feature or known.feature)
+    if encoder is None and known is not None and Path(known.id).is_absolute() and not Path(known.id).is_dir():
+        raise HeadError(
+            f"{head}: was trained on the encoder in the folder {known.id}, and there is none. Name its place with "
+            "--encoder: a head file remembers a local folder as seen from its own place."
+        )
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
     loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)

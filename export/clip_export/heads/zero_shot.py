@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from clip_export.encoders.families import Family
 from clip_export.encoders.text import TextEncoder, text_features, token_counts, tokenised
-from clip_export.heads.files import EncoderReference, TrainedHead
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode

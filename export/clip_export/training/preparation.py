@@ -21,7 +21,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
 from clip_export.features.images import Features, ReadFiles, image_features
 from clip_export.features.texts import TextFeatures, TextSide, encoded_texts, fused
-from clip_export.heads.files import DataReference
+from clip_export.heads.references import DataReference, content_digest
 from clip_export.progress import Advance
 from clip_export.training.epochs import Examples
 from clip_export.training.options import DataOptions
@@ -83,9 +83,11 @@ class Prepared:
 
     def reference(self) -> DataReference:
         """Where the images are, for the head file."""
-        held_out = sorted((*self.split.validation, *self.split.test))
-        paths = tuple(self.dataset.relative(index) for index in held_out)
-        return DataReference(str(self.dataset.source.resolve()), paths, self.dataset.text_column)
+        held_out = (*self.split.validation, *self.split.test)
+        digests = {content_digest(self.reading.contents[index]) for index in held_out}
+        return DataReference(
+            str(self.dataset.source.resolve()), text_column=self.dataset.text_column, digests=tuple(sorted(digests))
+        )
 
     def counts(self) -> Iterator[tuple[str, str]]:
         """Each side and how many images of each label it has."""

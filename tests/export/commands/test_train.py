@@ -1,6 +1,7 @@
 """``clip-train`` as its users run it: every task to its end, breaks and kills, reports, and bad input."""
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -136,18 +137,48 @@ def test_groups_manifest_and_held_out_files(pictures: Path, tmp_path: Path):
     options = ("--groups", r"(item\d+)_", "--test-fraction", 0.2, "--epochs", 2)
     shown = train(pictures / "photos", *options, cwd=tmp_path).stdout
     assert re.search(r"\ntrain: \d+ images: box \d+, disc \d+\nvalidation: .*\ntest: ", shown)
-    data = load_head(tmp_path / "head.pt").data
-    assert data is not None
-    assert data.folder == str((pictures / "photos").resolve())
-    held_out = {re.search(r"item\d+", path)[0] for path in data.held_out}
-    everything = {path.relative_to(pictures / "photos").as_posix() for path in (pictures / "photos").rglob("*.png")}
-    assert set(data.held_out) < everything
-    assert not held_out & {re.search(r"item\d+", path)[0] for path in everything - set(data.held_out)}
+    photos = sorted((pictures / "photos").rglob("*.png"))
+    held_out = held_out_of(tmp_path / "head.pt", pictures / "photos", photos)
+    sides = [
+        {re.search(r"item\d+", path.name)[0] for path in photos if (path in held_out) is side} for side in (False, True)
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1]
     train(pictures / "shapes.csv", "--epochs", 2, cwd=tmp_path)
-    data = load_head(tmp_path / "head.pt").data
-    assert data is not None
-    assert data.folder == str((pictures / "shapes.csv").resolve())
-    assert all((pictures / path).is_file() for path in data.held_out)
+    assert len(held_out_of(tmp_path / "head.pt", pictures / "shapes.csv", photos)) == 12
+
+
+def held_out_of(head: Path, data: Path, files: list[Path]) -> set[Path]:
+    """The files that a head did not learn from, as its file tells them, and checks of how it does."""
+    found = load_head(head).data
+    assert found is not None
+    assert (found.folder, found.held_out) == (str(data.resolve()), ())
+    held_out = {path for path in files if hashlib.sha256(path.read_bytes()).hexdigest()[:32] in found.digests}
+    assert 0 < len(held_out) == len(found.digests) < len(files)
+    return held_out
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_is_handed_on_names_no_patient_and_no_folder_of_the_machine(pictures: Path, tmp_path: Path, suffix: str):
+    shutil.copytree(pictures / "photos", tmp_path / "data")
+    shutil.copytree(TINY_CLIP, tmp_path / "tiny")
+    (tmp_path / "heads").mkdir()
+    out = tmp_path / "heads" / f"head{suffix}"
+    arguments = ("data", "--encoder", tmp_path / "tiny", "--epochs", 2, "--val-fraction", 0.3, "-o", out)
+    assert run("clip-train", *arguments, "--report", "report", cwd=tmp_path).returncode == 0
+    export = ("clip-export", "--head", out, "--quantize", "int4", "--min-agreement", 0.5)
+    assert run(*export, cwd=tmp_path).returncode == 0  # the images and the encoder are found from the head file
+    spec = read_spec(tmp_path / "model.onnx")
+    assert spec.quantization.source.startswith("the training data data, its held-out images judge")
+    assert spec.quantization.evaluation_images == 18
+    for file in (out, tmp_path / "model.onnx", tmp_path / "report" / "report.html"):
+        content = file.read_bytes()
+        assert str(tmp_path).encode() not in content, file
+        assert file.suffix == ".html" or b"item0" not in content, file
+    moved = shutil.copytree(tmp_path / "heads", tmp_path / "far" / "away")
+    done = run("clip-export", "--head", moved / out.name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Name its place with --encoder" in done.stderr
 
 
 def test_the_second_training_takes_features_from_the_cache(pictures: Path, tmp_path: Path):

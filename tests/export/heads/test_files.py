@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clip_export.heads.files import EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.reading import Reading
+from clip_export.heads.references import EncoderReference
 from clip_toolkit.errors import HeadError, OutputError
 
 FEATURES = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))

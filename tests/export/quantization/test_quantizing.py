@@ -20,8 +20,9 @@ from clip_export.commands.export import main as export
 from clip_export.commands.train import main as train
 from clip_export.encoders.image import Encoder
 from clip_export.features.images import image_features
-from clip_export.heads.files import DataReference, EncoderReference, TrainedHead, load_head, save_head
+from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import DataReference, EncoderReference
 from clip_export.quantization import quantizing, targets
 from clip_export.quantization.layers.linears import with_constants
 from clip_export.quantization.request import MODES
@@ -157,7 +158,7 @@ def test_head_remembers_its_data_and_the_validation_split_judges(photos: Path, t
     ]
     assert train(arguments) == 0
     data = load_head(head).data
-    assert (data.folder, len(data.held_out)) == (str(photos.resolve()), 24)
+    assert (data.folder, len(data.digests)) == (str(photos.resolve()), 24)
     assert export(["--head", str(head), "-o", str(model), "--quantize", "int8"]) == 0
     receipt = read_spec(model).quantization
     assert (receipt.calibration_images, receipt.evaluation_images) == (96, 24)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clip_export.data.dataset import SIDES
 from clip_export.data.manifest import read_manifest
-from clip_export.heads.files import DataReference
+from clip_export.heads.references import DataReference, content_digest
 from clip_toolkit import ImageError, open_image, preprocess
 from clip_toolkit.errors import DatasetError, QuantizationError
 from clip_toolkit.images.folder import ImageListing
@@ -127,14 +127,20 @@ def gather(
     if calibration is not None:
         files = _images_of(calibration, wanted)
         held_out = set(list(dict.fromkeys(file.name for file in files))[::3])
-        return _split(reader, calibration, files, held_out, f"{calibration.name}, every third image held out")
+        return _split(
+            reader,
+            calibration,
+            files,
+            lambda file: file.name in held_out,
+            f"{calibration.name}, every third image held out",
+        )
     if evaluation is not None:
         raise QuantizationError("--evaluation: needs --calibration, too: images to tune on before others can judge.")
     if remembered is None or not Path(remembered.folder).exists():
         return None
     data = Path(remembered.folder)
     source = f"the training data {data.name}, its held-out images judge"
-    return _split(reader, data, _images_of(data, wanted), set(remembered.held_out), source)
+    return _split(reader, data, _images_of(data, wanted), _held_out(remembered), source)
 
 
 def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -> tuple[LabelledImage, ...]:
@@ -160,10 +166,23 @@ def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -
     return tuple(images)
 
 
-def _split(reader: _Reader, data: Path, files: Sequence[_Found], held_out: Container[str], source: str) -> Evidence:
-    """Judge by the files of the names ``held_out``, and tune on the others, but for copies of those."""
-    judged = reader.read((file for file in files if file.name in held_out), MOST_EVALUATION)
-    others = (file for file in files if file.name not in held_out)
+def _held_out(remembered: DataReference) -> Callable[[_Found], bool]:
+    """Tell the files that a head did not learn from: by content, or by name where its file is an old one."""
+    names, digests = set(remembered.held_out), set(remembered.digests)
+
+    def is_held_out(file: _Found) -> bool:
+        known = bool(digests) and file.path.is_file() and content_digest(_digest(file.path).hex()) in digests
+        return known or file.name in names
+
+    return is_held_out
+
+
+def _split(
+    reader: _Reader, data: Path, files: Sequence[_Found], held_out: Callable[[_Found], bool], source: str
+) -> Evidence:
+    """Judge by the files that are ``held_out``, and tune on the others, but for copies of those."""
+    judged = reader.read((file for file in files if held_out(file)), MOST_EVALUATION)
+    others = (file for file in files if not held_out(file))
     tuned = reader.read(_others(others, {image.digest for image in judged}), MOST_CALIBRATION)
     return _checked(tuned, judged, reader, data, source)
 

@@ -11,6 +11,7 @@ from textwrap import shorten
 import numpy as np
 from matplotlib.figure import Figure
 
+from clip_export.encoders.checkpoint import encoder_name
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.outputs import SCORES
 from clip_export.training.fusion import Parts
@@ -170,7 +171,7 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
         yield f"{_score_name(head.task)} of {model} on the same features and images: {plain:.3f}"
     yield f"{_score_name(head.task)} on the training images: {training.best.train_score:.3f}"
     if head.encoder is not None:
-        yield f"encoder {head.encoder.id}, {head.encoder.feature} feature; head {head.module.spec.layers}"
+        yield f"encoder {encoder_name(head.encoder.id)}, {head.encoder.feature} feature; head {head.module.spec.layers}"
     yield from (f"{label} is said from {value:.4f} on" for label, value in head.thresholds.items())
 
 
