@@ -27,7 +27,9 @@ def test_every_kind_of_source_gives_the_same_pixels(pixels: Pixels, tmp_path: Pa
     data = encoded(Image.fromarray(pixels))
     path = tmp_path / "picture.png"
     path.write_bytes(data)
-    for source in (path, str(path), data, io.BytesIO(data), Image.fromarray(pixels), pixels):
+    just_written = io.BytesIO()
+    just_written.write(data)  # its position is at its end
+    for source in (path, str(path), data, io.BytesIO(data), just_written, Image.fromarray(pixels), pixels):
         decoded = decode(source)
         assert decoded.dtype == np.uint8
         assert np.array_equal(decoded, pixels)

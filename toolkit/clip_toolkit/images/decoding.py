@@ -12,7 +12,7 @@ from PIL import Image
 from clip_toolkit.errors import ImageError, TransientImageError
 from clip_toolkit.images.arrays import image_of_array, image_of_tensor, is_tensor
 from clip_toolkit.images.depth import eight_bit_grey, is_deep
-from clip_toolkit.images.limits import DecodeOptions
+from clip_toolkit.images.limits import INCOMPLETE, DecodeOptions
 from clip_toolkit.images.opening import loaded, reason_of
 from clip_toolkit.images.sources import ImageSource, binary_file, source_name
 
@@ -30,6 +30,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_CUT_SHORT = re.compile("truncated|broken data stream", re.IGNORECASE)  # in the words of Pillow's readers
 _BAND = 256  # rows composited at a time, so that copies with an alpha channel stay small
 _DEFAULT = DecodeOptions()
 
@@ -99,8 +100,8 @@ def _undecodable(name: str, error: Exception, options: DecodeOptions) -> ImageEr
 
 
 def _hint(reason: str, options: DecodeOptions) -> str:
-    if "truncated" in reason.lower() and not options.allow_truncated:
-        return "Is it a complete image file? --allow-truncated (allow_truncated in Python) takes what there is."
+    if _CUT_SHORT.search(reason) and not options.allow_truncated:
+        return INCOMPLETE
     return "Save it as PNG or JPEG again." if "nsupported" in reason else "Is it a complete image file?"
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images.depth import WHITE_16, eight_bit
-from clip_toolkit.images.limits import DecodeOptions, check_size
+from clip_toolkit.images.limits import INCOMPLETE, DecodeOptions, check_size
 
 MAGIC = b"SIMPLE  ="
 
@@ -38,7 +38,7 @@ def read_fits(file: IO[bytes], options: DecodeOptions) -> Image.Image:
     data = file.read(width * height * kind.itemsize)
     missing = width * height * kind.itemsize - len(data)
     if missing and not options.allow_truncated:
-        raise ImageError("the pixels are cut short. Is it a complete image file?")
+        raise ImageError(f"the pixels are cut short. {INCOMPLETE}")
     values = np.frombuffer(data + bytes(missing), kind).reshape(height, width)[::-1]
     return Image.fromarray(_eight_bit(values, cards))
 

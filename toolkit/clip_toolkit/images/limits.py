@@ -23,6 +23,9 @@ _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 6, "I;16L": 6, "I;16B": 6, "I;16N": 6,
 _MORE = {"JPEG2000": 4, "WEBP": 1, "AVIF": 2, "HEIF": 2, "QOI": 1}
 """Bytes a channel that formats take whose libraries decode all of an image before Pillow gets it."""
 
+INCOMPLETE = "Is it a complete image file? --allow-truncated (allow_truncated in Python) takes what there is."
+"""The remedy for a file that is cut short."""
+
 MAX_SCANS = 100
 """Scans of a progressive JPEG beyond which it is refused; encoders write ten or so."""
 

@@ -32,6 +32,7 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
         ImageError: it is too large, of a format or kind that is not read, or known to be read wrongly.
         Exception: whatever Pillow's plugins raise on damaged files.
     """
+    file.seek(0)  # a buffer that was just written stands at its end
     head = file.read(_HEAD)
     file.seek(0)
     image = _read_here(file, head, options)

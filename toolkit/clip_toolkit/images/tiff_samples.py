@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin, _imaging
 
 from clip_toolkit.errors import ImageError
+from clip_toolkit.images.limits import INCOMPLETE
 
 BYTE_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """None, LZW, Deflate, PackBits, Deflate's old number, LZMA, Zstandard: those that know nothing of samples."""
@@ -101,13 +102,13 @@ def read_samples(file: IO[bytes], layout: Layout, *, allow_truncated: bool) -> N
     image = np.zeros((layout.height, layout.width, layout.samples), layout.dtype)
     for segment in _segments(layout):
         try:
-            values = _values(_content(file, segment, layout), segment, layout)
+            values = _values(_content(file, segment, layout, allow_truncated), segment, layout)
         except (OSError, ValueError, SyntaxError) as error:
             if getattr(error, "errno", None) is not None:  # the system's, not libtiff's
                 raise
             if allow_truncated:
                 continue
-            raise ImageError("a strip or tile is damaged or cut short. Is it a complete image file?") from error
+            raise ImageError(f"a strip or tile is damaged or cut short. {INCOMPLETE}") from error
         rows, columns = (
             slice(segment.top, segment.top + segment.rows),
             slice(segment.left, segment.left + segment.columns),
@@ -146,8 +147,8 @@ def _segments(layout: Layout) -> Iterator[_Segment]:
         yield _Segment(plane, top, left, min(rows, layout.height - top), columns, offset, count)
 
 
-def _content(file: IO[bytes], segment: _Segment, layout: Layout) -> bytes:
-    """Return a segment's bytes, unpacked: as many as its rows take."""
+def _content(file: IO[bytes], segment: _Segment, layout: Layout, allow_truncated: bool) -> bytes:
+    """Return a segment's bytes, unpacked: as many as its rows take, zero where they are missing and may be."""
     row = _row_bytes(segment, layout)
     file.seek(segment.offset)
     data = file.read(min(segment.length, row * segment.rows) if layout.compression == 1 else segment.length)
@@ -155,9 +156,9 @@ def _content(file: IO[bytes], segment: _Segment, layout: Layout) -> bytes:
         data = data.translate(_REVERSED_BITS)
     if layout.compression != 1:
         data = _as_grey(data, row, segment.rows, layout.compression)
-    if len(data) < row * segment.rows:
+    if len(data) < row * segment.rows and not allow_truncated:
         raise ValueError("cut short")
-    return data
+    return data.ljust(row * segment.rows, b"\0")
 
 
 def _row_bytes(segment: _Segment, layout: Layout) -> int:
