@@ -32,6 +32,15 @@ def test_a_signal_cleans_up_and_gives_its_exit_code(signum: int, tmp_path: Path,
     assert capsys.readouterr().err == "program: interrupted\n"
 
 
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_raises():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_handler_is_given_back():
     before = signal.getsignal(signal.SIGTERM)
     with sigterm_raises():

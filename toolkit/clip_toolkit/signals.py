@@ -14,10 +14,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received."""
 
 
+def is_ignored(signum: int) -> bool:
+    """Tell whether a signal is ignored, as SIGINT is by what a script starts with ``&``: the caller's wish stands."""
+    return signal.getsignal(signum) == signal.SIG_IGN
+
+
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise `Terminated` in the main thread when SIGTERM is received while the block runs."""
-    if threading.current_thread() is not threading.main_thread():  # where no handler can be set
+    """Raise `Terminated` in the main thread when SIGTERM is received while the block runs, unless it is ignored."""
+    if threading.current_thread() is not threading.main_thread() or is_ignored(signal.SIGTERM):  # no handler to set
         yield
         return
     before = signal.signal(signal.SIGTERM, _raise)

@@ -241,6 +241,19 @@ def test_a_second_signal_ends_the_process():
     assert done.returncode == -signal.SIGINT
 
 
+def test_an_ignored_signal_stays_ignored():
+    code = (
+        "import os, signal\nfrom clip_toolkit.stream.stopping import Stop\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "with Stop(lambda: print('asked', flush=True)) as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print(stop.signum, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(stop.signum == signal.SIGTERM, signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\nasked\nTrue True\n"
+
+
 def test_handlers_are_given_back():
     before = signal.getsignal(signal.SIGTERM)
     with Stop(lambda: None):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
+from clip_toolkit.signals import is_ignored
+
 _Item = TypeVar("_Item")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,8 +28,8 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take over both signals; possible in the main thread only."""
-        self._before = {signum: signal.signal(signum, self._asked) for signum in _SIGNALS}
+        """Take over both signals, but for those that are ignored; possible in the main thread only."""
+        self._before = {signum: signal.signal(signum, self._asked) for signum in _SIGNALS if not is_ignored(signum)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
