@@ -12,8 +12,8 @@ from clip_toolkit.spec.decisions import DEFAULT_THRESHOLD
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 TOLERANCE = 1e-3
-"""Largest allowed difference, of logits relative to the largest: what float32 on another device, TF32 convolutions
-included, may bring, and a tenth of what any wrong reading brought (docs/decisions.md)."""
+"""Largest allowed difference, of logits relative to the largest: room for float32 in another order or on another
+device. `compare` asks for equal decisions as well."""
 
 _DIGITS = (2, 3, 4)
 """Answers that are all rounded to so many decimal places differ by half of the last one for that alone."""

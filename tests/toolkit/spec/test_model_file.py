@@ -91,3 +91,17 @@ def test_metadata_that_is_no_text(demo: Path, tmp_path: Path):
 def test_a_path_that_no_file_can_have():
     with pytest.raises(ModelError):
         read_spec("a\0b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("head.pt", b"PK\x03\x04 a zip archive"),
+        ("head.pth", b"\x80\x02\x8a\x0a a pickle"),
+        ("head.safetensors", (2).to_bytes(8, "little") + b"{}"),
+    ],
+)
+def test_a_head_file_is_said_to_be_one(name: str, content: bytes, tmp_path: Path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=r"Export it first: clip-export --head .*head\."):
+        read_spec(tmp_path / name)

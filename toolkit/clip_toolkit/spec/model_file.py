@@ -7,6 +7,7 @@ field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/on
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +34,10 @@ _TENSOR_PATHS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+
+# How files of weights begin, by suffix: PyTorch's, the new and the old ones, and safetensors.
+_PYTORCH = re.compile(rb"PK\x03\x04|\x80\x02")
+_WEIGHTS = {".pt": _PYTORCH, ".pth": _PYTORCH, ".safetensors": re.compile(rb".{8}\{", re.DOTALL)}
 
 # What a small file could run for ever with, or that unfolds to any size; clip-export writes none of it.
 _REFUSED: dict[str, dict[int, str]] = {
@@ -104,6 +109,11 @@ def _mapped(descriptor: int, path: Path) -> mmap.mmap:
 
 
 def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
+    beginning = _WEIGHTS.get(path.suffix.lower())
+    if beginning is not None and beginning.match(data):
+        raise ModelError(
+            f"{path}: holds weights, such as those of a head, and no model. Export it first: clip-export --head {path}"
+        )
     whole = (0, len(data))
     try:
         metadata = dict(_metadata(data, whole))
