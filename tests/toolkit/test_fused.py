@@ -233,7 +233,7 @@ def test_a_broken_off_run_goes_on_with_the_same_texts_only(
 
 def _interrupted(arguments: list[str], output: Path, whole: bytes) -> bytes:
     """What a run leaves that was broken off after two of its records."""
-    from clip_toolkit.stream.part_file import PartFile
+    from clip_toolkit.stream.part_file import PartFile, line
 
     settings: list[dict[str, object]] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -241,7 +241,7 @@ def _interrupted(arguments: list[str], output: Path, whole: bytes) -> bytes:
         patch.setattr(PartFile, "__init__", lambda self, *args: (settings.append(args[1]), opening(self, *args))[1])
         assert main(arguments) == 0
     output.unlink()
-    return json.dumps(settings[0]).encode() + b"\n" + b"".join(whole.splitlines(keepends=True)[:2])
+    return b"".join([line(settings[0]), *(line(json.loads(record)) for record in whole.splitlines()[:2])])
 
 
 def test_without_a_text_the_command_line_says_what_to_give(

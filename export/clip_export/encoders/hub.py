@@ -50,7 +50,7 @@ def local_folder(encoder: str, revision: str | None) -> Path:
         if cached is not None:
             return cached
         raise _missing(encoder, revision, f"the model hub cannot be reached ({_reason(error)})") from error
-    return _fetched(encoder, info)
+    return _fetched(encoder, revision, info)
 
 
 def commit_of(folder: Path) -> str | None:
@@ -74,15 +74,15 @@ def _is_whole(folder: Path) -> bool:
     return all(any(part in name for name in names) for part in ("config.json", "processor", "token"))
 
 
-def _fetched(encoder: str, info: huggingface_hub.ModelInfo) -> Path:
-    """Return the checkpoint in the cache, completed by what is not there yet."""
+def _fetched(encoder: str, revision: str | None, info: huggingface_hub.ModelInfo) -> Path:
+    """Return the checkpoint in the cache, completed by what is not there yet, under the name that was asked for."""
     names = [item.rfilename for item in info.siblings or () if "/" not in item.rfilename]
     wanted = [name for name in names if name.endswith(_SMALL)] + _weight_files(names)
     cached = _cached(encoder, info.sha)
     if cached is not None and all((cached / name).is_file() for name in wanted):
         return cached
     try:
-        return Path(huggingface_hub.snapshot_download(encoder, revision=info.sha, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(encoder, revision=revision, allow_patterns=wanted))
     except Exception as error:  # the connection, the disk, or the hub's answer
         raise _missing(encoder, info.sha, f"it cannot be fetched ({_reason(error)})") from error
 

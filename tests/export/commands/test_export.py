@@ -78,7 +78,7 @@ def workshop(photos: Path, checkpoint: Checkpoint, tmp_path_factory: pytest.Temp
     assert "validation accuracy" in trained.stdout
     exported = run("clip-export", "--head", "head.pt", cwd=folder)
     assert exported.returncode == 0, exported.stderr
-    assert "resized in graph" in exported.stdout
+    assert "graph resize" in exported.stdout
     return folder
 
 

@@ -102,7 +102,10 @@ def test_every_task_is_quantized_on_the_images_of_its_manifest(
     assert run("clip-infer", image, "--format", "parquet", "--output", "a.parquet", cwd=tmp_path).returncode == 0
     (row,) = read_table(tmp_path / "a.parquet").to_pylist()
     (record,) = [json.loads(run("clip-infer", image, "--format", "jsonl", cwd=tmp_path).stdout)]
-    assert row == record
+    assert {name: value for name, value in row.items() if not name.startswith("p:")} == record
+    assert {name.removeprefix("p:") for name in row if name.startswith("p:")} == set(
+        read_spec(tmp_path / "model.onnx").labels
+    )
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +324,8 @@ def test_reports_are_whole_and_self_contained(pictures: Path, tmp_path: Path, ta
     assert page.count("data:image/png;base64,") == len(files)
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "95 % interval" in page
+    assert "encoder tiny-clip, " in page  # the name of its folder, not where it lies
+    assert str(TINY_CLIP.parent) not in page
     assert "regression on the same features" in page
     for path in files.values():
         with Image.open(path) as image:

@@ -28,7 +28,7 @@ from clip_export.quantization.layers.linears import find_linears, with_plain_lin
 from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, run
 from clip_export.quantization.search import Int8Search
-from clip_export.quantization.targets import TARGETS
+from clip_export.quantization.targets import TARGETS, find_target
 from clip_export.quantization.weights import quantized_weight, rounded_together
 from clip_export.samples.pictures import picture
 from clip_export.training.epochs import Examples
@@ -128,7 +128,7 @@ def spread(differences: NDArray[np.float32]) -> float:
 def test_sixteen_bit_activations_leave_the_weights_error_alone(encoder: EncoderOf, name: str, ops: str):
     model, inputs = network(encoder(name), ops=ops), images(4)
     layers, ranges = find_linears(model), layer_ranges(model, inputs)
-    target, exact = TARGETS["x86-vnni"], logits(model, inputs)
+    target, exact = find_target("auto"), logits(model, inputs)
 
     def error(**options: object) -> float:
         return spread(logits(quantize_int8(model, Int8Scheme(target, ops, ranges, **options)), inputs) - exact)
@@ -151,7 +151,7 @@ def test_attention_fused_with_its_product_decides_the_same(
     encoder: EncoderOf, name: str, fused: int, monkeypatch: pytest.MonkeyPatch
 ):
     model, inputs = network(encoder(name)), images(8)
-    scheme = Int8Scheme(TARGETS["x86-vnni"], "ort", layer_ranges(model, inputs))
+    scheme = Int8Scheme(find_target("auto"), "ort", layer_ranges(model, inputs))
     together = quantize_int8(model, scheme)
     assert operators(together)["QAttention"] == fused
     onnx.checker.check_model(together)
@@ -241,7 +241,7 @@ def test_outlier_channels_break_plain_static_int8_and_not_ours(checkpoint: Calla
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
     )
-    search = Int8Search(model, fed(tuned), TARGETS["x86-vnni"], "ort", SINGLE_LABEL, np.inf, lambda _: None)
+    search = Int8Search(model, fed(tuned), find_target("auto"), "ort", SINGLE_LABEL, np.inf, lambda _: None)
     best = search.best()
 
     def agreement(quantized: onnx.ModelProto) -> float:

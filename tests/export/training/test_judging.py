@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.metrics import r2_score
 from torch import nn
@@ -152,6 +153,17 @@ def test_figures_are_those_of_scikit_learn():
         assert all(figure.low <= figure.value <= figure.high for figure in row.figures.values())
     assert found.score.value == pytest.approx((true == said).mean())
     assert found.score.high - found.score.low == pytest.approx(4 * (0.25 / 200) ** 0.5, rel=0.4)
+
+
+@pytest.mark.parametrize("right", [0, 1, 30, 48])
+def test_the_interval_of_a_share_is_wilsons(right: int):
+    logits, targets = torch.eye(2)[torch.zeros(48, dtype=torch.long)], (torch.arange(48) >= right).long()
+    found = evaluate(Fixed(), Examples(logits, targets), ("a", "b"))
+    expected = binomtest(right, 48).proportion_ci(method="wilson")
+    for figure in (found.score, found.by_label[0].figures["precision"]):
+        assert figure == pytest.approx((right / 48, expected.low, expected.high))
+    assert found.score.high - found.score.low > 0.05
+    assert np.isnan(found.by_label[1].figures["precision"].value)  # nothing was predicted to be b
 
 
 def test_groups_make_intervals_wider():

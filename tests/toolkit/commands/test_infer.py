@@ -256,7 +256,7 @@ def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatc
         main([image, "--device", "cpu", "--threads", "1", "--resize", "graph", "--batch-size", "3", "--fast-decode"])
         == 0
     )
-    decoding = {"max_pixels": 2**27, "allow_truncated": False, "fast_decode": True, "prepack": False}
+    decoding = {"max_pixels": 2**27, "allow_truncated": False, "fast_decode": True, "prepack": False, "isolate": None}
     assert opened == [("cpu", 1, "graph", decoding)]
     assert batches == [3]
     assert "CPUExecutionProvider, threads: 1" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_export.encoders.families.family import BlockSettings, Family, ImageTower, activation
 from clip_toolkit.errors import EncoderError
@@ -26,7 +26,7 @@ def _settings(config: Any) -> BlockSettings:
     )
 
 
-def _positions(tower: nn.Module, size: int) -> Tensor:
+def _positions(tower: Any, size: int) -> Tensor:
     """Resample the table by the tower's own rule: it was trained at 518 pixels, and is used at 224."""
     patches = (size // tower.config.patch_size) ** 2
     tokens = torch.zeros(1, 1 + patches, tower.config.hidden_size)

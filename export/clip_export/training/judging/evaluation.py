@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import from_numpy, nn
@@ -10,7 +10,15 @@ from torch import from_numpy, nn
 from clip_export.heads.outputs import probabilities, r_squared
 from clip_export.training.epochs import Examples
 from clip_export.training.judging.answers import Answers, Array, answer
-from clip_export.training.judging.figures import Interval, LabelFigures, interval, label_figures, resample
+from clip_export.training.judging.figures import (
+    Interval,
+    LabelFigures,
+    Samples,
+    interval,
+    label_figures,
+    resample,
+    share_interval,
+)
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
@@ -50,7 +58,7 @@ def evaluate(
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
-        groups: of each example; whole groups are drawn for the intervals, since their images are not independent.
+        groups: of each example; the intervals take whole groups, since their images are not independent.
     """
     answers = answer(head, examples, labels, task=task, temperature=temperature, thresholds=thresholds)
     samples = resample(len(answers.targets), groups)
@@ -59,14 +67,13 @@ def evaluate(
     return Evaluation(
         **vars(answers),
         uncalibrated=before,
-        score=interval(_score_of(answers), samples),
+        score=_score(answers, samples),
         by_label=tuple(label_figures(answers, index, samples) for index in range(len(answers.labels))),
         calibration_error=errors,
     )
 
 
-def _score_of(answers: Answers) -> Callable[[Array], float]:
-    if answers.task == REGRESSION:
-        return lambda rows: float(r_squared(answers.targets[rows], answers.logits[rows]).mean())
-    right = answers.right
-    return lambda rows: float(right[rows].mean())
+def _score(answers: Answers, samples: Samples) -> Interval:
+    if answers.task != REGRESSION:
+        return share_interval(answers.right, samples)
+    return interval(lambda rows: float(r_squared(answers.targets[rows], answers.logits[rows]).mean()), samples)

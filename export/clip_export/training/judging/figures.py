@@ -1,4 +1,4 @@
-"""Figures of a head on examples, each with its bootstrap interval."""
+"""Figures of a head on examples, each with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from sklearn.metrics import average_precision_score
 
 from clip_export.heads.outputs import r_squared
@@ -16,17 +16,21 @@ from clip_export.training.judging.thresholds import OperatingRule, threshold_at
 from clip_toolkit.spec.tasks import REGRESSION
 
 RESAMPLES = 500
-"""Bootstrap samples behind each 95 % interval (percentile method: Efron and Tibshirani 1993, chapter 13)."""
+"""Bootstrap samples behind the interval of what is no share (percentile method: Efron and Tibshirani 1993, ch. 13)."""
 
 FIXED_SPECIFICITY = 0.9
 """Where the sensitivity of each label is read off its ROC curve."""
 
-Samples = list[Array]
-"""Row numbers, int64: of all rows, then of each bootstrap sample."""
+
+class Samples(NamedTuple):
+    """Group of each row, int64 ``[n]``, and row numbers: of all rows, then of each bootstrap sample."""
+
+    groups: Array
+    draws: list[Array]
 
 
 class Interval(NamedTuple):
-    """A figure and its bootstrap 95 % interval; NaN where it is not defined, such as for a label without examples."""
+    """A figure and its 95 % interval; NaN where it is not defined, such as for a label without examples."""
 
     value: float
     low: float
@@ -52,9 +56,18 @@ class LabelFigures:
 def label_figures(answers: Answers, index: int, samples: Samples) -> LabelFigures:
     """Compute the figures of one label, or of one value of a regression."""
     named = _value_statistics if answers.task == REGRESSION else _label_statistics
-    figures = {name: interval(statistic, samples) for name, statistic in named(answers, index).items()}
+    shares: dict[str, Interval] = {} if answers.task == REGRESSION else _label_shares(answers, index, samples)
+    figures = shares | {name: interval(statistic, samples) for name, statistic in named(answers, index).items()}
     count = len(answers.targets) if answers.task == REGRESSION else int(answers.true[:, index].sum())
     return LabelFigures(answers.labels[index], count, figures)
+
+
+def _label_shares(answers: Answers, index: int, samples: Samples) -> dict[str, Interval]:
+    true, predicted = answers.true[:, index], answers.predicted[:, index]
+    return {
+        "precision": share_interval(true, samples, among=predicted),
+        "recall": share_interval(predicted, samples, among=true),
+    }
 
 
 def _label_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array], float]]:
@@ -66,8 +79,6 @@ def _label_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array
         return lambda rows: float(metric(true[rows], scores[rows])) if 0 < true[rows].sum() < len(rows) else np.nan
 
     return {
-        "precision": lambda rows: _share((said & true)[rows].sum(), said[rows].sum()),
-        "recall": lambda rows: _share((said & true)[rows].sum(), true[rows].sum()),
         "F1": lambda rows: _share(2 * (said & true)[rows].sum(), said[rows].sum() + true[rows].sum()),
         "AUROC": where_both(_area_under_roc),
         "AUPRC": where_both(average_precision_score),
@@ -102,21 +113,43 @@ def _value_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array
 
 
 def resample(count: int, groups: Sequence[str]) -> Samples:
-    """Draw row numbers: all of them first, then `RESAMPLES` draws with replacement: of rows, or of whole groups."""
+    """Draw `RESAMPLES` times with replacement: rows, or whole groups, whose rows are not independent."""
     rng = np.random.default_rng(0)
     rows = np.arange(count)
     if not any(groups):
-        return [rows, *(rng.integers(0, count, count) for _ in range(RESAMPLES))]
+        return Samples(rows, [rows, *(rng.integers(0, count, count) for _ in range(RESAMPLES))])
     names = [group or f"\0{index}" for index, group in enumerate(groups)]
     _, inverse = np.unique(names, return_inverse=True)
     members = [rows[inverse == index] for index in range(inverse.max() + 1)]
     draws = (rng.integers(0, len(members), len(members)) for _ in range(RESAMPLES))
-    return [rows, *(np.concatenate([members[index] for index in draw]) for draw in draws)]
+    return Samples(inverse, [rows, *(np.concatenate([members[index] for index in draw]) for draw in draws)])
 
 
 def interval(statistic: Callable[[Array], float], samples: Samples) -> Interval:
     """Compute a statistic of row numbers on all rows, with the percentiles of its resamples."""
-    value, *others = map(statistic, samples)
+    value, *others = map(statistic, samples.draws)
     defined = [other for other in others if np.isfinite(other)]
     low, high = np.percentile(defined, [2.5, 97.5]) if defined and np.isfinite(value) else (np.nan, np.nan)
     return Interval(value, float(low), float(high))
+
+
+def share_interval(right: Array, samples: Samples, among: Array | None = None) -> Interval:
+    """Compute the share of ``right`` rows with Wilson's score interval (Wilson 1927, doi:10.2307/2276774).
+
+    Unlike resamples of nothing but right answers, it has a width where all are right. Groups are counted, not their
+    rows: too wide rather than too narrow, since the rows of a group are seldom all alike.
+
+    Args:
+        right: bool ``[n]``, or ``[n, labels]``.
+        samples: whose groups are counted.
+        among: bool ``[n]``: the rows to look at; all of them if None.
+    """
+    rows = slice(None) if among is None else among
+    count = len(np.unique(samples.groups[rows]))
+    if not count:
+        return Interval(np.nan, np.nan, np.nan)
+    value, z = float(right[rows].mean()), float(norm.ppf(0.975))
+    centre = value + z**2 / (2 * count)
+    half = z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2)
+    low, high = (centre - half) / (1 + z**2 / count), (centre + half) / (1 + z**2 / count)
+    return Interval(value, min(float(low), value), max(float(high), value))  # rounding: they meet at 0 and 1

@@ -18,7 +18,7 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d9de; } img { max-width: 10
 .score { font-size: 2.4rem; font-weight: 600; margin: 0; } .note, td small { color: #5b636d; }
 .warning { background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem 1rem; }
 table { border-collapse: collapse; }
-td, th { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
+td, th { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
 td:first-child, th:first-child { text-align: left; }
 td small { display: block; font-size: .75rem; white-space: nowrap; }
 .wide { overflow-x: auto; }

@@ -87,21 +87,22 @@ def write_report(
 
 
 _LABEL_NOTE = (
-    f"Small figures: 95 % intervals of {RESAMPLES} bootstrap samples (of whole groups, where there are groups). "
-    "Precision: of the images said to have the label, the share that does. Recall (sensitivity): of those that have "
-    "it, the share that is found. AUROC and AUPRC do not depend on a threshold."
+    "Small figures: 95 % intervals, Wilson's for precision and recall (where there are groups, each counts as one "
+    f"image), otherwise of {RESAMPLES} bootstrap samples (of whole groups). Precision: of the images predicted to have "
+    "the label, the share that does. Recall (sensitivity): of those that have it, the share that is found. AUROC and "
+    "AUPRC do not depend on a threshold."
 )
 _VALUE_NOTE = f"Small figures: 95 % intervals of {RESAMPLES} bootstrap samples. MAE and RMSE in the units of the data."
 _CURVES_NOTE = (
-    "Training loss that goes on falling while validation loss rises is overfitting: train fewer epochs (--patience), "
+    "Training loss that keeps falling while validation loss rises is overfitting: train fewer epochs (--patience), "
     "use more dropout or weight decay, or more images. Both still falling at the end: raise the learning rate."
 )
 _MISTAKES_NOTE = (
-    "Look at each: wrong labels in the data, bad pictures and shortcuts (a caption, a marker, a border) show here."
+    "Look at each: wrong labels in the data, bad images and shortcuts (a caption, a marker, a border) show here."
 )
 _VALIDATION_WARNING = (
     "These figures are from the validation images, which also chose the temperature, the threshold and, with "
-    "--patience or --sweep, the head: they flatter it a little. To claim anything, hold out a test side "
+    "--patience or --sweep, the head: they flatter it a little. Before you publish a figure, hold out a test set "
     "(--test-fraction)."
 )
 
@@ -119,7 +120,9 @@ def _figures(
     if mistakes:
         title = "Largest errors" if evaluation.task == REGRESSION else "Most confident mistakes"
         files = [prepared.dataset.files[prepared.held_out.indices[mistake.row]] for mistake in mistakes]
-        captions = [f"{_text(prepared, mistake.row)}said {mistake.said}\ntrue: {mistake.true}" for mistake in mistakes]
+        captions = [
+            f"{_text(prepared, mistake.row)}predicted {mistake.said}\ntrue: {mistake.true}" for mistake in mistakes
+        ]
         escaped = [caption.replace("$", r"\$") for caption in captions]
         yield Section(title, _MISTAKES_NOTE), "mistakes", charts.gallery([_thumbnail(file) for file in files], escaped)
 
@@ -134,14 +137,14 @@ def _decision_figures(
     evaluation: Evaluation, head: TrainedHead, positive: str | None
 ) -> Iterator[tuple[Section, str, Figure]]:
     if evaluation.task == SINGLE_LABEL:
-        note = "Rows are what is so, columns what the head says, with its threshold."
+        note = "Rows are true labels, columns predicted ones, with the head's threshold."
         yield Section("Confusion matrix", note), "confusion", charts.confusion_matrix(evaluation)
     binary = evaluation.task == SINGLE_LABEL and len(evaluation.labels) == 2
     named = next(iter(head.thresholds), positive)
     indices = [positive_index(evaluation.labels, named)] if binary else list(range(len(evaluation.labels)))
     note = "The dot is the operating point: what the exported model will do. It was chosen on validation images."
     if not head.thresholds:
-        note = "No operating point was chosen: the most probable label is said (multi-label: from 50 % on)."
+        note = "No operating point was chosen: the most probable label is predicted (multi-label: each from 50 %)."
     yield Section("ROC and precision-recall", note), "roc-pr", charts.roc_and_pr(evaluation, head.thresholds, indices)
     before, after = evaluation.calibration_error
     note = (
@@ -166,13 +169,13 @@ def _facts(prepared: Prepared, training: Training, head: TrainedHead) -> Iterato
     plain = baseline_score(prepared.train, prepared.held_out.examples, head.task)
     model = "ridge regression" if head.task == REGRESSION else "logistic regression"
     if math.isnan(plain):
-        yield f"no {model} beside it: a label is on every training image, or on none"
+        yield f"no {model} to compare with: some label is on every training image, or on none"
     else:
         yield f"{_score_name(head.task)} of {model} on the same features and images: {plain:.3f}"
     yield f"{_score_name(head.task)} on the training images: {training.best.train_score:.3f}"
     if head.encoder is not None:
         yield f"encoder {encoder_name(head.encoder.id)}, {head.encoder.feature} feature; head {head.module.spec.layers}"
-    yield from (f"{label} is said from {value:.4f} on" for label, value in head.thresholds.items())
+    yield from (f"{label} is predicted from a probability of {value:.4f}" for label, value in head.thresholds.items())
 
 
 def _parts(alone: Parts | None, task: str) -> Iterator[str]:
