@@ -253,6 +253,8 @@ def _check_archive(path: Path) -> None:
             items = archive.infolist()
     except (zipfile.BadZipFile, OSError):  # PyTorch's older format, or no such file at all
         return
+    except Exception as error:  # damaged names, versions and sizes raise what they come upon
+        raise HeadError(f"{path}: not a readable PyTorch file ({first_line(error)})") from error
     names = {item.filename.rpartition("/")[2] for item in items}
     if "constants.pkl" in names:
         raise HeadError(

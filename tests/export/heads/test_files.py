@@ -202,6 +202,16 @@ def test_damaged_files(tmp_path: Path, name: str):
         load_head(path)
 
 
+def test_an_archive_with_damaged_names(tmp_path: Path):
+    path = tmp_path / "head.pt"
+    save_head(trained(), path)
+    whole = path.read_bytes()
+    at = whole.rindex(b"data.pkl")
+    path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    with pytest.raises(HeadError, match="not a readable PyTorch file"):
+        load_head(path)
+
+
 def test_head_file_of_a_newer_format(tmp_path: Path):
     save_head(trained(), tmp_path / "head.pt")
     content = torch.load(tmp_path / "head.pt", weights_only=True)

@@ -109,11 +109,11 @@ def harmed(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Isola
     python.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} {tmp_path / "harm.py"} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    return IsolatedPreparation(Preparation(DecodeOptions(), read_spec(demo).preprocessing), Limits(96, 1), threads=1)
+    return IsolatedPreparation(Preparation(DecodeOptions(), read_spec(demo).preprocessing), Limits(96, 3), threads=1)
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"), [("crash", "-6"), ("spin", "more than the 1 seconds"), ("lie", "ended"), ("junk", "ended")]
+    ("harm", "said"), [("crash", "-6"), ("spin", "more than the 3 seconds"), ("lie", "ended"), ("junk", "ended")]
 )
 def test_a_worker_that_fails_is_replaced(
     harmed: IsolatedPreparation, classifier: Classifier, pixels: np.ndarray, harm: str, said: str

@@ -367,6 +367,22 @@ def test_who_may_not_write_can_search(
             reader.update()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_without_room_can_be_searched(index: SearchIndex, photos: Path, classifier: Classifier):
+    import resource
+
+    found = index.query(photos / "a" / "01.png", 5)
+    index.close()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # as on a full disk, no byte can be added to a file
+    try:
+        with SearchIndex.open(index.folder, classifier) as reader:
+            answers = reader.query(photos / "a" / "01.png", 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert answers == found
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that hold")
 def test_a_folder_without_permission_to_write(index: SearchIndex, photos: Path, classifier: Classifier):
     index.close()

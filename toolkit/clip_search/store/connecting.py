@@ -10,6 +10,7 @@ from pathlib import Path
 from clip_toolkit.errors import SearchIndexError
 
 _APPLICATION_ID = 0x434C4950  # "CLIP"; https://www.sqlite.org/pragma.html#pragma_application_id
+_PRIMARY = 0xFF  # of an extended result code; https://www.sqlite.org/rescode.html
 _VERSION = 2
 """1, which was never released, knows no ``ctime_ns``."""
 
@@ -31,7 +32,7 @@ def files_of_database(path: Path) -> list[Path]:
 
 
 def connected(path: Path, timeout: float) -> sqlite3.Connection:
-    """Connect to the file, made if it is not there; where this user may not write, for reading.
+    """Connect to the file, made if it is not there; where this user may not write or the disk is full, for reading.
 
     Args:
         path: the file, absolute.
@@ -41,16 +42,26 @@ def connected(path: Path, timeout: float) -> sqlite3.Connection:
         SearchIndexError: of another program or another format.
         sqlite3.Error: damaged, locked, or not to be opened.
     """
-    connection = _opened(path, timeout)
+    if not _is_writable(path):
+        return _prepared(_opened_to_read(path, timeout), path, to_write=False)
     try:
-        _prepare(connection, path)
+        return _prepared(sqlite3.connect(path, timeout=timeout, isolation_level=None), path, to_write=True)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & _PRIMARY not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL) or _has_log(path):
+            raise
+    return _prepared(_opened_to_read(path, timeout), path, to_write=False)  # a full disk has no room beside the file
+
+
+def _prepared(connection: sqlite3.Connection, path: Path, *, to_write: bool) -> sqlite3.Connection:
+    try:
+        _prepare(connection, path, to_write=to_write)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, to_write: bool) -> None:
     application, version, tables = (
         connection.execute(statement).fetchone()[0]
         for statement in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
@@ -60,7 +71,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if tables and version != _VERSION:
         remedy = "Upgrade it." if version > _VERSION else f"Remove the folder {path.parent} and index again."
         raise SearchIndexError(f"{path}: has format {version}, this version of clip-toolkit reads {_VERSION}. {remedy}")
-    if not _is_writable(path):
+    if not to_write:
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -82,14 +93,17 @@ def _is_writable(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
-def _opened(path: Path, timeout: float) -> sqlite3.Connection:
-    """Connect to a database, created if it is not there.
+def _has_log(path: Path) -> bool:
+    """Whether changes lie beside the file that are not in it yet."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
-    In a folder where this user may not write, SQLite reads a WAL database only where another process keeps the files
-    beside it, or where it is told that nobody changes it (https://www.sqlite.org/wal.html#read_only_databases).
+
+def _opened_to_read(path: Path, timeout: float) -> sqlite3.Connection:
+    """Connect to a database that cannot be written.
+
+    There SQLite reads a WAL database only where another process keeps the files beside it, or where it is told that
+    nobody changes it (https://www.sqlite.org/wal.html#read_only_databases).
     """
-    if _is_writable(path):
-        return sqlite3.connect(path, timeout=timeout, isolation_level=None)
-    is_in_use = path.with_name(f"{path.name}-wal").exists()
-    address = f"{path.as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"  # https://www.sqlite.org/uri.html
+    address = f"{path.as_uri()}?mode=ro{'' if _has_log(path) else '&immutable=1'}"  # https://www.sqlite.org/uri.html
     return sqlite3.connect(address, timeout=timeout, isolation_level=None, uri=True)
