@@ -13,6 +13,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
+from clip_export.expect.quantized import check_quantized
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
@@ -65,10 +66,12 @@ class Exported:
     Attributes:
         spec: the spec in the file, with its receipts.
         quantized: what quantization changed, with the names of the images, or None.
+        changed: names of images that the quantized file decides otherwise than the notebook.
     """
 
     spec: ModelSpec
     quantized: Quantized | None = None
+    changed: tuple[str, ...] = ()
 
 
 def export_classifier(
@@ -118,7 +121,7 @@ def export_classifier(
         if options.quantization is None:
             return Exported(spec)
         del model  # as large as the file, and no longer needed
-        return _quantized(unquantized, spec, head.module, options.quantization, temporary)
+        return _quantized(unquantized, spec, head.module, options, temporary)
 
 
 def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
@@ -128,16 +131,22 @@ def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: M
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
 
 
-def _quantized(path: Path, spec: ModelSpec, head: Head, options: QuantizationOptions, output: Path) -> Exported:
+def _quantized(path: Path, spec: ModelSpec, head: Head, options: ExportOptions, output: Path) -> Exported:
     """Write the quantized form of a proved float file to ``output``."""
-    quantized = quantize(path, head, options, output)
-    needed = ONNXRUNTIME.get(options.mode, spec.onnxruntime)
+    asked = options.quantization
+    assert asked is not None
+    quantized = quantize(path, head, asked, output)
+    needed = ONNXRUNTIME.get(asked.mode, spec.onnxruntime)
     spec = replace(spec, quantization=quantized.receipt, onnxruntime=needed)
     save_model(quantized.model, spec, output)
+    changed: tuple[str, ...] = ()
+    if options.expected is not None and spec.notebook is not None:
+        found = check_quantized(output, options.expected, spec.notebook, asked.min_agreement)
+        spec, changed = replace(spec, notebook=found.receipt), found.changed
     spec = replace(spec, golden=own_golden_vectors(load(output, device="cpu"), spec.golden))
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
-    return Exported(spec, quantized)
+    return Exported(spec, quantized, changed)
 
 
 def checked_labels(

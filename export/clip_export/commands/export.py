@@ -43,7 +43,7 @@ def _export_text(command: ExportCommand) -> int:
 
 def _export_classifier(command: ExportCommand) -> int:
     from clip_export.commands.export_notebook import expected_answers, notebook_receipt
-    from clip_export.commands.export_quantization import flip_lines
+    from clip_export.commands.export_quantization import changed_lines, flip_lines
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.heads.checkpoints import agreed_labels
     from clip_toolkit.errors import ExpectError
@@ -61,7 +61,7 @@ def _export_classifier(command: ExportCommand) -> int:
     exported = export_classifier(head, encoder, command.output, labels, options, tower=tower)
     show(*notebook_receipt(exported.spec))
     if exported.quantized is not None:
-        show(*flip_lines(exported.quantized.decisions))
+        show(*flip_lines(exported.quantized.decisions), *changed_lines(exported.changed))
     _tell(exported.spec, command.output, f"labels: {', '.join(exported.spec.labels)}")
     return 0
 

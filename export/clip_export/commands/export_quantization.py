@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_export.heads.references import DataReference
@@ -52,3 +52,11 @@ def flip_lines(decisions: Decisions) -> Iterator[str]:
         yield f"flip: {name}: {before} -> {after}"
     if len(decisions.flips) > _SHOWN_FLIPS:
         yield f"and {len(decisions.flips) - _SHOWN_FLIPS} more flips"
+
+
+def changed_lines(names: Sequence[str]) -> Iterator[str]:
+    """Name the images that the quantized file decides otherwise than the notebook."""
+    for name in names[:_SHOWN_FLIPS]:
+        yield f"changed: {name}: decided otherwise than in the notebook"
+    if len(names) > _SHOWN_FLIPS:
+        yield f"and {len(names) - _SHOWN_FLIPS} more decisions of the notebook's"

@@ -75,9 +75,9 @@ class Answers:
         answers = self._two_columns(len(labels))
         if self.decisions is not None:
             _check_names(set(self.decisions) <= set(labels), sorted(set(self.decisions)), labels)
-            return answers
         values = answers.logits if answers.logits is not None else answers.probabilities
-        assert values is not None
+        if values is None:
+            return answers
         if values.shape[1] != len(labels):
             raise ExpectError(f"has {values.shape[1]} columns of answers, but there are {len(labels)} labels.")
         if self.labels is None:

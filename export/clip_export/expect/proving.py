@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from clip_export.encoders.image import Encoder
@@ -54,7 +55,10 @@ def prove_answers(path: Path, expected: Expected, encoder: Encoder, heads: Heads
     spec = classifier.spec
     answers = expected.answers.fitted_to(spec.labels)
     _check_kind(answers, spec.task)
-    logits = _logits(classifier, answers, heads[()])
+    if answers.features is None:
+        logits = file_logits(classifier, answers)
+    else:  # which no file takes
+        logits = _head_logits(answers.features, spec.encoder.dim, heads[()])
     setting = Setting(spec.task, spec.labels, spec.temperature, expected.tolerance)
     found = compare(answers, logits, *setting[:2], temperature=spec.temperature, tolerance=expected.tolerance)
     if not found.passed:
@@ -65,7 +69,10 @@ def prove_answers(path: Path, expected: Expected, encoder: Encoder, heads: Heads
             f"{_refusal(found, answers, setting)} {diagnose(some, subject, setting)} No file was written."
         )
     through = "features" if answers.features is not None else "images"
-    return NotebookReceipt(len(answers), found.compared, through, found.difference, found.allowed, found.scale)
+    tells_task = spec.task == REGRESSION or answers.compared == "labels" or answers.probabilities is not None
+    return NotebookReceipt(
+        len(answers), found.compared, through, found.difference, found.allowed, found.scale, tells_task
+    )
 
 
 def _check_kind(answers: Answers, task: str) -> None:
@@ -77,21 +84,24 @@ def _check_kind(answers: Answers, task: str) -> None:
         )
 
 
-def _logits(classifier: Classifier, answers: Answers, head: nn.Module) -> Rows:
-    """Return the file's own, from image bytes on; for features, which no file takes, those of the head alone."""
-    if answers.features is None:
-        try:
-            rows = [
-                found.logits for found in classifier.predict_many(answers.images) if not isinstance(found, ImageError)
-            ]
-        except ImageError as error:
-            raise ExpectError(f"an image of the notebook's answers: {error}") from error
-        return np.stack(rows).astype(np.float64)
-    width = classifier.spec.encoder.dim
-    if answers.features.shape[1] != width:
-        raise ExpectError(f"features: expected {width} columns, got {answers.features.shape[1]}.")
+def file_logits(classifier: Classifier, answers: Answers) -> Rows:
+    """Compute a file's own logits for the images of answers, from their bytes on.
+
+    Raises:
+        ExpectError: an image cannot be decoded.
+    """
+    try:
+        rows = [found.logits for found in classifier.predict_many(answers.images) if not isinstance(found, ImageError)]
+    except ImageError as error:
+        raise ExpectError(f"an image of the notebook's answers: {error}") from error
+    return np.stack(rows).astype(np.float64)
+
+
+def _head_logits(features: NDArray[np.float32], width: int, head: nn.Module) -> Rows:
+    if features.shape[1] != width:
+        raise ExpectError(f"features: expected {width} columns, got {features.shape[1]}.")
     with torch.inference_mode():
-        logits: torch.Tensor = head(torch.from_numpy(answers.features))
+        logits: torch.Tensor = head(torch.from_numpy(features))
         return logits.double().numpy()
 
 
@@ -110,7 +120,7 @@ def _refusal(found: Comparison, answers: Answers, setting: Setting) -> str:
             f"the file's {found.compared} differ from the notebook's by up to {found.difference:.3g}, more than "
             f"{found.allowed:.2g}, and {len(found.changed)} of {count} decisions differ"
         )
-    shown = "; ".join(_name(answers, row) for row in found.changed[:_SHOWN] or (found.worst,))
+    shown = "; ".join(row_name(answers, row) for row in found.changed[:_SHOWN] or (found.worst,))
     unusual = ""
     chances = answers.probabilities
     if setting.task == SINGLE_LABEL and chances is not None and not sums_to_one(chances):
@@ -119,6 +129,7 @@ def _refusal(found: Comparison, answers: Answers, setting: Setting) -> str:
     return f"expect: {text} ({shown}).{unusual}"
 
 
-def _name(answers: Answers, row: int) -> str:
+def row_name(answers: Answers, row: int) -> str:
+    """Name a row for people: by its image's file, if it has one."""
     image = answers.images[row] if answers.images else b""
     return Path(image).name if isinstance(image, str) else f"row {row}"

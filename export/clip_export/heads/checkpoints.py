@@ -19,10 +19,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "mlp_head", "head", "model")
 _DEEPEST = 4  # wrappers around wrappers; a dict may contain itself
 
 _PATCHES = re.compile(r"(?:^|(.*)\.)embeddings\.patch_embedding\.weight")
+_PROJECTION = re.compile(r"(?:^|.*\.)(visual_projection|vision_proj)\.(?:weight|bias)")
 # Beside a vision tower, what belongs to the CLIP model around it and to no head.
-_AROUND_TOWER = re.compile(
-    r"(text_model|text_projection|visual_projection|vision_proj|text_proj|logit_scale|logit_bias)\b"
-)
+_AROUND_TOWER = re.compile(r"(text_model|text_projection|text_proj|logit_scale|logit_bias)\b")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class NotebookCheckpoint:
 
     Attributes:
         head: the head's weights by name.
-        tower: those of an image tower that was saved with it, by their transformers names; empty if there is none.
+        tower: those of an image tower that was saved with it, by their transformers names, the projection's among them
+            if it was saved, too; empty if there is none.
         labels: class names in the file, or None.
     """
 
@@ -128,14 +128,26 @@ def _split(state: Weights, path: Path) -> tuple[Weights, Weights]:
         for name, value in state.items()
         if re.match(r"(embeddings|encoder|pre_layrnorm|post_layernorm)\.", name)
     }
+    projection = _projection(state, path)
     rest = {
         name: value
         for name, value in state.items()
-        if name not in inside and not (name.startswith(around) and _AROUND_TOWER.match(name[len(around) :]))
+        if name not in inside
+        and name not in projection
+        and not (name.startswith(around) and _AROUND_TOWER.match(name[len(around) :]))
     }
     if not rest:
         raise HeadError(f"{path}: holds an encoder and no head. Save the head's state_dict.")
-    return rest, {name.removeprefix(prefix): value for name, value in inside.items()}
+    tower_weights = {name.removeprefix(prefix): value for name, value in inside.items()}
+    return rest, tower_weights | {projection[name]: state[name] for name in projection}
+
+
+def _projection(state: Weights, path: Path) -> dict[str, str]:
+    """Names of an image projection's weights, and what transformers calls them."""
+    names = {name: name[match.start(1) :] for name in state if (match := _PROJECTION.fullmatch(name))}
+    if len(set(names.values())) < len(names):
+        raise HeadError(f"{path}: holds two image projections ({', '.join(names)}). Save the one that the head reads.")
+    return names
 
 
 def agreed_labels(found: Sequence[str] | None, given: Sequence[str] | None, path: Path) -> None:

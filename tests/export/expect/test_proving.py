@@ -75,7 +75,8 @@ def test_the_notebooks_answers_are_proved_recorded_and_described(exported: Expor
     assert done.returncode == 0, done.stderr
     assert "read as: 24 -> relu -> 3 on the pooled, un-normalised feature, from a notebook's state_dict" in done.stdout
     assert "notebook's answers: all 24 decisions equal, logits within" in done.stdout
-    assert "assumed" not in done.stdout
+    assert "assumed: a softmax, not a sigmoid of each or raw values (--task)" in done.stdout
+    assert "assumed: parity" not in done.stdout
     spec = read_spec(tmp_path / "model.onnx")
     assert (spec.labels, spec.notebook.rows, spec.notebook.through) == (LABELS, 24, "images")
     assert spec.notebook.difference < 1e-4 * spec.notebook.scale
@@ -97,7 +98,9 @@ def test_other_answers_leave_no_file(exported: Exported, tmp_path: Path):
 def test_rounded_probabilities_and_few_rows_are_said_to_prove_little(exported: Exported, tmp_path: Path):
     rows = [",".join(f"{value:.3f}" for value in row) for row in exported.notebook.answers.softmax(1).tolist()]
     path = write_csv(tmp_path / "e.csv", "path,p:ant,p:bee,p:cow", exported.notebook, rows[:6])
-    text = notebook_text(exported.prove(path), "single-label")
+    found = exported.prove(path)
+    assert found.tells_task
+    text = notebook_text(found, "single-label")
     assert "all 6 decisions equal, probabilities within" in text
     assert "only 6 answers, which prove little" in text
 

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from clip_export.expect import save
+from clip_export.expect.answers import Answers
 from clip_export.expect.reading import read_answers
 from clip_toolkit.errors import ExpectError
 
@@ -206,3 +207,12 @@ def test_an_archive_of_huge_claims_is_refused(tmp_path: Path):
         file.write(b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n")
     with pytest.raises(ExpectError, match="not a readable"):
         read_answers(tmp_path / "e.npz")
+
+
+def test_labels_beside_logits_leave_the_columns_their_names():
+    answers = Answers(("a.png",), logits=np.array([[1.0, 2.0]]), decisions=("bee",), labels=("ant", "bee"))
+    fitted = answers.fitted_to(("bee", "ant"))
+    assert fitted.logits is not None
+    assert fitted.logits.tolist() == [[2.0, 1.0]]
+    with pytest.raises(ExpectError, match="has 2 columns"):
+        answers.fitted_to(("ant", "bee", "cow"))

@@ -205,6 +205,7 @@ FORMS: dict[str, Form] = {
     "multi-label": Form(Course, {"task": "multi-label"}, told=False),
     "regression": Form(lambda dim: Course(dim, 16, 2), {"task": "regression"}, labels=LABELS[:2], told=False),
     "float16": Form(Course, wrap=lambda state: {name: value.half() for name, value in state.items()}),
+    "bfloat16": Form(Course, wrap=lambda state: {name: value.bfloat16() for name, value in state.items()}),
     "float64": Form(Course, wrap=lambda state: {name: value.double() for name, value in state.items()}),
     "with its classes": Form(
         Course, wrap=lambda state: {"model_state_dict": state, "class_to_idx": {n: i for i, n in enumerate(LABELS)}}

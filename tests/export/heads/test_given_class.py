@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from clip_export.encoders.image import Encoder
+from clip_export.expect import save
 from clip_export.heads.files import load_head
 from clip_export.heads.reading import Reading
+from clip_export.proof.reference import pixel_values
+from clip_export.samples.pictures import picture
 from clip_toolkit.errors import HeadError
+from commands_in_process import run
 
 SOURCE = """
 import torch, os
@@ -22,6 +29,13 @@ class Fine(nn.Module):
         self.fc = nn.Linear(6, 3)
     def forward(self, x):
         return self.fc(x)
+
+class Residual(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(dim, dim), nn.Linear(dim, 3)
+    def forward(self, x):
+        return self.out(x + torch.relu(self.hidden(x)))
 
 class NeedsArguments(Fine):
     def __init__(self, classes):
@@ -109,3 +123,27 @@ def test_what_the_class_changes_is_put_back_and_what_it_prints_is_no_result(
 def test_without_the_option_nothing_is_run(notebook: Path):
     Path("notebook.py").write_text("raise SystemExit(3)")
     load_head(notebook)
+
+
+def test_a_residual_head_is_exported_whole_and_gives_the_notebooks_answers(
+    encoder: Callable[[str], Encoder], tmp_path: Path
+):
+    """Bare, the same weights are two layers in a row, which --expect refuses."""
+    known, paths = encoder("clip"), [tmp_path / f"{number}.png" for number in range(16)]
+    for number, path in enumerate(paths):
+        picture(40 + number, 60, number).save(path)
+    hidden, out = nn.Linear(known.dim, known.dim), nn.Linear(known.dim, 3)
+    weights = {f"{name}.{key}": value for name, part in {"hidden": hidden, "out": out}.items()
+               for key, value in part.state_dict().items()}  # fmt: skip
+    torch.save(weights, tmp_path / "head.pt")
+    with torch.inference_mode():
+        features = torch.cat([known.features(pixel_values(known, path.read_bytes())) for path in paths])
+        save(tmp_path / "e.npz", paths, out(features + torch.relu(hidden(features))), labels=["ant", "bee", "cow"])
+    arguments = ("--head", "head.pt", "--encoder", known.id, "--expect", "e.npz", "-o", "m.onnx")
+    bare = run("clip-export", *arguments, cwd=tmp_path)
+    assert (bare.returncode, (tmp_path / "m.onnx").exists()) == (1, False)
+    given = ("--head-class", "notebook.py:Residual", "--head-args", f"dim={known.dim}")
+    done = run("clip-export", *arguments, *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "all 16 decisions equal" in done.stdout
+    assert "assumed: a softmax, not a sigmoid of each or raw values" in done.stdout

@@ -46,13 +46,15 @@ def form_outputs(form: Form) -> torch.Tensor:
         return form.logits(trained(form, DIM)(FEATURES))
 
 
+ROUNDED = {"float16", "bfloat16", "ends in a softmax"}
+"""Forms whose weights or answers were rounded when they were saved, so that they may miss the tolerance."""
 READABLE = [name for name, form in FORMS.items() if form.readable and name not in {"residual", "ends in a softmax"}]
 
 
 @pytest.mark.parametrize("name", READABLE)
 def test_state_dicts_are_read_as_the_notebook_computed_them(name: str, tmp_path: Path):
     form = FORMS[name]
-    tolerance = 0.02 if name == "float16" else 2e-5
+    tolerance = {"float16": 0.02, "bfloat16": 0.1}.get(name, 2e-5)
     head = load_head(saved(form, tmp_path), reading(form))
     assert differences(form, head) < tolerance
     assert head.module.spec.source == "state_dict"
@@ -70,8 +72,8 @@ def test_no_form_passes_with_other_decisions_than_the_notebooks(name: str, tmp_p
     found = compare(answers, logits.double().numpy(), SINGLE_LABEL, form.labels)
     equal = bool((logits.argmax(1) == wanted.argmax(1)).all())
     assert equal or not found.passed
-    exact = name not in {"float16", "ends in a softmax"} and (form.told or name == "regression")
-    assert found.passed == exact or name in {"float16", "ends in a softmax"}
+    exact = name not in ROUNDED and (form.told or name == "regression")
+    assert found.passed == exact or name in ROUNDED
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if not form.readable])
@@ -188,3 +190,11 @@ def test_a_torchscript_program_is_not_run(tmp_path: Path):
         torch.jit.save(torch.jit.trace(Small(), torch.ones(2, 3)), program)
     with pytest.raises(HeadError, match="TorchScript program"):
         load_head(program)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80", b"no weights"])
+def test_what_is_no_pytorch_file_is_refused_with_a_reason(content: bytes, tmp_path: Path):
+    (tmp_path / "head.pt").write_bytes(content)
+    with pytest.raises(HeadError, match=r"not a readable PyTorch file \(\w|Python objects instead") as caught:
+        load_head(tmp_path / "head.pt")
+    assert "file ()" not in str(caught.value)

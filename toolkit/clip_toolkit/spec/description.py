@@ -39,6 +39,10 @@ def lay_out(rows: Iterable[Row]) -> list[str]:
     return list(table([name, text] for name, text in rows))
 
 
+_ENDINGS = {SINGLE_LABEL: "a softmax", MULTI_LABEL: "a sigmoid of each", REGRESSION: "raw values"}
+"""What becomes of a head's outputs, by task."""
+
+
 def _rows(spec: ModelSpec) -> Iterator[Row]:
     encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
     revision = f" at {encoder.revision}" if encoder.revision else ""
@@ -84,13 +88,24 @@ def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """Yield what was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
     found = spec.notebook
     if spec.head.source != "clip-train":
-        then = {SINGLE_LABEL: "a softmax", MULTI_LABEL: "a sigmoid of each", REGRESSION: "raw values"}[spec.task]
+        then = _ENDINGS[spec.task]
         read = spec.head.reading(spec.encoder.feature)
         yield "read as", f"{read}, from a notebook's {spec.head.source}, then {then}"
         if found is None:
             yield "", "assumed: parity is of this reading, and the notebook's own answers were not given (--expect)"
+        elif not found.tells_task:
+            others = " or ".join(text for task, text in _ENDINGS.items() if task != spec.task)
+            yield "", f"assumed: {then}, not {others} (--task): the notebook's logits alone do not say"
     if found is not None:
         yield "notebook's answers", notebook_text(found, spec.task)
+        if spec.quantization is not None:
+            yield "  quantized", _quantized_answers(found, spec.task)
+
+
+def _quantized_answers(found: NotebookReceipt, task: str) -> str:
+    if found.quantized is None:
+        return "not compared with the notebook's answers, which start from features: save images"
+    return agreement_text(task, found.quantized, found.rows, "notebook")
 
 
 def notebook_text(found: NotebookReceipt, task: str) -> str:

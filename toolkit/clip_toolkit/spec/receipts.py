@@ -65,6 +65,9 @@ class NotebookReceipt:
         difference: largest absolute difference; 0 for labels.
         tolerance: bound on it.
         scale: largest absolute logit of the notebook, 1 for probabilities and labels.
+        tells_task: whether probabilities or labels were among the answers; logits alone suit every task.
+        quantized: share of the rows that the quantized file decides as the notebook did, of a regression the share of
+            variance kept, as in `QuantizationReceipt.agreement`; None if there is no such file, or for features.
     """
 
     rows: int
@@ -73,6 +76,8 @@ class NotebookReceipt:
     difference: float
     tolerance: float
     scale: float
+    tells_task: bool = False
+    quantized: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +149,8 @@ class QuantizationReceipt:
     refit_images: int = 0
 
 
-def agreement_text(task: str, agreement: float, images: int) -> str:
-    """Put an agreement into words."""
+def agreement_text(task: str, agreement: float, images: int, other: str = "float file") -> str:
+    """Put an agreement with another model into words."""
     if task == REGRESSION:
         return f"keeps {agreement:.2%} of the values' variance on {images} images"
-    return f"decides as the float file on {agreement:.2%} of {images} images"
+    return f"decides as the {other} on {agreement:.2%} of {images} images"

@@ -1,0 +1,165 @@
+"""``bench/head_forms.py``: notebooks' heads through clip-export; ``--write`` puts the table into docs/notebooks.md.
+
+Each head is exported bare (its state_dict alone), with its class, and with the notebook's answers, each time without
+options that say more of it. Every file that is written decides on drawn pictures, as does the notebook's PyTorch model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sections import replaced_section
+
+from clip_export.commands.export import main as export
+from clip_export.encoders.image import Encoder
+from clip_export.expect import save
+from clip_export.proof.reference import pixel_values
+from clip_export.samples.pictures import picture
+from clip_toolkit import Prediction, load
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests" / "export" / "heads"
+sys.path.insert(0, str(TESTS))
+
+from head_forms import FORMS, Form, trained  # noqa: E402  (tests are no package)
+
+ENCODER = ROOT / "models" / "tiny-clip"
+PICTURES = 300
+CLASS = """
+from torch import nn
+from head_forms import FORMS
+
+class Head(nn.Module):
+    def __new__(cls, form, dim):
+        return FORMS[form].make(dim)
+"""
+COLUMNS = ("bare", "`--head-class`", "`--expect`")
+
+
+class Notebook(NamedTuple):
+    """What every head is tried on."""
+
+    folder: Path
+    paths: list[Path]
+    features: torch.Tensor
+
+
+class Answers(NamedTuple):
+    """A model's answers: probabilities, or the values of a regression, and what is decided for each picture."""
+
+    numbers: NDArray[np.float64]
+    decisions: list[tuple[str, ...]]
+
+
+def make_notebook(folder: Path) -> Notebook:
+    """Draw the pictures and compute the features that every head reads."""
+    encoder = Encoder.from_pretrained(str(ENCODER))
+    paths = [folder / f"{number}.png" for number in range(PICTURES)]
+    for number, path in enumerate(paths):
+        picture(40 + 7 * (number % 5), 44 + 9 * (number % 7), number).save(path)
+    (folder / "notebook.py").write_text(CLASS)
+    with torch.inference_mode():
+        features = [encoder.features(pixel_values(encoder, path.read_bytes())) for path in paths]
+    return Notebook(folder, paths, torch.cat(features))
+
+
+def notebook_answers(form: Form, logits: torch.Tensor) -> Answers:
+    """Return what the notebook makes of its logits."""
+    task = form.options.get("task", "single-label")
+    if task == "regression":
+        return Answers(logits.double().numpy(), [()] * len(logits))
+    if task == "multi-label":
+        chances = logits.double().sigmoid().numpy()
+        return Answers(chances, [tuple(np.array(form.labels)[row >= 0.5]) for row in chances])
+    chances = logits.double().softmax(1).numpy()
+    return Answers(chances, [(form.labels[row.argmax()],) for row in chances])
+
+
+def file_answers(path: Path, notebook: Notebook) -> Answers:
+    """Return what a finished file says of the same pictures."""
+    found = [item for item in load(path, device="cpu").predict_many(notebook.paths) if isinstance(item, Prediction)]
+    regression = found[0].task == "regression"
+    numbers = np.stack([item.logits if regression else item.probabilities for item in found])
+    return Answers(numbers.astype(np.float64), [() if regression else item.decisions for item in found])
+
+
+def outcome(form: Form, arguments: Sequence[object], notebook: Notebook, expected: Answers) -> str:
+    """Export and compare: a cell of the table."""
+    model = notebook.folder / "model.onnx"
+    model.unlink(missing_ok=True)
+    out, said = io.StringIO(), io.StringIO()
+    known = ("--head", notebook.folder / "head.pt", "--encoder", ENCODER, "--labels", *form.labels, "-o", model)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        code = export([str(item) for item in (*known, *arguments)])
+    if code:
+        return f"refused: {reason(said.getvalue())}"
+    found = file_answers(model, notebook)
+    differing = sum(a != b for a, b in zip(found.decisions, expected.decisions, strict=True))
+    largest = float(np.abs(found.numbers - expected.numbers).max())
+    assumed = "assumed; " if "assumed: " in out.getvalue() else ""
+    return f"{assumed}{differing} differ, by up to {largest:.1g}"
+
+
+def reason(said: str) -> str:
+    """Return the part of a refusal that tells this form from others."""
+    explained = re.search(r"(What explains it|Closest): (the notebook )?([^.]*(?:\.\d[^.]*)*)\.", said)
+    if explained:
+        return explained[3].strip()
+    return next(
+        (
+            text
+            for mark, text in {
+                "None of the usual reasons": "no usual reason explains it: give its class",
+                "which could be many things": "holds more than known layers: give its class",
+                "form no chain": "layers form no chain: give its class, or export each head by itself",
+                "looks like": "several heads: export each by itself",
+            }.items()
+            if mark in said
+        ),
+        said.strip().splitlines()[-1][:120],
+    )
+
+
+def rows(notebook: Notebook) -> Iterator[tuple[str, ...]]:
+    """Export every form in every way."""
+    for name, form in FORMS.items():
+        head = trained(form, notebook.features.shape[1])
+        torch.save(form.wrap(head.state_dict()), notebook.folder / "head.pt")
+        with torch.inference_mode():
+            logits = form.logits(head(notebook.features))
+        expected = notebook_answers(form, logits)
+        given = {} if form.options.get("task") == "regression" else {"probabilities": expected.numbers}
+        save(notebook.folder / "expect.npz", notebook.paths, logits, labels=form.labels, **given)
+        sizes = (f"form={name!r}", f"dim={notebook.features.shape[1]}")
+        arguments = {
+            "bare": (),
+            "class": ("--head-class", f"{notebook.folder / 'notebook.py'}:Head", "--head-args", *sizes),
+            "expect": ("--expect", notebook.folder / "expect.npz"),
+        }
+        yield name, *(outcome(form, each, notebook, expected) for each in arguments.values())
+
+
+def main() -> None:
+    """Print the table, and rewrite its section of the documentation."""
+    lines = [f"| head | {' | '.join(COLUMNS)} |", "| --- " * (1 + len(COLUMNS)) + "|"]
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(make_notebook(Path(folder))):
+            lines.append(f"| {' | '.join(row)} |")
+            print(lines[-1], flush=True)
+    if "--write" in sys.argv:
+        path = ROOT / "docs" / "notebooks.md"
+        path.write_text(replaced_section(path.read_text(), "Heads tried", lines))
+
+
+if __name__ == "__main__":
+    main()
