@@ -8,10 +8,10 @@ export_classifier(load_head("head.pt"), encoder, "model.onnx")
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import clip_toolkit.telemetry  # noqa: F401  # before any module here imports ONNX Runtime
+from clip_toolkit.lazy import lazy_names
 
 _HOMES = {
     "Dataset": "data.dataset",
@@ -53,19 +53,7 @@ _HOMES = {
 """Where each public name lives. Nothing is imported before it is asked for, so that ``--help`` waits for no torch."""
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from clip_export.data.dataset import Dataset as Dataset

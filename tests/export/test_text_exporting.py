@@ -16,7 +16,7 @@ import transformers
 
 from clip_export import text_exporting
 from clip_export.commands.export import main as export
-from clip_export.commands.export import parse_args
+from clip_export.commands.export_options import parse_args
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features, tokenised, truncated
 from clip_export.encoders.tokenizer import tokenizer_spec

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.signals import sigterm_raises
@@ -39,6 +42,21 @@ def test_an_ignored_signal_stays_ignored():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_imports_is_one_line(signum: int, tmp_path: Path):
+    (tmp_path / "numpy.py").write_text(f"import os\nos.kill(os.getpid(), {signum:d})\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    handled = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    for place, program, arguments in (
+        ("clip_toolkit.commands.infer", "clip-infer", ["image.png"]),
+        ("clip_search.commands.search", "clip-search", ["query", "--image", "image.png"]),
+    ):
+        command = [sys.executable, "-c", f"{handled}from {place} import main\nsys.exit(main())", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (128 + signum, f"{program}: interrupted\n")
 
 
 def test_the_handler_is_given_back():

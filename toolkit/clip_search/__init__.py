@@ -9,10 +9,29 @@ with SearchIndex.open("photos.index", load("model.onnx"), create=True) as index:
         print(hit.path, hit.score)
 """
 
-from clip_search.index import SearchIndex
-from clip_search.indexing import UpdateReport
-from clip_search.results.duplicates import Duplicate
-from clip_search.results.hits import Hit
-from clip_search.store.identity import EncoderIdentity
+from __future__ import annotations
 
-__all__ = ["Duplicate", "EncoderIdentity", "Hit", "SearchIndex", "UpdateReport"]
+from typing import TYPE_CHECKING
+
+import clip_toolkit.telemetry  # noqa: F401  # before any module here imports ONNX Runtime
+from clip_toolkit.lazy import lazy_names
+
+_HOMES = {
+    "Duplicate": "results.duplicates",
+    "EncoderIdentity": "store.identity",
+    "Hit": "results.hits",
+    "SearchIndex": "index",
+    "UpdateReport": "indexing",
+}
+"""Where each public name lives."""
+
+__all__ = list(_HOMES)
+
+if TYPE_CHECKING:
+    from clip_search.index import SearchIndex as SearchIndex
+    from clip_search.indexing import UpdateReport as UpdateReport
+    from clip_search.results.duplicates import Duplicate as Duplicate
+    from clip_search.results.hits import Hit as Hit
+    from clip_search.store.identity import EncoderIdentity as EncoderIdentity
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from clip_toolkit.images.preparing import Preparation
 from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
-from clip_toolkit.runtime.isolation import IsolatedPreparation, Limits
+from clip_toolkit.runtime.isolation_limits import Limits
 from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.classifier import ModelSpec
@@ -26,6 +26,9 @@ from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.text.pairs import Pair, check_pairing, paired
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 from clip_toolkit.text.tokenization import Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    from clip_toolkit.runtime.isolation import IsolatedPreparation
 
 
 def load(
@@ -70,6 +73,12 @@ def load(
     return Classifier(
         spec, open_session(path, device, threads, spec.ops, prepack, needs=spec.onnxruntime), resize, options, isolate
     )
+
+
+def _isolated(prepare: Preparation, limits: Limits, threads: int) -> IsolatedPreparation:
+    from clip_toolkit.runtime.isolation import IsolatedPreparation  # what starts processes takes long to import
+
+    return IsolatedPreparation(prepare, limits, threads)
 
 
 def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions, isolate: Limits | None) -> Classifier:
@@ -130,7 +139,7 @@ class Classifier:
         self.options = options or DecodeOptions()
         self.isolate = isolate
         prepare = Preparation(self.options, spec.preprocessing, in_graph=resize == "graph")
-        self._prepare = prepare if isolate is None else IsolatedPreparation(prepare, isolate, self.threads)
+        self._prepare = prepare if isolate is None else _isolated(prepare, isolate, self.threads)
         self._session = session
 
     def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...]]:

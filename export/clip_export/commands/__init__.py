@@ -1,1 +1,4 @@
 """The command lines ``clip-train`` and ``clip-export``."""
+
+TRAIN = "clip-train"
+EXPORT = "clip-export"

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.commands.export_options import PROGRAM, ExportCommand, parse_args
-from clip_export.commands.libraries import prepare_libraries
+from clip_export.commands import EXPORT
 from clip_toolkit.terminal import run_command, show, write
 
 if TYPE_CHECKING:
+    from clip_export.commands.export_options import ExportCommand
     from clip_export.encoders.image import Encoder
     from clip_export.encoders.text import TextEncoder
     from clip_export.exporting import ExportOptions
@@ -139,6 +139,9 @@ def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, 
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from clip_export.commands.export_options import parse_args
+    from clip_export.commands.libraries import prepare_libraries
+
     command = parse_args(argv)
     prepare_libraries()
     return run(command)
@@ -146,7 +149,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return run_command(PROGRAM, lambda: _main(argv))
+    return run_command(EXPORT, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+from clip_export.commands import EXPORT
 from clip_export.commands.encoder_options import Feature, Revision
 from clip_export.heads.activations import ACTIVATIONS
 from clip_export.quantization.request import QuantizationRequest
 from clip_toolkit.numbers import number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION, TASKS
-
-PROGRAM = "clip-export"
 
 _OUTPUT, _TEXT_OUTPUT = Path("model.onnx"), Path("text.onnx")
 
@@ -214,7 +213,7 @@ class ExportCommand:
 def parse_args(argv: Sequence[str] | None = None) -> ExportCommand:
     """Parse the command line; usage errors exit with code 2."""
     parser = Parser(
-        prog=PROGRAM,
+        prog=EXPORT,
         description="Fuse encoder, head and preprocessing into one ONNX file, proved to decide as PyTorch does.",
         epilog="A head file may also be a notebook's bare state_dict; give it --encoder and --labels.",
     )

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_export.commands.libraries import prepare_libraries
-from clip_export.commands.train_options import PROGRAM, TrainCommand, parse_args
+from clip_export.commands import TRAIN
 from clip_toolkit.terminal import run_command, say, show
 
 if TYPE_CHECKING:
     from clip_export.commands.train_finetuning import FineTuned
+    from clip_export.commands.train_options import TrainCommand
     from clip_export.encoders.image import Encoder
     from clip_export.heads.files import TrainedHead
 
@@ -166,6 +166,9 @@ def _explain(command: TrainCommand, image: Path) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from clip_export.commands.libraries import prepare_libraries
+    from clip_export.commands.train_options import parse_args
+
     command = parse_args(argv)
     prepare_libraries()
     return run(command)
@@ -173,7 +176,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    return run_command(PROGRAM, lambda: _main(argv))
+    return run_command(TRAIN, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from clip_export.commands import TRAIN
 from clip_export.commands.encoder_options import Feature, Revision
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.judging.thresholds import RULES, OperatingRule
@@ -14,8 +15,6 @@ from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION
-
-PROGRAM = "clip-train"
 
 _RATE = TrainingOptions.learning_rate
 _START_RATE = 1e-2  # a pull holds the head; with a few images 1e-4 would get nowhere in 100 epochs, least at random
@@ -172,7 +171,7 @@ class TrainCommand:
 def parse_args(argv: Sequence[str] | None = None) -> TrainCommand:
     """Parse the command line; usage errors exit with code 2."""
     parser = Parser(
-        prog=PROGRAM,
+        prog=TRAIN,
         description="Train an MLP head on a frozen CLIP, SigLIP or BLIP image encoder, optionally with its text tower.",
         epilog="docs/training.md walks through a training, and says how to read the report.",
     )

@@ -13,7 +13,7 @@ from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
 from clip_export.proof.reference import Reference
 from clip_toolkit import Classifier, Outputs, decode, load
 from clip_toolkit.errors import ParityError
-from clip_toolkit.selftest import Drift
+from clip_toolkit.replay import Drift
 from clip_toolkit.spec.receipts import Differences, ParityReceipt
 
 BATCHES = (1, 2, 5)

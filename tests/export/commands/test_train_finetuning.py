@@ -14,8 +14,8 @@ import transformers
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from clip_export.commands import train as train_cli
 from clip_export.commands import train_finetuning as finetune_stage
+from clip_export.commands.train_options import parse_args
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
 from clip_export.heads.files import TrainedHead, load_head, save_head
@@ -266,7 +266,7 @@ def test_bad_input_is_said_in_a_line(crosses: Path, tmp_path: Path, options: tup
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as exit_info:
-        train_cli.parse_args(["photos", "--encoder", "x", *options])
+        parse_args(["photos", "--encoder", "x", *options])
     assert exit_info.value.code == 2
     assert said in capsys.readouterr().err
 

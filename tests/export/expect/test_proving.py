@@ -11,7 +11,7 @@ import pytest
 from notebooks import LABELS, Notebook, make_notebook
 from torch.nn import functional
 
-from clip_export.commands.export import parse_args
+from clip_export.commands.export_options import parse_args
 from clip_export.encoders.image import Encoder
 from clip_export.expect import save
 from clip_export.expect.proving import Expected, prove_answers

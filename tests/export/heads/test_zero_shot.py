@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 from clip_export.commands.export import main as export
-from clip_export.commands.export import parse_args
+from clip_export.commands.export_options import parse_args
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.exporting import export_classifier

@@ -18,8 +18,8 @@ from PIL import Image
 
 import clip_toolkit
 from clip_toolkit.commands import classify
-from clip_toolkit.commands import infer as cli
 from clip_toolkit.commands.infer import main
+from clip_toolkit.commands.infer_options import parse_args
 from clip_toolkit.spec.model_file import read_spec
 
 Captured = pytest.CaptureFixture[str]
@@ -267,7 +267,7 @@ def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("option", ["--batch-size", "--threads"])
 def test_numbers_beyond_any_machine_are_usage_errors(option: str):
     with pytest.raises(SystemExit) as stopped:
-        cli.parse_args([option, "1" + "0" * 25, "a.jpg"])  # parsed and no more: nothing must start so many threads
+        parse_args([option, "1" + "0" * 25, "a.jpg"])  # parsed and no more: nothing must start so many threads
     assert stopped.value.code == 2
 
 
@@ -275,7 +275,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", interrupted)
+    monkeypatch.setattr("clip_toolkit.commands.infer.run", interrupted)
     assert main(["a.jpg"]) == 130
     assert capsys.readouterr().err == "clip-infer: interrupted\n"
 

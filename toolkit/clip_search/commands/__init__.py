@@ -1,1 +1,3 @@
 """The command line ``clip-search``."""
+
+PROGRAM = "clip-search"

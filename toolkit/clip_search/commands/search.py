@@ -8,28 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_search.commands.search_options import (
-    DEFAULT_TEXT_MODEL,
-    PROGRAM,
-    DuplicatesOptions,
-    IndexOptions,
-    QueryOptions,
-    SearchOptions,
-    parse_args,
-)
-from clip_toolkit.images.folder import ImageListing
-from clip_toolkit.listing import Style
+from clip_search.commands import PROGRAM
 from clip_toolkit.terminal import run_command, say, write
 
 if TYPE_CHECKING:
     from clip_search import Duplicate, Hit, SearchIndex, UpdateReport
+    from clip_search.commands.search_options import DuplicatesOptions, IndexOptions, QueryOptions, SearchOptions
     from clip_toolkit.classifier import Classifier
+    from clip_toolkit.listing import Style
 
 _REMINDERS = 5
 
 
 def run(options: SearchOptions) -> int:
     """Do what was asked and return the exit code: 1 where files could not be indexed, or images are missing."""
+    from clip_search.commands.search_options import IndexOptions, QueryOptions
+
     if isinstance(options, IndexOptions):
         return _index(options)
     return _query(options) if isinstance(options, QueryOptions) else _duplicates(options)
@@ -63,6 +57,7 @@ def _remind(failures: Sequence[tuple[Path, str]]) -> None:
 
 def _updated(index: SearchIndex, options: IndexOptions, stopped: Callable[[], bool]) -> tuple[UpdateReport, set[Path]]:
     """Update, and name the files that failed; return their paths beside the report."""
+    from clip_toolkit.images.folder import ImageListing
     from clip_toolkit.stream.progress import Progress
 
     progress, named = Progress(sys.stderr), set[Path]()
@@ -123,6 +118,7 @@ def _hits_by_image(options: QueryOptions, image: str) -> list[Hit]:
 
 def _hits_by_text(options: QueryOptions) -> list[Hit]:
     from clip_search import SearchIndex
+    from clip_search.commands.search_options import DEFAULT_TEXT_MODEL
     from clip_toolkit import load_text
     from clip_toolkit.errors import ModelNotFoundError
 
@@ -175,6 +171,7 @@ def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> Non
 
 
 def _classifier(options: IndexOptions | QueryOptions) -> Classifier:
+    from clip_search.commands.search_options import QueryOptions
     from clip_toolkit.classifier import load
     from clip_toolkit.files.locate import find_model
 
@@ -188,10 +185,14 @@ def _classifier(options: IndexOptions | QueryOptions) -> Classifier:
 
 
 def _style(options: QueryOptions | DuplicatesOptions) -> Style:
+    from clip_toolkit.listing import Style
+
     return Style.of_output(options.format, quote_formulas=options.quote_formulas)
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from clip_search.commands.search_options import parse_args
+
     options = parse_args(argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in the index
     return run(options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+from clip_search.commands import PROGRAM
 from clip_search.results.duplicates import THRESHOLD
 from clip_search.store.database import TIMEOUT
 from clip_toolkit import listing
@@ -14,7 +15,6 @@ from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, Quot
 from clip_toolkit.numbers import number, whole
 from clip_toolkit.options import Option, Parser, UsageError, add_options, read_options
 
-PROGRAM = "clip-search"
 DEFAULT_INDEX = Path(".clip-search")
 DEFAULT_TEXT_MODEL = Path("text.onnx")
 _LONGEST = 86_400  # a day; SQLite counts milliseconds in 32 bits

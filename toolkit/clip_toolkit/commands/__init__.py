@@ -1,1 +1,3 @@
 """The command line ``clip-infer``."""
+
+PROGRAM = "clip-infer"

@@ -1,4 +1,7 @@
-"""``clip-infer``: classify images, describe a model file, or test it or this machine."""
+"""``clip-infer``: classify images, describe a model file, or test it or this machine.
+
+Little is imported before `run_command` is there to say that an interrupt came.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_toolkit.commands.infer_options import PROGRAM, InferOptions, parse_args
-from clip_toolkit.files.locate import find_model
-from clip_toolkit.listing import json_text, shown_json, table
+from clip_toolkit.commands import PROGRAM
 from clip_toolkit.terminal import run_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier
-    from clip_toolkit.selftest import Drift
+    from clip_toolkit.commands.infer_options import InferOptions
+    from clip_toolkit.replay import Drift
     from clip_toolkit.text_encoder import TextEncoder
 
 
 def run(options: InferOptions) -> int:
     """Do what was asked and return the exit code: 0, or 1 when an image, the selftest or the doctor failed."""
+    from clip_toolkit.files.locate import find_model
+
     located = find_model(options.model)
     if options.actions.chosen is not None:
         action, _ = options.actions.chosen
@@ -32,6 +36,7 @@ def run(options: InferOptions) -> int:
 
 
 def _describe(path: Path, options: InferOptions) -> int:
+    from clip_toolkit.listing import shown_json
     from clip_toolkit.spec.description import describe
     from clip_toolkit.spec.model_file import read_any_spec
 
@@ -41,6 +46,8 @@ def _describe(path: Path, options: InferOptions) -> int:
 
 
 def _selftest(path: Path, options: InferOptions) -> int:
+    from clip_toolkit.listing import json_text, table
+
     model, drifts = _replay(path, options)
     say(*model.notes)
     passed = all(drift.passed for drift in drifts)
@@ -61,7 +68,7 @@ def _selftest(path: Path, options: InferOptions) -> int:
 def _replay(path: Path, options: InferOptions) -> tuple[Classifier | TextEncoder, list[Drift]]:
     """Open the file and compare what it answers with its golden vectors."""
     from clip_toolkit.classifier import load
-    from clip_toolkit.selftest import selftest, selftest_text
+    from clip_toolkit.replay import selftest, selftest_text
     from clip_toolkit.spec.model_file import read_any_spec
     from clip_toolkit.spec.text_tower import TextTowerSpec
     from clip_toolkit.text_encoder import load_text
@@ -76,6 +83,7 @@ def _replay(path: Path, options: InferOptions) -> tuple[Classifier | TextEncoder
 
 def _doctor(path: Path, options: InferOptions) -> int:
     from clip_toolkit.doctor import examine, report
+    from clip_toolkit.listing import json_text
 
     findings = examine(path, options.running.threads)
     if options.output.format == "json":
@@ -86,6 +94,8 @@ def _doctor(path: Path, options: InferOptions) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    from clip_toolkit.commands.infer_options import parse_args
+
     options = parse_args(argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
     return run(options)

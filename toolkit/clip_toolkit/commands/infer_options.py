@@ -7,15 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+from clip_toolkit.commands import PROGRAM
 from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
 from clip_toolkit.numbers import whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.runtime.devices import DEVICES, RESIZES
-from clip_toolkit.runtime.isolation import Limits
+from clip_toolkit.runtime.isolation_limits import Limits
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS
-
-PROGRAM = "clip-infer"
 
 MOST = 1024
 """Threads, images a run, labels an image: beyond it lies a typing error, not a machine."""

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -26,29 +25,14 @@ from clip_toolkit.errors import ImageError, ImageNotFoundError, MissingDependenc
 from clip_toolkit.images.arrays import is_tensor
 from clip_toolkit.images.preparing import Preparation
 from clip_toolkit.images.sources import ImageSource, binary_file, source_name
+from clip_toolkit.runtime.isolation_limits import WAITING, Limits
 from clip_toolkit.runtime.processor import memory_limit
 from clip_toolkit.spec.json_codec import to_json
-
-WAITING = 10
-"""How many times its processor time an image may take in all, such as waiting for a disk or for other programs."""
 
 _ANSWER_BYTES = 4096  # of an answer's first line, which holds a shape or a message
 
 _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 """Threads and their heaps would count as memory of the image."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one image may take.
-
-    Attributes:
-        memory: MiB beyond what an idle process has. A JPEG of 24 million pixels needs 128.
-        seconds: of processor time; `WAITING` times as long in all.
-    """
-
-    memory: int = 512
-    seconds: int = 20
 
 
 class IsolatedPreparation:

@@ -13,9 +13,10 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from clip_toolkit.images.folder import ImageListing
+if TYPE_CHECKING:
+    from clip_toolkit.images.folder import ImageListing
 
 STDIN = "-"
 """The name that stands for the bytes of one image on standard input."""

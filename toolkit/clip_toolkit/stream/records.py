@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from textwrap import shorten
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from clip_toolkit import listing
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.listing import Style
-from clip_toolkit.prediction import Prediction
-from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
+
+if TYPE_CHECKING:
+    from clip_toolkit.prediction import Prediction
+    from clip_toolkit.spec.classifier import ModelSpec
 
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a

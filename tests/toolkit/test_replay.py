@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from clip_toolkit import Classifier, Outputs, SpecError, load, selftest
+from clip_toolkit.replay import OTHER_PROVIDER_FACTOR, TOLERANCES
 from clip_toolkit.runtime.session import Session
-from clip_toolkit.selftest import OTHER_PROVIDER_FACTOR, TOLERANCES
 from clip_toolkit.spec.model_file import read_spec
 
 Edited = Callable[..., Path]
