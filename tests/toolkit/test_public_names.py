@@ -33,8 +33,8 @@ def test_public_names(face: ModuleType):
 
 @FACES
 def test_an_unknown_name_is_an_attribute_error(face: ModuleType):
-    with pytest.raises(AttributeError, match=f"module '{face.__name__}' has no attribute 'lod'"):
-        _ = face.lod
+    with pytest.raises(AttributeError, match=f"module '{face.__name__}' has no attribute 'unheard'"):
+        _ = face.unheard
 
 
 @FACES
