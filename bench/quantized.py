@@ -28,7 +28,8 @@ from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.references import DataReference
 from clip_export.proof.optimum import export_with_optimum
-from clip_export.quantization.evidence.images import Evidence, Wanted, gather
+from clip_export.quantization.evidence.files import Wanted
+from clip_export.quantization.evidence.images import Evidence, gather
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.targets import find_target
 from clip_export.samples.pictures import picture

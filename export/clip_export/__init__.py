@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import clip_toolkit.telemetry  # noqa: F401  # before any module here imports ONNX Runtime
 from clip_toolkit.lazy import lazy_names
 
 _HOMES = {
@@ -53,7 +52,6 @@ _HOMES = {
 """Where each public name lives. Nothing is imported before it is asked for, so that ``--help`` waits for no torch."""
 
 __all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from clip_export.data.dataset import Dataset as Dataset
@@ -91,3 +89,5 @@ if TYPE_CHECKING:
     from clip_export.training.loop import train_head as train_head
     from clip_export.training.options import TrainingOptions as TrainingOptions
     from clip_export.training.preparation import examples as examples
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

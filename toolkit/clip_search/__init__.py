@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import clip_toolkit.telemetry  # noqa: F401  # before any module here imports ONNX Runtime
 from clip_toolkit.lazy import lazy_names
 
 _HOMES = {

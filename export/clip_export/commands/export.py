@@ -118,7 +118,7 @@ def _tower(encoder: Encoder) -> TextEncoder:
 def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
     from clip_export.commands.export_quantization import quantization_options
     from clip_export.exporting import CrossCheck, ExportOptions
-    from clip_export.quantization.evidence.images import Wanted
+    from clip_export.quantization.evidence.files import Wanted
     from clip_toolkit.errors import HeadError
     from clip_toolkit.images.folder import ImageListing
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_export.heads.references import DataReference
+from clip_export.quantization.evidence.files import Wanted
 from clip_export.quantization.evidence.gate import Decisions
-from clip_export.quantization.evidence.images import Wanted, gather, refit_images
+from clip_export.quantization.evidence.images import gather, refit_images
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.request import MINUTES, QuantizationRequest
 from clip_export.quantization.targets import find_target

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from clip_export.heads.references import DataReference
-from clip_export.quantization.evidence.images import Evidence, Wanted, gather, refit_images
+from clip_export.quantization.evidence.files import Wanted
+from clip_export.quantization.evidence.images import Evidence, gather, refit_images
 from clip_export.samples.pictures import picture
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.spec.classifier import Preprocessing
