@@ -1,6 +1,7 @@
 """Heads on picture and text as one file: against transformers, family by family; padding, quantization, bad input."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from questions import write_questions
 
+from clip_export.encoders.digest import tokenizer_digest
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.exporting import ExportOptions, export_classifier
@@ -29,7 +31,7 @@ from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import REGRESSION
 from commands_in_process import run as command
 from commands_in_process import train
-from tiny_models import LONG_TEXT, TEXT_FAMILIES
+from tiny_models import LONG_TEXT, TEXT_FAMILIES, TINY_CLIP
 
 pytestmark = pytest.mark.transformers
 
@@ -197,6 +199,19 @@ def test_calibration_without_texts_is_refused(trained: Path, tmp_path: Path):
     done = command("clip-export", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "a folder has none. Give a CSV file with the columns path, label and question" in done.stderr
+
+
+def test_an_edited_tokenizer_is_refused(trained: Path, tmp_path: Path):
+    encoder = shutil.copytree(TINY_CLIP, tmp_path / "encoder")
+    head = load_head(trained / "head.pt")
+    assert head.encoder is not None
+    assert head.encoder.tokenizer == tokenizer_digest(encoder)
+    save_head(replace(head, encoder=replace(head.encoder, id=str(encoder))), tmp_path / "head.pt")
+    tokenizer = encoder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    done = command("clip-export", "--head", "head.pt", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the tokenizer of" in done.stderr
 
 
 def test_from_manifest_to_runtime(trained: Path, tmp_path: Path):

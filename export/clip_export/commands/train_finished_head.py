@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_export.commands.train_options import TrainCommand
+from clip_export.encoders.digest import tokenizer_digest
 from clip_export.encoders.image import Encoder
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.outputs import SCORES
@@ -41,7 +42,11 @@ def finish_head(
     return TrainedHead(
         training.head,
         EncoderReference(
-            _portable_id(command.encoder), encoder.revision, encoder.feature, text=prepared.texts is not None
+            _portable_id(command.encoder),
+            encoder.revision,
+            encoder.feature,
+            text=prepared.texts is not None,
+            tokenizer=None if prepared.texts is None else tokenizer_digest(encoder.checkpoint.source),
         ),
         prepared.dataset.labels,
         _summary(command, prepared, training, options) | _text_summary(prepared, alone),

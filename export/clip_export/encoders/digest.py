@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from clip_export.encoders.adapter import ADAPTER, adapter_files
 from clip_export.encoders.configuration import CONFIG
+from clip_export.encoders.hub import commit_of
 from clip_export.encoders.open_clip import is_open_clip, open_clip_files
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import weight_files
+
+_TOKENIZER = re.compile(r"(tokenizer|vocab|merges|special_tokens_map|added_tokens|spiece).*\.(json|txt|model)")
 
 
 def content_digest(folder: Path) -> str:
     """SHA-256 of all that decides the features of a checkpoint: weights, configuration and preprocessing.
 
-    These are the files that loading reads, and it reads no others but those of the tokenizer.
+    These are the files that loading reads, and it reads no others but those of `tokenizer_digest`.
 
     Raises:
         EncoderError: weights are missing, or an index of theirs leads outside the folder.
@@ -30,6 +34,19 @@ def content_digest(folder: Path) -> str:
     else:
         weights = weight_files(folder)
     return digest_of_files(folder, [*weights, *configuration, *processor_files(folder)])
+
+
+def tokenizer_digest(folder: Path) -> str | None:
+    """SHA-256 of the files that make a local checkpoint's tokenizer; None in the hub's cache, where a commit says it.
+
+    Apart from `content_digest`: heads that read images alone do not depend on it.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if commit_of(folder) is not None:
+        return None
+    return digest_of_files(folder, sorted(path.name for path in folder.iterdir() if _TOKENIZER.fullmatch(path.name)))
 
 
 def digest_of_files(folder: Path, names: Iterable[str]) -> str:

@@ -25,7 +25,8 @@ class EncoderReference:
             checkpoint.
         folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head
             file; None if the encoder was frozen.
-        sha256: of that folder, as in `clip_export.heads.tuned_encoder.digest_of`.
+        sha256: of that folder, as in `clip_export.encoders.digest.content_digest`.
+        tokenizer: of heads that read texts, as in `clip_export.encoders.digest.tokenizer_digest`; None in older files.
     """
 
     id: str
@@ -34,6 +35,7 @@ class EncoderReference:
     folder: str | None = None
     sha256: str | None = None
     text: bool = False
+    tokenizer: str | None = None
 
     def seen_from(self, head: Path) -> EncoderReference:
         """Return the reference as the file ``head`` keeps it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from clip_export.encoders.configuration import CONFIG
-from clip_export.encoders.digest import content_digest
+from clip_export.encoders.digest import content_digest, tokenizer_digest
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.saving import save_checkpoint
 from clip_export.encoders.weights import SAFETENSORS
@@ -106,6 +106,11 @@ def referenced_encoder(
         raise HeadError(
             f"{head}: {known.id} is not what this head was trained on: it has changed since, from {before[:12]} to "
             f"{now[:12]}. Restore it, or train again; to use it all the same, name it with --encoder."
+        )
+    if revision is None and known.tokenizer and known.tokenizer != tokenizer_digest(loaded.checkpoint.source):
+        raise HeadError(
+            f"{head}: the tokenizer of {known.id} has changed since this head was trained. Restore its files, or train "
+            "again; to use it all the same, name the encoder with --encoder."
         )
     return loaded
 
