@@ -49,6 +49,7 @@ def _export_classifier(command: ExportCommand) -> int:
     from clip_toolkit.errors import ExpectError
 
     head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
+    show(*encoder.notes)
     tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
     expected = expected_answers(command.notebook)
     if expected is not None and tower is not None:

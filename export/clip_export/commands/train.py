@@ -40,6 +40,7 @@ def run(command: TrainCommand) -> int:
     encoder = _encoder(command)
     labels = ", ".join(dataset.labels)
     show(f"{len(dataset.files)} files, labels: {labels}; encoder {command.encoder}, {encoder.dim} wide")
+    show(*encoder.notes)
     tower = None if options.text_column is None else TextEncoder.from_pretrained(command.encoder, command.revision)
     prepared = prepare_data(command, encoder, dataset, options, tower)
     training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)

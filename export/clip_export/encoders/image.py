@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import Family
+from clip_export.encoders.open_clip import is_open_clip
 from clip_export.encoders.processors import load_processor, preprocessing_of
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec, Preprocessing
@@ -86,6 +88,12 @@ class Encoder:
     def reads_first_token(self) -> bool:
         """Whether the feature is made of the first token of the last hidden state, not of the pooled output."""
         return self.projection is not None and self.family.image.projects_first_token
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What is assumed of the checkpoint, one line each."""
+        if is_open_clip(self.checkpoint.source):
+            yield "assumed: images with a palette or transparency become RGB before the resize; in open_clip, after it"
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Compute the feature of a batch by the unpatched transformers modules.

@@ -134,6 +134,12 @@ def test_pixels_are_torchvisions_three_ways(folder: Path, shape: tuple[int, int]
         assert np.array_equal(pixels, image[top : top + 32, left : left + 32])
 
 
+def test_what_open_clip_does_otherwise_is_said(checkpoint: CheckpointOf, folder: Path):
+    (said,) = Encoder.from_pretrained(str(folder)).notes
+    assert "palette or transparency become RGB before the resize" in said
+    assert not list(Encoder.from_pretrained(str(checkpoint("clip"))).notes)
+
+
 def test_squash_and_bilinear(folder: Path):
     write(folder, resize_mode="squash", interpolation="bilinear")
     rule = Encoder.from_pretrained(str(folder)).preprocessing
