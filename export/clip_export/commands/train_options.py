@@ -85,7 +85,7 @@ class TrainCommand:
         UsageError: some of them do not go together.
     """
 
-    encoder: Annotated[str, Option("hub id or local folder in transformers format")]
+    encoder: Annotated[str, Option("hub id or local folder, in transformers or OpenCLIP format, or of a LoRA adapter")]
     data: Annotated[
         Path | None,
         Option("folder with one subfolder of images per label, or a CSV file", "DATA", parse=Path, nargs="?"),
