@@ -91,6 +91,9 @@ def harmed(answers, prepare, image):
     if kind == "lie":
         answers.write(b'{"shape": [1000000, 1000000, 3]}\\n')
         answers.flush()
+    elif kind == "riddle":
+        answers.write(b'{"error": "none of ours"}\\n')
+        answers.flush()
     elif kind == "junk":
         answers.write(b"no answer" * 2000)
         answers.flush()
@@ -113,7 +116,8 @@ def harmed(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Isola
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"), [("crash", "-6"), ("spin", "more than the 3 seconds"), ("lie", "ended"), ("junk", "ended")]
+    ("harm", "said"),
+    [("crash", "-6"), ("spin", "more than the 3 seconds"), ("lie", "ended"), ("riddle", "ended"), ("junk", "ended")],
 )
 def test_a_worker_that_fails_is_replaced(
     harmed: IsolatedPreparation, classifier: Classifier, pixels: np.ndarray, harm: str, said: str

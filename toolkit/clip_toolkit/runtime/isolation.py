@@ -108,7 +108,12 @@ class _Worker:
         timer.start()
         try:
             answer = self._answer(request, content)
-        except (OSError, ValueError) as error:  # a pipe that is closed, or an answer that is none
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:  # a pipe that is closed, or an answer that is none
             self.end()
             raise _WorkerEndedError(self._reason()) from error
         except BaseException:  # such as Ctrl-C: the answer that is still to come must not be taken for the next image's
