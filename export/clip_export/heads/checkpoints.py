@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def take_apart(content: Any, path: Path) -> NotebookCheckpoint:
     """Find the weights and labels in what a file holds: a state_dict, or a checkpoint with more around it.
 
     Raises:
-        HeadError: there is no state_dict, it holds tensors that are no weights, or two encoders.
+        HeadError: there is no state_dict, it holds tensors that are no weights, two encoders, or one of a form that is
+            not read.
     """
     levels = list(_levels(content))
     state = levels[-1]
@@ -53,6 +55,7 @@ def take_apart(content: Any, path: Path) -> NotebookCheckpoint:
             f"{path}: expected a state_dict (names to floating-point tensors), got {type(content).__name__}. "
             "Save it with torch.save(mlp_head.state_dict(), 'head.pt')"
         )
+    state = {**state, **_encoder_beside(levels, path)}
     check_weights(state, path)
     names = {str(name).removeprefix("module."): value for name, value in state.items()}
     head, tower = _split(names, path)
@@ -73,6 +76,27 @@ def _levels(content: Any) -> Iterator[Any]:
     yield None
 
 
+def _encoder_beside(levels: Sequence[Any], path: Path) -> dict[str, Any]:
+    """Return the weights of an encoder that was saved in a state_dict of its own beside the head's, below its key."""
+    found: dict[str, Any] = {}
+    for level, inner in pairwise(levels):
+        for key, state in level.items():
+            if state is inner or not isinstance(state, Mapping) or not _has_patches(state):
+                continue
+            if not any(_PATCHES.fullmatch(str(name)) for name in state):
+                raise HeadError(
+                    f"{path}: holds an encoder under {key!r}, by names that are not those of transformers, and may not "
+                    "be paired with another. If it was frozen, save the head's state_dict alone."
+                )
+            found |= {f"{key}.{name}": value for name, value in state.items()}
+    return found
+
+
+def _has_patches(state: Mapping[Any, Any]) -> bool:
+    """Whether something is a state_dict with a convolution, which heads have none of."""
+    return any(isinstance(value, Tensor) and value.ndim == 4 for value in state.values())
+
+
 def check_weights(state: Mapping[Any, Any], path: Path) -> None:
     """Refuse what is no plain floating-point weight, before anything is computed with it.
 
@@ -85,7 +109,7 @@ def check_weights(state: Mapping[Any, Any], path: Path) -> None:
                 f"{path}: expected a state_dict (names to floating-point tensors), found {name!r}: "
                 f"{type(value).__name__}. Save it with torch.save(mlp_head.state_dict(), 'head.pt')"
             )
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(("num_batches_tracked", "position_ids")):  # buffers of whole numbers
             continue
         if not value.is_floating_point() or value.is_sparse or value.is_meta:
             raise HeadError(

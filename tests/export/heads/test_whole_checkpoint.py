@@ -48,6 +48,14 @@ def save_whole(encoder: Encoder, head: nn.Module, path: Path) -> None:
     torch.save({"model_state_dict": weights, "classes": list(LABELS)}, path)
 
 
+def save_apart(encoder: Encoder, head: nn.Module, path: Path) -> None:
+    """The same model as two state_dicts in one file, under names of the notebook's own."""
+    weights = {f"vision_model.{name}": value for name, value in encoder.tower.state_dict().items()}
+    if encoder.projection is not None:
+        weights["visual_projection.weight"] = encoder.projection.weight
+    torch.save({"epoch": 3, "head": head.state_dict(), "backbone": weights, "classes": list(LABELS)}, path)
+
+
 def logits_of(encoder: Encoder, head: nn.Module, images: list[bytes]) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits: Tensor = head(encoder.features(torch.cat([pixel_values(encoder, image) for image in images])))
@@ -60,13 +68,17 @@ def drawn(number: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("feature", ["pooled", "projected"])
-def test_the_file_answers_as_the_tuned_model(feature: str, encoder: EncoderOf, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("feature", "save"), [("pooled", save_whole), ("projected", save_whole), ("projected", save_apart)]
+)
+def test_the_file_answers_as_the_tuned_model(
+    feature: str, save: Callable[[Encoder, nn.Module, Path], None], encoder: EncoderOf, tmp_path: Path
+):
     frozen = encoder("clip", feature)
     moved = tuned(frozen)
     torch.manual_seed(1)
     head = nn.Sequential(nn.Linear(frozen.dim, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
-    save_whole(moved, head, tmp_path / "all.pt")
+    save(moved, head, tmp_path / "all.pt")
     spec = export_classifier(load_head(tmp_path / "all.pt"), frozen, tmp_path / "m.onnx").spec
     assert spec.labels == LABELS
     assert spec.encoder.revision != frozen.revision
@@ -75,6 +87,13 @@ def test_the_file_answers_as_the_tuned_model(feature: str, encoder: EncoderOf, t
     found = np.stack([classifier.predict(image).logits for image in images])
     assert np.abs(found - logits_of(moved, head, images)).max() < 1e-4
     assert np.abs(found - logits_of(frozen, head, images)).max() > 1e-2
+
+
+def test_an_encoder_of_unknown_names_beside_the_head_is_refused(tmp_path: Path):
+    encoder = {"visual.conv1.weight": torch.zeros(8, 3, 4, 4), "visual.proj": torch.zeros(8, 8)}
+    torch.save({"clip": encoder, "head": nn.Linear(8, 2).state_dict()}, tmp_path / "all.pt")
+    with pytest.raises(HeadError, match="holds an encoder under 'clip'"):
+        load_head(tmp_path / "all.pt")
 
 
 def test_a_tuned_tower_is_never_paired_with_the_old_projection(encoder: EncoderOf, tmp_path: Path):
