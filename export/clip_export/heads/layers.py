@@ -99,7 +99,7 @@ def _kind(tensors: Weights) -> str | None:
 
 def _chain(layers: Sequence[Layer], path: Path) -> tuple[Layer, ...]:
     """Find the order in which outputs fit inputs: as saved, by number, else the only one that fits."""
-    for order in (layers, sorted(layers, key=_by_number), sorted(layers, key=_by_suffix)):
+    for order in _likely_orders(layers, keeps_order=path.suffix != ".safetensors"):
         if _fits(order):
             return tuple(order)
     orders: Iterator[tuple[Layer, ...]] = (order for order in itertools.permutations(layers) if _fits(order))
@@ -107,6 +107,15 @@ def _chain(layers: Sequence[Layer], path: Path) -> tuple[Layer, ...]:
     if len(fitting) != 1:
         raise HeadError(f"{path}: the layers {_why(layers, ambiguous=bool(fitting))}: {_listed(layers)}")
     return fitting[0]
+
+
+def _likely_orders(layers: Sequence[Layer], *, keeps_order: bool) -> Iterator[Sequence[Layer]]:
+    """Yield the orders that a file names; an alphabetical one names none where numbers do not tell all layers."""
+    if keeps_order:
+        yield layers
+    for key in (_by_number, _by_suffix):
+        if keeps_order or len(set(map(key, layers))) == len(layers):
+            yield sorted(layers, key=key)
 
 
 def _why(layers: Sequence[Layer], *, ambiguous: bool) -> str:
@@ -126,11 +135,11 @@ def _listed(layers: Sequence[Layer]) -> str:
     return ", ".join(f"{layer.name} {layer.sizes[0]}->{layer.sizes[1]}" for layer in layers)
 
 
-def _by_number(layer: Layer) -> list[int]:
-    return [int(part) if part.isdigit() else -1 for part in layer.name.split(".")]
+def _by_number(layer: Layer) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in layer.name.split("."))
 
 
-def _by_suffix(layer: Layer) -> tuple[int, bool]:
+def _by_suffix(layer: Layer) -> tuple[int, ...]:
     """By the number at the end of an attribute's name, as in fc1, bn1, fc2."""
     digits = re.search(r"(\d+)$", layer.name)
     return (int(digits[1]) if digits else 10**6, layer.kind != LINEAR)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from head_forms import FORMS, LABELS, Form, trained
+from safetensors.torch import save_file
 from torch import nn
 
 from clip_export.expect.answers import Answers
@@ -198,3 +200,20 @@ def test_what_is_no_pytorch_file_is_refused_with_a_reason(content: bytes, tmp_pa
     with pytest.raises(HeadError, match=r"not a readable PyTorch file \(\w|Python objects instead") as caught:
         load_head(tmp_path / "head.pt")
     assert "file ()" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("proj", "dense", "zout"), "several orders; save the head as .pt"), (("fc1", "fc2", "out"), None)],
+)
+def test_the_alphabet_is_no_order_of_layers(names: tuple[str, ...], said: str | None, tmp_path: Path):
+    head = nn.Sequential(OrderedDict(zip(names, (nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)), strict=True)))
+    save_file(head.state_dict(), tmp_path / "head.safetensors")  # which sorts the tensors by name
+    if said is not None:
+        with pytest.raises(HeadError, match=said):
+            load_head(tmp_path / "head.safetensors")
+        return
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    first, second, last = head
+    expected = last(torch.relu(second(torch.relu(first(features)))))
+    torch.testing.assert_close(load_head(tmp_path / "head.safetensors").module(features), expected)
