@@ -30,6 +30,7 @@ class Comparison(NamedTuple):
         difference: the largest; 0 for labels.
         allowed: bound on it.
         scale: largest absolute logit of the notebook; 1 for probabilities and labels.
+        spread: how far an answer of the notebook is at most from the mean of its column; 0 for labels.
         changed: rows that are decided otherwise.
         worst: the row of the largest difference.
     """
@@ -38,6 +39,7 @@ class Comparison(NamedTuple):
     difference: float
     allowed: float
     scale: float
+    spread: float
     changed: tuple[int, ...]
     worst: int
 
@@ -85,14 +87,15 @@ def compare(
         differences = np.maximum(differences, beside * allowed / max(tolerance, rounding(answers.probabilities)))
     changed = _changed(chances, theirs, task, of_logits=of_logits)
     worst = int(differences.argmax())
-    return Comparison(answers.compared, float(differences[worst]), allowed, scale, changed, worst)
+    spread = float(np.abs(theirs - theirs.mean(axis=0)).max())
+    return Comparison(answers.compared, float(differences[worst]), allowed, scale, spread, changed, worst)
 
 
 def _compare_decisions(answers: Answers, chances: Rows, labels: Sequence[str]) -> Comparison:
     assert answers.decisions is not None
     said = [labels[column] for column in chances.argmax(axis=1)]
     changed = tuple(i for i, (ours, theirs) in enumerate(zip(said, answers.decisions, strict=True)) if ours != theirs)
-    return Comparison("labels", 0.0, 0.0, 1.0, changed, changed[0] if changed else 0)
+    return Comparison("labels", 0.0, 0.0, 1.0, 0.0, changed, changed[0] if changed else 0)
 
 
 def probabilities(logits: Rows, task: str, temperature: float = 1.0) -> Rows:

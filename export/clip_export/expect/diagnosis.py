@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image
 
 from clip_export.expect.answers import Answers, Rows
-from clip_export.expect.comparing import probabilities
+from clip_export.expect.comparing import Comparison, probabilities
 from clip_export.expect.fitting import Fit, Setting, fits
 from clip_export.expect.reasons import Reason, head_reasons, image_reasons, precision_reasons
 from clip_export.expect.variants import AS_EXPORTED, Subject, Variant
@@ -19,7 +19,7 @@ from clip_export.expect.variants import AS_EXPORTED, Subject, Variant
 ROWS = 16
 """Number of answers that reasons are tried on."""
 
-_ENOUGH = 0.2  # of the difference: an explanation that leaves more of it is none
+_ENOUGH = 0.2  # of the difference, and of how far the answers vary: an explanation that leaves more of it is none
 _HALF = 4.0  # half precision differs from one processor to another, but not by more than this factor
 
 
@@ -43,7 +43,7 @@ def diagnose(answers: Answers, subject: Subject, setting: Setting) -> str:
             return _explained(_distinct(exact))
     start, *others = attempts
     closest = min(others, key=lambda fit: (len(fit.left.changed), fit.left.excess), default=start)
-    if closest.left.excess <= _ENOUGH * start.left.excess and len(closest.left.changed) < len(start.left.changed) + 1:
+    if _explains_most(closest.left, start.left):
         return (
             f"Closest: {_said(closest)}, which leaves a difference of {closest.left.difference:.2g} and "
             f"{len(closest.left.changed)} other decisions. To do: {_remedies(closest)}."
@@ -53,6 +53,12 @@ def diagnose(answers: Answers, subject: Subject, setting: Setting) -> str:
         "order, softmax or sigmoid, temperature, resize, channel order, pixel normalisation, half precision. If the "
         "head has more in it than layers in a row, give its class with --head-class notebook.py:ClassName."
     )
+
+
+def _explains_most(left: Comparison, start: Comparison) -> bool:
+    """Ask for more than small logits: a large temperature alone brings any near to small answers, and follows none."""
+    follows = left.compared == "labels" or left.difference <= _ENOUGH * start.spread
+    return follows and left.excess <= _ENOUGH * start.excess and len(left.changed) <= len(start.changed)
 
 
 def _stages(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Iterable[Fit]]:

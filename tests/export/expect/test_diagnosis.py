@@ -11,7 +11,7 @@ import pytest
 import torch
 from notebooks import LABELS, Notebook, features_of, make_notebook
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
@@ -215,9 +215,13 @@ def test_two_at_once_before_the_head(notebook: Notebook):
 
 
 def test_what_no_usual_reason_explains(notebook: Notebook):
-    """A residual connection, and a weight that belongs to another training."""
+    """A residual connection."""
     residual = notebook.answers + notebook.features[:, :3] * 2
     assert "--head-class" in diagnosed(notebook, logits=residual)
-    other = nn.Linear(notebook.encoder.dim, 3)
-    with torch.inference_mode():
-        assert "None of the usual reasons explains it" in diagnosed(notebook, logits=other(notebook.features))
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_the_weights_of_another_training(notebook: Notebook, size: float):
+    """Of any size: dividing by a large temperature brings all logits near to small answers, and explains none."""
+    weight = torch.randn(3, notebook.encoder.dim, generator=torch.Generator().manual_seed(5)) * size
+    assert "None of the usual reasons explains it" in diagnosed(notebook, logits=notebook.features @ weight.T)

@@ -132,7 +132,7 @@ def test_an_encoder_of_other_configuration_has_a_cache_of_its_own(checkpoint: Ch
     owners, folder = [], tmp_path / "clip"
     shutil.copytree(checkpoint("clip"), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for change in ({}, {"hidden_act": "relu"}, {"num_attention_heads": 1}, {"layer_norm_eps": 1e-3}, {}):
+    for change in ({}, {"hidden_act": "gelu_new"}, {"num_attention_heads": 1}, {"layer_norm_eps": 1e-3}, {}):
         changed = {part: {**config[part], **change} for part in ("vision_config", "text_config")}
         (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
         encoder = Encoder.from_pretrained(str(folder))
