@@ -36,7 +36,7 @@ test-wheel:
 	rm -rf build/wheel && $(PYTHON) -m venv build/wheel
 	build/wheel/$(SCRIPTS)/pip install -q --upgrade pip build
 	build/wheel/$(SCRIPTS)/python -m build --wheel --outdir build/wheel/dist .
-	build/wheel/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text]" --group test
+	build/wheel/$(SCRIPTS)/pip install -q -c constraints-transformers5.txt "$$(echo build/wheel/dist/*.whl)[cpu,text,serve]" --group test
 	! build/wheel/$(SCRIPTS)/python -c "import torch" 2>/dev/null
 	build/wheel/$(SCRIPTS)/python -m pytest -q $(PARALLEL) tests/toolkit
 
@@ -119,7 +119,7 @@ environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search,serve]' --group dev
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
@@ -131,13 +131,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv-newest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search]' --group test
+	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search,serve]' --group test
 	touch $@
 
 .venv-oldest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/$(SCRIPTS)/python -m pip install -q --upgrade pip uv
-	.venv-oldest/$(SCRIPTS)/uv pip install -q --python .venv-oldest --resolution lowest-direct -e '.[cpu,text,parquet,search]' 'pytest>=9' 'pytest-xdist>=3.8'
+	.venv-oldest/$(SCRIPTS)/uv pip install -q --python .venv-oldest --resolution lowest-direct -e '.[cpu,text,parquet,search,serve]' 'pytest>=9' 'pytest-xdist>=3.8'
 	touch $@
 
 .venv-openvino/ready: pyproject.toml

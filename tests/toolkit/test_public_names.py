@@ -1,4 +1,4 @@
-"""The public faces of clip_toolkit and clip_search: their names are there without waiting for a library."""
+"""The public faces of clip_toolkit, clip_search and clip_serve: their names are there without waiting for a library."""
 
 import ast
 import subprocess
@@ -9,9 +9,10 @@ from types import ModuleType
 import pytest
 
 import clip_search
+import clip_serve
 import clip_toolkit
 
-FACES = pytest.mark.parametrize("face", [clip_toolkit, clip_search], ids=lambda face: face.__name__)
+FACES = pytest.mark.parametrize("face", [clip_toolkit, clip_search, clip_serve], ids=lambda face: face.__name__)
 NAMES = {
     "clip_toolkit": """
         Classifier ClipToolkitError DeviceError Drift ImageError ImageNotFoundError MissingDependencyError ModelError
@@ -20,6 +21,7 @@ NAMES = {
         selftest_text
     """,
     "clip_search": "Duplicate EncoderIdentity Hit SearchIndex UpdateReport",
+    "clip_serve": "ServeOptions create_app",
 }
 
 

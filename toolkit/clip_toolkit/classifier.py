@@ -164,7 +164,7 @@ class Classifier:
         """
         check_pairing(self.spec, text is not None)
         (pair,) = paired([image], None if text is None else [text])
-        return self._predictions([self.pixels(image)], [pair.text])[0]
+        return self.predict_pixels([self.pixels(image)], [pair.text])[0]
 
     def predict_many(
         self,
@@ -207,6 +207,23 @@ class Classifier:
             ImageError: as in `predict`.
         """
         return self._prepare(image)
+
+    def predict_pixels(self, pixels: list[NDArray[np.uint8]], texts: list[str | None]) -> list[Prediction]:
+        """Classify what `pixels` has returned, in one run of the network, or one by one with ``resize="graph"``.
+
+        Args:
+            pixels: decoded and prepared images.
+            texts: one for each, None where the model reads none.
+
+        Raises:
+            ModelError: ONNX Runtime fails.
+        """
+        if not pixels:
+            return []
+        if self.resize != "graph":
+            return self._batch(np.stack(pixels), texts)
+        # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
+        return [self._batch(image[None], [text])[0] for image, text in zip(pixels, texts, strict=True)]
 
     def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
         """Run the network on a batch of equally large images, with the resize inside the graph.
@@ -253,7 +270,7 @@ class Classifier:
         prepared = [self._pixels_or_error(pair.image) for pair in pairs]
         pixels = [item for item in prepared if not isinstance(item, ImageError)]
         texts = [pair.text for item, pair in zip(prepared, pairs, strict=True) if not isinstance(item, ImageError)]
-        predictions = iter(self._predictions(pixels, texts))
+        predictions = iter(self.predict_pixels(pixels, texts))
         return [item if isinstance(item, ImageError) else next(predictions) for item in prepared]
 
     def _pixels_or_error(self, image: ImageSource) -> NDArray[np.uint8] | ImageError:
@@ -261,14 +278,6 @@ class Classifier:
             return self.pixels(image)
         except ImageError as error:
             return _without_frames(error)
-
-    def _predictions(self, pixels: list[NDArray[np.uint8]], texts: list[str | None]) -> list[Prediction]:
-        if not pixels:
-            return []
-        if self.resize != "graph":
-            return self._batch(np.stack(pixels), texts)
-        # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
-        return [self._batch(image[None], [text])[0] for image, text in zip(pixels, texts, strict=True)]
 
     def _batch(self, pixels: NDArray[np.uint8], texts: list[str | None]) -> list[Prediction]:
         tokens = None if self.tokenizer is None else self.tokenizer.encode([text or "" for text in texts])

@@ -29,14 +29,25 @@ QuoteFormulas = Annotated[
 
 
 @dataclass(frozen=True)
-class RunningOptions:
-    """Which model runs, and where."""
+class ModelOptions:
+    """Which model runs."""
 
     model: Annotated[str | None, Option("model file")] = None
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where models run."""
+
     device: Annotated[str, Option("where to run", choices=DEVICES)] = "auto"
     threads: Annotated[
         int | None, Option("CPU threads (default: all usable cores)", parse=whole(most=MOST), metavar="N")
     ] = None
+
+
+@dataclass(frozen=True)
+class RunningOptions(DeviceOptions, ModelOptions):
+    """Which model runs, and where."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,11 @@ class IsolationOptions:
     seconds: Annotated[
         int, Option("processor time that it may take", "--isolate-seconds", parse=whole(most=2**16), metavar="N")
     ] = Limits.seconds
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a worker process."""
+        return Limits(self.memory, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,7 @@ class InferOptions:
     @property
     def limits(self) -> Limits | None:
         """The limits of isolated decoding, if it is asked for."""
-        return Limits(self.isolation.memory, self.isolation.seconds) if self.isolation else None
+        return self.isolation.limits if self.isolation else None
 
     @property
     def model(self) -> str | None:

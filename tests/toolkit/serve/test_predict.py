@@ -1,0 +1,133 @@
+"""``/v1/predict``: every way to send an image gives what the runtime gives."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serve_client import Client
+
+from clip_toolkit import Classifier, load
+from clip_toolkit.spec.tasks import TASKS
+
+
+def as_form(client: Client, image: bytes) -> Any:
+    return client.upload("/v1/predict", [("a.jpg", image)], top_k="10", embedding="true")
+
+
+def as_body(client: Client, image: bytes) -> Any:
+    return client.post("/v1/predict?top_k=10&embedding=1", image, "image/jpeg")
+
+
+def as_json(client: Client, image: bytes) -> Any:
+    text = base64.b64encode(image).decode()
+    return client.post("/v1/predict", {"image": text, "top_k": 10, "embedding": True})
+
+
+def as_data_url(client: Client, image: bytes) -> Any:
+    text = "data:image/jpeg;base64," + base64.b64encode(image).decode()
+    return client.post("/v1/predict", {"images": [text], "top_k": 10, "embedding": True})
+
+
+@pytest.mark.parametrize("send", [as_form, as_body, as_json, as_data_url])
+def test_answers_are_those_of_the_runtime_to_the_bit(
+    send: Callable[[Client, bytes], Any], client: Client, images: list[bytes], classifier: Classifier
+):
+    for image in images:
+        [found] = send(client, image).json["predictions"]
+        expected = classifier.predict(image)
+        assert found["label"] == expected.label
+        assert found["probability"] == expected.probability
+        assert found["top"] == [score._asdict() for score in expected.top(10)]
+        assert found["embedding"] == expected.embedding.tolist()
+        assert found["provider"] == expected.provider
+        assert set(found["milliseconds"]) == {"decode", "queue", "compute"}
+
+
+def test_texts_go_with_their_images(client: Client, images: list[bytes], models: dict[str, Path]):
+    fused = load(models["fused"], "cpu")
+    files = [("a.png", images[0]), ("b.png", images[1])]
+    found = client.upload("/v1/predict?model=fused", files, text="red circle").json
+    assert found["model"] == "fused"
+    for item, image in zip(found["predictions"], images, strict=False):
+        expected = fused.predict(image, "red circle")
+        assert (item["probability"], item["text"]) == (expected.probability, "red circle")
+    given = {
+        "model": "fused",
+        "images": [base64.b64encode(image).decode() for image in images[:2]],
+        "texts": ["", "red"],
+    }
+    texts = [item["text"] for item in client.post("/v1/predict", given).json["predictions"]]
+    assert texts == ["", "red"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_its_record(task: str, client: Client, images: list[bytes], models: dict[str, Path]):
+    expected = load(models[task], "cpu").predict(images[0])
+    [found] = client.post(f"/v1/predict?model={task}", images[0], "image/jpeg").json["predictions"]
+    assert found.get("values", {}) == expected.values
+    assert tuple(found.get("labels", expected.decisions)) == expected.decisions
+
+
+_HEADER = b"IHDR" + struct.pack(">2I5B", 65535, 65535, 8, 2, 0, 0, 0)
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\r" + _HEADER + struct.pack(">I", zlib.crc32(_HEADER)) + b"\0\0\0\0IDAT" + b"\0" * 40
+"""A PNG that says it has 65535 x 65535 pixels."""
+
+BAD_JSON = {
+    "no JSON": (b"{", "is not JSON"),
+    "nested": (b"[" * 100_000, "is not JSON"),
+    "a list": (b"[]", "expected an object"),
+    "no image": (b"{}", "expected 1 to 128, got 0"),
+    "a number": (b'{"image": 3}', "expected a string"),
+    "a URL": (b'{"image": "http://127.0.0.1/a.jpg"}', "URLs are not fetched"),
+    "another URL": (b'{"image": "data:text/plain,a"}', "data: URL in base64"),
+    "no base64": (b'{"image": "?"}', "expected base64"),
+    "no picture": (b'{"image": "bm8gaW1hZ2UgYXQgYWxs"}', "not an image"),
+    "top_k": (b'{"image": "AAAA", "top_k": 0}', "top_k: expected a whole number"),
+    "a text": (b'{"image": "AAAA", "text": "red"}', "reads images alone"),
+    "two texts": (b'{"images": ["AAAA", "AAAA", "AAAA"], "texts": ["red", "blue"]}', "one for each of 3"),
+    "half a pair": (b'{"image": "AAAA", "text": "\\ud800"}', ""),
+    "a model that is no text": (b'{"image": "AAAA", "model": 3}', "model: expected a string"),
+    "a text tower": (b'{"image": "AAAA", "model": "text"}', "reads texts alone"),
+    "no text": (b'{"image": "AAAA", "model": "fused"}', "reads a text with each image"),
+}
+
+
+@pytest.mark.parametrize(("body", "message"), BAD_JSON.values(), ids=BAD_JSON)
+def test_bad_json_is_refused(body: bytes, message: str, client: Client):
+    reply = client.post("/v1/predict", body)
+    assert reply.status == 400
+    assert message in reply.error
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "message"),
+    [
+        ("text/plain", b"a", 415, "expected multipart/form-data"),
+        ("image/png", b"", 400, "is empty"),
+        ("image/png", BOMB, 400, "more than the limit"),
+        ("multipart/form-data", b"a", 400, "boundary"),
+        ("multipart/form-data; boundary=a", b"--a\r\n", 400, "expected 1 to 128"),
+        ("multipart/form-data; boundary=a", b"nothing of the kind", 400, "multipart"),
+    ],
+)
+def test_bad_bodies_are_refused(kind: str, body: bytes, status: int, message: str, client: Client):
+    reply = client.post("/v1/predict", body, kind)
+    assert (reply.status, message in reply.error) == (status, True), reply
+
+
+def test_one_bad_image_refuses_the_request(client: Client, images: list[bytes]):
+    reply = client.upload("/v1/predict", [("good.jpg", images[0]), ("bad.jpg", images[1][:300])])
+    assert reply.status == 400
+    assert "truncated" in reply.error
+
+
+def test_an_unknown_model_is_not_found(client: Client, images: list[bytes]):
+    reply = client.post("/v1/predict?model=heard-of", images[0], "image/jpeg")
+    assert reply.status == 404
+    assert "There is: demo" in reply.error

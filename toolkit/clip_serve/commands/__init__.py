@@ -1,0 +1,3 @@
+"""The command line ``clip-serve``."""
+
+PROGRAM = "clip-serve"

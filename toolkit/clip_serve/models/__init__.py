@@ -1,0 +1,1 @@
+"""Model files, opened, shared between requests, and replaced while they are used."""

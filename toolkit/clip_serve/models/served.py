@@ -1,0 +1,152 @@
+"""A model file in service: its name and version, its queue, and what it has done."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from clip_serve.metrics import Metrics
+from clip_serve.models.batching import Batcher
+from clip_serve.models.kinds import Images, Kind, Source, Texts, exact_sizes
+from clip_serve.options import ServeOptions
+from clip_toolkit.classifier import load
+from clip_toolkit.errors import ModelError
+from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.spec.model_file import read_any_spec
+from clip_toolkit.spec.text_tower import TextTowerSpec
+from clip_toolkit.text_encoder import load_text
+
+_DIGITS = 12  # of a version
+
+ONE_BY_ONE = "batches would change digits (int8 ranges found at run time, or products of other shape): runs one by one"
+
+
+class Pools:
+    """The threads of the service: those that decode, and those that wait for the network."""
+
+    def __init__(self, threads: int | None) -> None:
+        """Start none yet."""
+        self.count = threads or usable_cores()
+        self.prepare = ThreadPoolExecutor(self.count, "clip_serve_prepare")
+        self.compute = ThreadPoolExecutor(self.count, "clip_serve_compute")
+
+
+class Timed(NamedTuple):
+    """The result of one source, and where its seconds went."""
+
+    result: Any
+    decode: float
+    queue: float
+    compute: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file, read and tried.
+
+    Attributes:
+        name: of the file, without its suffix.
+        version: the first digits of the file's SHA-256: another content is another version.
+        kind: the model.
+        sizes: batch sizes that change no digit.
+    """
+
+    name: str
+    version: str
+    kind: Kind[Any, Any]
+    sizes: tuple[int, ...]
+
+
+def open_model(path: Path, options: ServeOptions) -> Opened:
+    """Read a model file.
+
+    Raises:
+        ModelError: it is missing, foreign or damaged, or was replaced meanwhile.
+        DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
+    """
+    spec = read_any_spec(path)
+    digest = _digest(path)
+    device, limits = options.device, options.limits
+    kind: Kind[Any, Any]
+    if isinstance(spec, TextTowerSpec):
+        kind = Texts(load_text(path, device.device, device.threads))
+    else:
+        isolate = options.isolation.limits if options.isolation else None
+        classifier = load(
+            path,
+            device.device,
+            device.threads,
+            max_pixels=limits.max_pixels,
+            allow_truncated=limits.allow_truncated,
+            isolate=isolate,
+        )
+        kind = Images(classifier)
+    if _digest(path) != digest:
+        raise ModelError(f"{path}: was replaced while it was read. Try again.")
+    trials = kind.trials(options.batching.max_batch)
+    sizes = exact_sizes(trials, kind.compute, lambda result: [kind.row(result, name) for name in kind.outputs])
+    return Opened(path.stem, digest[:_DIGITS], kind, sizes)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Served:
+    """A model that answers requests."""
+
+    def __init__(self, opened: Opened, options: ServeOptions, pools: Pools, metrics: Metrics) -> None:
+        """Start with an empty queue."""
+        self.name, self.version, self.kind, self.sizes = opened.name, opened.version, opened.kind, opened.sizes
+        self.figures = metrics.of_model(self.name, self.version)
+        self._pools = pools
+        delay = options.batching.max_delay_ms / 1000
+        self._batcher = Batcher[Any, Any](
+            self.kind.compute, self.sizes, delay, pools.compute, runs=pools.count, on_run=self.figures.ran
+        )
+        self.figures.pending = lambda: self._batcher.pending
+
+    def retire(self) -> None:
+        """Let go of the queue once its last request is done: another version has taken this one's place."""
+        self.figures.pending = lambda: 0
+
+    async def answer(self, sources: Sequence[Source]) -> list[Timed]:
+        """Answer a request: all of its sources, or the error of one of them.
+
+        Raises:
+            ImageError, TextError: a source cannot be used.
+            ModelError: ONNX Runtime fails.
+        """
+        start = perf_counter()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._answer(source)) for source in sources]
+        except BaseExceptionGroup as errors:
+            self.figures.failed()
+            raise errors.exceptions[0] from None
+        except asyncio.CancelledError:
+            self.figures.failed()
+            raise
+        self.figures.succeeded(perf_counter() - start)
+        return [task.result() for task in tasks]
+
+    async def _answer(self, source: Source) -> Timed:
+        seconds = 0.0
+
+        def prepare() -> Any:
+            nonlocal seconds
+            start = perf_counter()
+            item = self.kind.prepare(source)
+            seconds = perf_counter() - start
+            return item
+
+        result, queued, computed = await self._batcher.answer(prepare, self._pools.prepare)
+        self.figures.answered(result, seconds, queued)
+        return Timed(result, seconds, queued, computed)

@@ -1,0 +1,165 @@
+"""The HTTP server: uvicorn, with the time limits and the end that it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from starlette.applications import Starlette
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from clip_serve.options import AddressOptions, ServeOptions
+from clip_serve.service import Service
+from clip_toolkit.errors import ClipToolkitError
+from clip_toolkit.signals import is_ignored
+from clip_toolkit.terminal import say
+
+_HEAD_SECONDS = 10.0
+"""Time for the head of a request, from its connection or its first byte on."""
+
+_KEEP_ALIVE_SECONDS = 75  # beyond the 60 that load balancers keep theirs
+_LAST_CALL_SECONDS = 0.5  # for clients in the middle of sending, each of whose answers says that it is the last
+_BACKLOG = 1024
+_FILES = 65536
+_CLOSE = (b"connection", b"close")
+
+
+def bind(address: AddressOptions) -> socket.socket:
+    """Take the port.
+
+    Raises:
+        ClipToolkitError: it is in use, or the address is not this machine's.
+    """
+    try:
+        family, *_, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ClipToolkitError(f"cannot listen on {address.host}, port {address.port} ({reason})") from error
+
+
+def graceful_server(app: Starlette, options: ServeOptions) -> GracefulServer:
+    """Return the server of an application.
+
+    Args:
+        app: of `clip_serve.app.create_app`.
+        options: of the service.
+    """
+    config = Config(
+        app,
+        loop="asyncio",
+        http=TimedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(options.limits.drain),
+    )
+    return GracefulServer(config, app.state.service)
+
+
+def serve(app: Starlette, listener: socket.socket, options: ServeOptions) -> None:
+    """Answer requests on a socket of `bind` until SIGTERM or SIGINT, and then those that were taken in."""
+    _raise_file_limit()
+    host, port = listener.getsockname()[:2]
+    say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+    graceful_server(app, options).run([listener])
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that cuts off who takes too long over the head of a request; uvicorn waits for ever."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect a head from now on."""
+        super().connection_made(transport)
+        self._overdue = self.loop.call_later(_HEAD_SECONDS, self._cut_off)
+
+    def data_received(self, data: bytes) -> None:
+        """Expect the rest of a head in time, and nothing once it is there."""
+        if self._overdue is None and self._is_between_requests():
+            self._overdue = self.loop.call_later(_HEAD_SECONDS, self._cut_off)
+        super().data_received(data)
+        if self._overdue is not None and not self._is_between_requests():
+            self._overdue.cancel()
+            self._overdue = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        if self._overdue is not None:
+            self._overdue.cancel()
+        super().connection_lost(exc)
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _cut_off(self) -> None:
+        self._overdue = None
+        self.transport.close()
+
+
+class GracefulServer(Server):
+    """A server that answers what it has taken in before it ends, and reads its models anew on SIGHUP."""
+
+    def __init__(self, config: Config, service: Service) -> None:
+        """Take the service, which is told when the end comes."""
+        super().__init__(config)
+        self._service = service
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let clients know that their next answer is the last, then end as uvicorn does."""
+        self._service.draining = True
+        for server in self.servers:
+            server.close()
+        self.server_state.default_headers.append(_CLOSE)
+        await asyncio.sleep(_LAST_CALL_SECONDS)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT as the usual end, which uvicorn would raise again afterwards, and SIGHUP."""
+        if threading.current_thread() is not threading.main_thread():  # where alone signals come
+            yield
+            return
+        handlers: dict[int, Callable[[int, FrameType | None], object]]
+        handlers = {signal.SIGTERM: self.handle_exit, signal.SIGINT: self.handle_exit}
+        if hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            handlers[signal.SIGHUP] = lambda *_: loop.call_soon_threadsafe(self._reload)
+        before = {
+            number: signal.signal(number, handler) for number, handler in handlers.items() if not is_ignored(number)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._service.reload(say))
+        else:
+            self._reloading.add_done_callback(lambda _: self._reload())
+
+
+def _raise_file_limit() -> None:
+    """Have as many open connections as the system allows: the usual soft limit of 1024 is soon reached."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
