@@ -1,10 +1,32 @@
-"""The last word of a test run: what was left out, and how to get it."""
+"""What holds for all tests: none leaves this machine; and the last word, what was left out and how to get it."""
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1", None, ""}
+
+
+@pytest.fixture(autouse=True)
+def _stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test whose code looks up another machine, even where it catches that there is none."""
+    asked = []
+    look_up = socket.getaddrinfo
+
+    def guarded(host: str | bytes | None, *arguments: object, **options: object) -> object:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in LOOPBACK:
+            asked.append(name)
+            raise socket.gaierror(socket.EAI_NONAME, "tests reach no other machine")
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded)
+    yield
+    assert not asked, f"looked up {asked}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -73,6 +73,7 @@ def export_with_optimum(checkpoint: Checkpoint, folder: Path) -> Path:
     from optimum.exporters.onnx import onnx_export_from_model
 
     model, _ = checkpoint.model_of_class(kind)
+    model.config.name_or_path = str(folder)  # Optimum copies a preprocessor from there; without a name it asks the hub
     with contextlib.redirect_stdout(io.StringIO()):
         onnx_export_from_model(model, folder, task="feature-extraction", do_validation=False)
     return folder / "model.onnx"
