@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def export_with_optimum(checkpoint: Checkpoint, folder: Path) -> Path:
         )
     from optimum.exporters.onnx import onnx_export_from_model
 
-    model, _ = checkpoint.model_of_class(kind)
+    model: Any = checkpoint.model_of_class(kind)[0]
     model.config.name_or_path = str(folder)  # Optimum copies a preprocessor from there; without a name it asks the hub
     with contextlib.redirect_stdout(io.StringIO()):
         onnx_export_from_model(model, folder, task="feature-extraction", do_validation=False)
