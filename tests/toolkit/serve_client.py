@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from clip_serve.service import Service
 
 
@@ -32,8 +34,9 @@ class Reply(NamedTuple):
 class Client:
     """A service, running."""
 
-    def __init__(self, service: Service, port: int) -> None:
-        self.service, self.port = service, port
+    def __init__(self, app: Starlette, port: int) -> None:
+        self.app, self.port = app, port
+        self.service: Service = app.state.service
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> Reply:
         """Send one request on a connection of its own; underscores in names of headers are hyphens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import signal
 import socket
@@ -72,6 +73,8 @@ def graceful_server(app: Starlette, options: ServeOptions) -> GracefulServer:
 def serve(app: Starlette, listener: socket.socket, options: ServeOptions) -> None:
     """Answer requests on a socket of `bind` until SIGTERM or SIGINT, and then those that were taken in."""
     _raise_file_limit()
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # every broken request would be worth a line to them
     host, port = listener.getsockname()[:2]
     say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
     graceful_server(app, options).run([listener])

@@ -37,7 +37,7 @@ def start() -> Iterator[Callable[[ServeOptions], Client]]:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         running.append((server, thread))
-        return Client(app.state.service, port)
+        return Client(app, port)
 
     yield run
     for server, _ in running:

@@ -21,8 +21,12 @@ Row: TypeAlias = tuple[str, str]
 
 def describe(spec: ModelSpec | TextTowerSpec, path: Path) -> list[str]:
     """Lay out what a model file recognises, how it was made and what was proved of it, one line each."""
-    facts = _text_tower_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
-    return lay_out([("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *facts])
+    return lay_out([("model", f"{path.name}, {path.stat().st_size / 2**20:.1f} MiB"), *description_rows(spec)])
+
+
+def description_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
+    """Give the rows of `describe` but the first, which is about the file."""
+    return _text_tower_rows(spec) if isinstance(spec, TextTowerSpec) else _rows(spec)
 
 
 def receipt_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
