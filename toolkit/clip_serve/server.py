@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
@@ -121,6 +122,8 @@ class GracefulServer(Server):
         super().__init__(config)
         self._service = service
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_is_due = False
+        self._context = copy_context()  # in which the command's name stands; a signal comes in any
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let clients know that their next answer is the last, then end as uvicorn does."""
@@ -152,10 +155,15 @@ class GracefulServer(Server):
                 signal.signal(number, handler)
 
     def _reload(self) -> None:
+        self._reload_is_due = True
         if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._service.reload(say))
-        else:
-            self._reloading.add_done_callback(lambda _: self._reload())
+            self._reloading = asyncio.create_task(self._reload_while_due(), context=self._context)
+
+    async def _reload_while_due(self) -> None:
+        """Read the files once more where a signal has come meanwhile, and only once for any number of them."""
+        while self._reload_is_due:
+            self._reload_is_due = False
+            await self._service.reload(say)
 
 
 def _raise_file_limit() -> None:

@@ -202,6 +202,11 @@ def test_a_header_length_that_does_not_fit(length: str, client: Client):
     assert (reply.status, "Content-Length" in reply.error) == (400, True)
 
 
+def test_json_of_too_many_values_is_refused_unread(client: Client):
+    reply = client.post(INFER, b"[" + b"[]," * 1_000_001)
+    assert (reply.status, "send binary tensors" in reply.error) == (413, True)
+
+
 def test_a_wrong_method_is_said(client: Client):
     assert client.get(INFER).status == 405
     assert client.post("/v2/health/live", {}).status == 405

@@ -111,6 +111,11 @@ def test_a_large_body_is_refused(impatient: Client):
         assert (reply.status, "--max-body" in reply.error) == (413, True)
 
 
+def test_a_compressed_body_is_refused(impatient: Client):
+    reply = impatient.post("/v1/predict", b"\x1f\x8b", "image/jpeg", content_encoding="gzip")
+    assert (reply.status, "not unpacked" in reply.error) == (415, True)
+
+
 def test_half_a_body_runs_out_of_time(impatient: Client):
     with raw(impatient, head(100) + b"half") as connection:
         answer = received(connection, b"not received within 0.2 seconds")

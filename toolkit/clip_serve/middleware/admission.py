@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_serve.errors import BUSY, TOO_LARGE, TOO_SLOW, UNAVAILABLE, RequestError
+from clip_serve.errors import BUSY, TOO_LARGE, TOO_SLOW, UNAVAILABLE, WRONG_TYPE, RequestError
 from clip_serve.middleware.replies import error_reply
 from clip_serve.options import MIB, LimitOptions
 
@@ -37,15 +38,23 @@ class Admission:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        if self._requests >= self._limits.max_queue:
-            full = RequestError("the queue is full: try again", BUSY)
-            await self._refuse(full, _chunks(receive), scope, receive, send)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await self._refuse(refusal, _chunks(receive), scope, receive, send)
             return
         self._requests += 1
         try:
             await self._admitted(scope, receive, send)
         finally:
             self._requests -= 1
+
+    def _refusal(self, scope: Scope) -> RequestError | None:
+        if self._requests >= self._limits.max_queue:
+            return RequestError("the queue is full: try again", BUSY)
+        encoding = Headers(scope=scope).get("content-encoding", "identity")
+        if encoding != "identity":
+            return RequestError(f"content encoding: {encoding!r} is not unpacked: send the body as it is", WRONG_TYPE)
+        return None
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, held, started = bytearray(), 0, False
@@ -133,4 +142,4 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def _waits_to_send(scope: Scope) -> bool:
-    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in scope["headers"])
+    return Headers(scope=scope).get("expect", "").lower() == "100-continue"

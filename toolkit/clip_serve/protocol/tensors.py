@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_serve.errors import RequestError
+from clip_serve.errors import TOO_LARGE, RequestError
 
 _LENGTH = struct.Struct("<I")  # before each element of a binary BYTES tensor
+
+_MOST_VALUES = 1_000_000
+"""Values of a JSON body, a 640x480 image's worth: a few megabytes of brackets would take seconds and gigabytes."""
 
 _JSON_KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", bool: "true or false"}
 
@@ -27,8 +30,10 @@ def json_object(body: bytes) -> dict[str, Any]:
     """Parse a body.
 
     Raises:
-        RequestError: it is no JSON object, or is nested too deep.
+        RequestError: it is no JSON object, is nested too deep, or has too many values.
     """
+    if body.count(b",") > _MOST_VALUES:
+        raise RequestError(f"JSON of more than {_MOST_VALUES:,} values: send binary tensors", TOO_LARGE)
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -44,7 +49,8 @@ def checked(value: Any, kind: type[Any], where: str) -> Any:
         RequestError: it is of another type.
     """
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RequestError(f"{where}: expected {_JSON_KINDS[kind]}, got {json.dumps(value)[:40]}")
+        found = _JSON_KINDS[type(value)] if isinstance(value, (dict, list)) else json.dumps(value)[:40]
+        raise RequestError(f"{where}: expected {_JSON_KINDS[kind]}, got {found}")
     return value
 
 
