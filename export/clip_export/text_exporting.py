@@ -9,7 +9,7 @@ import onnx
 
 from clip_export.encoders.text import TextEncoder
 from clip_export.encoders.tokenizer import tokenizer_spec
-from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
+from clip_export.graph.model_file import save_model, tool_versions
 from clip_export.graph.text_network import text_graph
 from clip_export.proof.parity import check_replay
 from clip_export.proof.text_parity import golden_texts, own_golden_texts, prove_text
@@ -65,7 +65,7 @@ def _quantized(
     """Write the quantized form of a proved float file to ``output``."""
     small, receipt = quantize_text(model, path, output, min_cosine)
     golden = own_golden_texts(load_text(output, device="cpu"))
-    spec = replace(spec, quantization=receipt, golden=golden, onnxruntime=ONNXRUNTIME["text int8"])
+    spec = replace(spec, quantization=receipt, golden=golden)
     save_model(small, spec, output)
     return spec
 

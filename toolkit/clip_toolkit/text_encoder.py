@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import TextTruncatedWarning
+from clip_toolkit.runtime.devices import check_runs_texts
 from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.model_file import read_text_spec
@@ -43,7 +44,7 @@ def load_text(model: str | os.PathLike[str], device: str = "auto", threads: int 
         ModelNotFoundError: there is no such file.
         ModelError: the file is damaged, foreign, or an image classifier.
         DeviceError: a device asked for by name is not there.
-        MissingDependencyError: ONNX Runtime or the ``text`` extra is not installed.
+        MissingDependencyError: ONNX Runtime or the ``text`` extra is not installed, or ONNX Runtime is too old.
     """
     path = Path(model)
     spec = read_text_spec(path)
@@ -71,7 +72,9 @@ class TextEncoder:
 
         Raises:
             ModelError: the graph is not the one that the metadata declares.
+            MissingDependencyError: ONNX Runtime is too old for texts.
         """
+        check_runs_texts()
         session.check(INPUTS, dict.fromkeys(TextOutputs._fields, spec.encoder.dim))
         self.spec = spec
         self.tokenizer = Tokenizer(spec.tokenizer)

@@ -18,9 +18,9 @@ OPSET = 20
 IR_VERSION = 10
 """ONNX file format, of onnx 1.16 and ONNX Runtime 1.18: what runtimes in the field read."""
 
-ONNXRUNTIME = {"int4": "1.31", "text int8": "1.22"}
+ONNXRUNTIME = {"int4": "1.31"}
 """Oldest ONNX Runtime that gives the answers of quantized files, where it is newer than that of all others: up to 1.29
-int4 products move embeddings by 1e-2 of their largest value; 1.20 and 1.21 refuse the text tower's int8 products."""
+int4 products move embeddings by 1e-2 of their largest value."""
 
 _PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
 

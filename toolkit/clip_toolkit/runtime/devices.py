@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clip_toolkit.errors import DeviceError, MissingDependencyError
+from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
 
 CPU = "CPUExecutionProvider"
 
@@ -60,6 +61,22 @@ def outdated(needed: str) -> str | None:
     if _comparable(installed) >= _comparable(needed):
         return None
     return f"the file needs ONNX Runtime {needed} or newer, and {installed} is installed: upgrade it"
+
+
+def check_runs_texts() -> None:
+    """Refuse an ONNX Runtime that computes texts of unequal length in one batch wrongly, without a word.
+
+    Its MultiHeadAttention reads the masks of all but the first at wrong places: https://github.com/microsoft/onnxruntime/pull/24017.
+
+    Raises:
+        MissingDependencyError: it is older than `OLDEST_ONNXRUNTIME`.
+    """
+    installed = import_onnxruntime().__version__
+    if _comparable(installed) < _comparable(OLDEST_ONNXRUNTIME):
+        raise MissingDependencyError(
+            f"texts need ONNX Runtime {OLDEST_ONNXRUNTIME} or newer, and {installed} is installed, which computes "
+            "batches of them wrongly. Upgrade it: pip install -U onnxruntime"
+        )
 
 
 def _comparable(version: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clip_toolkit.errors import ModelError
-from clip_toolkit.runtime.devices import CPU, RESIZES
+from clip_toolkit.runtime.devices import CPU, RESIZES, check_runs_texts
 from clip_toolkit.runtime.processor import saturates
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
@@ -16,7 +16,10 @@ def check_graph(spec: ModelSpec, session: Session) -> None:
 
     Raises:
         ModelError: the graph has others than the metadata declares.
+        MissingDependencyError: it reads texts, and ONNX Runtime is too old for them.
     """
+    if spec.text is not None:
+        check_runs_texts()
     source = "image" if spec.input == "image" else "pixel_values"
     sizes = {name: spec.encoder.dim if name == "embedding" else len(spec.labels) for name in OUTPUTS[spec.task]}
     session.check([source, *(TEXT_INPUTS if spec.text else ())], sizes)

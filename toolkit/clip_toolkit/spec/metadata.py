@@ -14,7 +14,7 @@ SPEC_KEY = "clip_toolkit"
 SPEC_VERSION = "1.0"
 """``major.minor``. A reader accepts every minor version of its own major one."""
 
-OLDEST_ONNXRUNTIME = "1.20"
+OLDEST_ONNXRUNTIME = "1.22"
 """What plain files run on, and those that name no version."""
 
 MAX_SPEC_BYTES = 64 * 2**20
