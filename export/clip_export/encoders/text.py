@@ -17,6 +17,7 @@ from clip_export.encoders.families import FAMILIES, Family
 from clip_export.encoders.families import family as rules
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.text.growth import check_growth
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
@@ -198,6 +199,8 @@ def _tokenizer(checkpoint: Checkpoint, text: rules.TextTower) -> Any:
             "its authors published beside config.json, or save them there with AutoTokenizer's save_pretrained."
         )
     try:
+        for path in folder.glob("tokenizer*.json"):  # transformers takes one that is made for its version, if there is
+            check_growth(path.read_text(encoding="utf-8"))
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever the tokenizer's library does
         reason = " ".join(str(error).split())[:300]

@@ -144,6 +144,14 @@ def test_damaged_tokenizer(copy: Path):
         TextEncoder.from_pretrained(str(copy))
 
 
+def test_a_tokenizer_that_grows_is_refused_before_it_is_loaded(copy: Path):
+    doubling = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 1000}] * 9}
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    (copy / "tokenizer.json").write_text(json.dumps({"model": model, "normalizer": doubling}))
+    with pytest.raises(EncoderError, match=r"tokenizer cannot be loaded.*grow 10000 times"):
+        TextEncoder.from_pretrained(str(copy))
+
+
 def test_a_tokenizer_without_padding_token(copy: Path):
     config = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": None}))

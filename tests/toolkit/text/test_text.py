@@ -193,6 +193,29 @@ def test_a_tokenizer_that_makes_terabytes_of_a_word_is_refused(text_file: Callab
         load_text(text_file(spec(tokenizer=TokenizerSpec(tokenizer, CONTEXT, 0))))
 
 
+@pytest.mark.parametrize(
+    ("token", "normaliser", "complaint"),
+    [
+        ("a", DOUBLING["by letters"], "grow 10000 times"),
+        ("a" * 10_000, {"type": "Prepend", "prepend": "b" * 9000}, "added"),
+    ],
+)
+def test_added_tokens_do_not_grow_while_the_tokenizer_is_built(token: str, normaliser: object, complaint: str):
+    added = {"id": 0, "content": token, "normalized": True, "special": False}
+    added |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    tokenizer = json.dumps(json.loads(tokenizer_json()) | {"normalizer": normaliser, "added_tokens": [added]})
+    with pytest.raises(SpecError, match=complaint):
+        Tokenizer(TokenizerSpec(tokenizer, CONTEXT, 0))
+
+
+def test_a_runtime_that_computes_padded_texts_wrongly_is_refused(
+    text_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("onnxruntime.__version__", "1.21.0")
+    with pytest.raises(MissingDependencyError, match=r"need ONNX Runtime 1\.22 or newer, and 1\.21\.0"):
+        load_text(text_file(spec()))
+
+
 def test_a_graph_that_the_metadata_does_not_speak_of(text_file: Callable[..., Path]):
     wide = replace(spec().encoder, dim=5)
     with pytest.raises(ModelError, match="the graph has"):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,16 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import MissingDependencyError, SpecError, TextError
-from clip_toolkit.spec.metadata import require
 from clip_toolkit.spec.tokenizer import TokenizerSpec
+from clip_toolkit.text.growth import check_growth
 
 INPUTS = ("input_ids", "attention_mask")
 """Names of the graph's inputs of tokens, int64 ``[batch, tokens]`` each; fields of `Tokens`."""
-
-
-_MOST_GROWTH = 10_000
-_UNICODE_GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 12}
-"""Most characters that one becomes (https://www.unicode.org/faq/normalization.html#12 gives those of the forms)."""
 
 
 class Tokens(NamedTuple):
@@ -103,28 +95,13 @@ def _built(spec: TokenizerSpec) -> Any:
             "texts need the tokenizers package. Install: pip install 'clip-toolkit[text]'"
         ) from error
     try:
+        check_growth(spec.json)
         tokenizer = tokenizers.Tokenizer.from_str(spec.json)
         tokenizer.no_padding()
         tokenizer.enable_truncation(spec.context)
-        growth = 1 if tokenizer.normalizer is None else _growth(json.loads(tokenizer.normalizer.__getstate__()))
+    except SpecError:
+        raise
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:200]
         raise SpecError(f"spec.tokenizer: the tokenizers package cannot read it ({reason}). Upgrade it.") from error
-    require(growth <= _MOST_GROWTH, "tokenizer", f"texts to grow {_MOST_GROWTH} times at most", growth)
     return tokenizer
-
-
-def _growth(normalizer: dict[str, Any]) -> int:
-    """How many times longer a text may become: a few steps that double it make terabytes of a word."""
-    kind = normalizer["type"]
-    if kind == "Sequence":
-        return math.prod(map(_growth, normalizer["normalizers"]))
-    if kind == "Replace":
-        content, literal = normalizer["content"], normalizer["pattern"].get("String")
-        return 1 + len(content) if literal is None else max(1, -(-len(content) // max(1, len(literal))))
-    if kind == "Prepend":
-        return 1 + len(normalizer["prepend"])
-    if kind == "Precompiled":  # the size of a trie, the trie, and what characters become, each ended by a zero byte
-        table = base64.b64decode(normalizer["precompiled_charsmap"])
-        return max(map(len, table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")), default=1) or 1
-    return _UNICODE_GROWTH.get(kind, 1)
