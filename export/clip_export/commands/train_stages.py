@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clip_export.commands.train_options import FeatureOptions, TrainCommand
@@ -156,8 +156,25 @@ def _swept(prepared: Prepared, options: TrainingOptions) -> TrainingOptions:
     return trials[0].options
 
 
-def _scalars(folder: Path | None, title: str) -> AbstractContextManager[Report]:
-    return nullcontext(lambda _: None) if folder is None else scalars(folder / title)
+@contextmanager
+def _scalars(folder: Path | None, title: str) -> Iterator[Report]:
+    """Yield what writes the curves, as long as the disk takes them: the training does not depend on them."""
+    if folder is None:
+        yield lambda _: None
+        return
+    reasons: list[str | None] = []
+    with scalars(folder / title) as write:
+
+        def report(epoch: Epoch) -> None:
+            try:
+                if not reasons:
+                    write(epoch)
+            except OSError as error:
+                reasons.append(error.strerror)
+
+        yield report
+    if reasons:
+        say(f"{folder}: curves of {title} are incomplete ({reasons[0]})")
 
 
 def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts | None = None) -> None:

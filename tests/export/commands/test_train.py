@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -350,6 +351,15 @@ def test_tensorboard_gets_every_epoch(pictures: Path, tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str([(name, 3) for name in ("loss", "train_score", "val_loss", "val_score")])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_curves_on_a_full_disk_cost_no_training(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
+    monkeypatch.setattr("clip_export.training.report.tensorboard._opened", lambda _: io.FileIO("/dev/full", "w"))
+    done = train(pictures / "photos", "--epochs", 3, "--tensorboard", "runs", cwd=tmp_path)
+    assert done.stderr.count("curves of training are incomplete (No space left on device)") == 1
+    assert "wrote head.pt" in done.stdout
 
 
 def test_preprocessing_is_drawn(pictures: Path, tmp_path: Path):
