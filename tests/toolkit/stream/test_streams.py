@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +233,7 @@ def test_a_signal_ends_the_run_after_whole_batches(folder: Path, capsys: Capture
 def test_a_second_signal_ends_the_process():
     code = (
         "import os, signal\nfrom clip_toolkit.stream.stopping import Stop\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started with\n"
         "with Stop(lambda: print('asked', flush=True)):\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('still here', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('never', flush=True)"
@@ -283,11 +285,14 @@ def test_what_does_not_continue_the_same_run_is_refused(
     assert Path("out.part").read_bytes() == part
 
 
-def test_a_foreign_part_file_is_left_alone(folder: Path, capsys: Captured):
-    Path("out.part").write_text("my notes\n")
+@pytest.mark.parametrize("text", [b"my notes", b"{", b"[]", b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize("has_checksum", [False, True])
+def test_a_foreign_part_file_is_left_alone(folder: Path, capsys: Captured, text: bytes, has_checksum: bool):
+    content = (b"%08x %s\n" % (zlib.crc32(text), text)) if has_checksum else text + b"\n"
+    Path("out.part").write_bytes(content)
     assert main([str(folder), "--output", "out", "--resume"]) == 1
     assert "no part file" in capsys.readouterr().err
-    assert Path("out.part").read_text() == "my notes\n"
+    assert Path("out.part").read_bytes() == content
 
 
 def test_progress_tells_rate_time_left_and_errors():
