@@ -109,7 +109,8 @@ def _images(golden: tuple[GoldenVector, ...], side: int) -> list[NDArray[np.uint
         try:
             images.append(decode(vector.png, DecodeOptions(max_pixels=left)))
         except ImageError as error:
-            raise SpecError(f"selftest: golden vector {index} is damaged: {error}") from error
+            found = str(error).partition(". ")[0]  # the remedies are for whoever owns the image
+            raise SpecError(f"selftest: golden vector {index} is damaged ({found}). Export the model again.") from error
         left -= images[-1].size // 3
     return images
 
