@@ -11,8 +11,8 @@ EXAMPLES := examples/node examples/browser
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 test test-wheel test-transformers5 test-newest test-oldest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino fuzz lint format types docs notebooks
-.PHONY: models tiny-clip examples environments dist bench clean
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino fuzz fuzz-guided lint format types
+.PHONY: docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -64,6 +64,11 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 # Seeded mutants of images and model files; minutes.
 fuzz: $(VENV)/ready
 	$(BIN)/python tests/fuzz/run.py
+
+# Inputs that reach new code in three readers of foreign files; ten minutes each. They are kept in build/fuzz.
+fuzz-guided: $(VENV)/ready
+	$(BIN)/pip install -q -c constraints.txt --group fuzz
+	for reader in wire document part; do $(BIN)/python tests/fuzz/guided.py $$reader || exit 1; done
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check
