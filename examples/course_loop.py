@@ -1,7 +1,7 @@
 """The course's training loop, word for word: the frozen encoder runs inside the epoch loop, on every image, every time.
 
-It gives the head that ``clip-train`` gives with the same options, but for rounding, only later: the encoder's answers
-never change. Read it to understand what training a head is; use ``clip-train`` to do it.
+It gives the head that ``clip-train --keep-last`` gives with the same options, but for rounding, only later: the
+encoder's answers never change. Read it to understand what training a head is; use ``clip-train`` to do it.
 
     python examples/course_loop.py photos --encoder openai/clip-vit-base-patch32 --epochs 20
 """

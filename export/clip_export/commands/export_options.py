@@ -10,6 +10,7 @@ from typing import Annotated
 from clip_export.commands import EXPORT
 from clip_export.commands.encoder_options import Feature, Revision
 from clip_export.heads.activations import ACTIVATIONS
+from clip_export.heads.reading import FEATURE_NORM
 from clip_export.quantization.request import QuantizationRequest
 from clip_toolkit.numbers import number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
@@ -42,9 +43,7 @@ class NotebookOptions:
         str | None,
         Option("between the layers of a bare state_dict (default: relu)", choices=tuple(ACTIVATIONS)),
     ] = None
-    feature_norm: Annotated[
-        str | None, Option("divide the feature by its L2 norm first (default: none)", choices=("none", "l2"))
-    ] = None
+    feature_norm: Annotated[str | None, FEATURE_NORM] = None
     norm_position: Annotated[
         str | None,
         Option(

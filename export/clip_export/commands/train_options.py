@@ -117,6 +117,7 @@ class TrainCommand:
                 "--activation": "it follows hidden layers",
                 "--dropout": "it follows hidden layers",
                 "--standardise": "",
+                "--feature-norm": "a head made of words divides by it",
                 "--text-column": "words describe images alone",
                 "--unfreeze": "",
                 "--sweep": "",
@@ -160,6 +161,10 @@ class TrainCommand:
             raise UsageError("--explain-preprocessing draws an image, and reads no --text-column")
         if self.examples.text_column is not None and self.data is not None and self.data.is_dir():
             raise UsageError("--text-column names a column of a CSV file, but DATA is a folder")
+        if self.examples.text_column is not None and self.learning.normalises:
+            raise UsageError("--feature-norm l2 does not go with --text-column: image and text have norms of their own")
+        if self.sweep and self.learning.keep_last:
+            raise UsageError("--keep-last does not go with --sweep, which compares the lowest validation losses")
         if self.start is not None and self.feature == "pooled":
             raise UsageError(
                 "--init zero-shot does not go with --feature pooled: only the projected one shares a space with text"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clip_toolkit.options import Option
 from clip_toolkit.spec.tasks import SINGLE_LABEL
+
+FEATURE_NORM = Option("divide the feature by its L2 norm first (default: none)", choices=("none", "l2"))
+"""Of heads that are trained here, and of those that come from a notebook."""
 
 
 @dataclass(frozen=True)

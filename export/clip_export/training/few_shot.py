@@ -48,7 +48,7 @@ def train_from_words(
         words: the labels' directions.
         train: examples to learn from, of projected features.
         validation: examples to choose by.
-        options: how to train each; the head is linear and features are not standardised, whatever they say.
+        options: how to train each; the head is linear and reads features of norm 1, whatever they say.
         report: called after every epoch of each.
         task: ``single-label`` or ``multi-label``.
         pulls: each as in `clip_export.training.loop.train_head`, of directions, whose norm is 1.
@@ -60,7 +60,7 @@ def train_from_words(
     Raises:
         DatasetError: as `clip_export.training.loop.train_head`.
     """
-    options = replace(options, hidden_dim=(), standardise=False)
+    options = replace(options, hidden_dim=(), standardise=False, feature_norm=None)
     train_scaled, validation_scaled = (_scaled(examples, words.scale) for examples in (train, validation))
     fit = partial(train_head, train_scaled, validation_scaled, len(words.directions), options, report, task=task)
     start = _start(words)

@@ -30,7 +30,7 @@ class Training:
     Attributes:
         head: in evaluation mode.
         history: every epoch.
-        best: the epoch that the head is of: the last one, or with early stopping that of the lowest validation loss.
+        best: the epoch that the head is of.
         start: where its weights began, in words.
     """
 
@@ -57,7 +57,7 @@ def train_head(
 
     Args:
         train: examples to learn from.
-        validation: examples to measure on; only early stopping lets them influence the head.
+        validation: examples to choose the epoch by, unless the options keep the last one.
         outputs: number of classes or values.
         options: how to train; the defaults are the course's.
         report: called after every epoch.
@@ -101,7 +101,14 @@ def train_head(
 
 
 def _fresh(train: Examples, outputs: int, options: TrainingOptions) -> VLMtoMLP:
-    return VLMtoMLP(train.features.shape[1], options.hidden_dim, outputs, options.activation, options.dropout)
+    return VLMtoMLP(
+        train.features.shape[1],
+        options.hidden_dim,
+        outputs,
+        options.activation,
+        options.dropout,
+        feature_norm=options.normalises,
+    )
 
 
 def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
@@ -116,5 +123,5 @@ def _pull(head: VLMtoMLP, strength: float) -> Callable[[], Tensor]:
 
 
 def _pace(options: TrainingOptions) -> Pace:
-    choose = latest if options.patience is None else lowest_loss
+    choose = latest if options.keep_last else lowest_loss
     return Pace(options.epochs, options.batch_size, _CHUNK, options.patience, choose)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from clip_export.heads.activations import ACTIVATIONS
+from clip_export.heads.reading import FEATURE_NORM
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, PROPER_SHARE, number, whole
 from clip_toolkit.options import Option, UsageError
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
@@ -67,6 +68,9 @@ class TrainingOptions:
 
     Attributes:
         learning_rate: at the start.
+
+    Raises:
+        UsageError: some of them do not go together.
     """
 
     epochs: Annotated[int, Option("passes over the training images, at most", parse=whole(), metavar="N")] = 100
@@ -88,6 +92,7 @@ class TrainingOptions:
     standardise: Annotated[
         bool, Option("learn on features of mean 0 and deviation 1; the saved head takes plain ones")
     ] = False
+    feature_norm: Annotated[str | None, FEATURE_NORM] = None
     hidden_dim: Annotated[
         int | tuple[int, ...],
         Option("width of each hidden layer (default: 256)", parse=whole(), nargs="+", metavar="N"),
@@ -97,8 +102,21 @@ class TrainingOptions:
     dropout: Annotated[float, Option("probability after each hidden layer", parse=PROPER_SHARE)] = 0.1
     patience: Annotated[
         int | None,
-        Option("stop N epochs after the lowest validation loss, and keep that epoch", parse=whole(), metavar="N"),
+        Option("stop N epochs after the lowest validation loss", parse=whole(), metavar="N"),
     ] = None
+    keep_last: Annotated[bool, Option("keep the last epoch, not that of the lowest validation loss")] = False
     class_weights: Annotated[str, Option("weigh the loss of rare labels more", "--balanced", const="balanced")] = "none"
     label_smoothing: Annotated[float, Option("share of certainty taken from the right label", parse=PROPER_SHARE)] = 0.0
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        if self.normalises and self.standardise:
+            raise UsageError("--feature-norm l2 does not go with --standardise: both set the scale of the features")
+        if self.keep_last and self.patience is not None:
+            raise UsageError("--keep-last does not go with --patience, which returns to the lowest validation loss")
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the head divides features by their L2 norm."""
+        return self.feature_norm == "l2"

@@ -39,14 +39,15 @@ def sweep(
     """Every combination of `LEARNING_RATES`, `WEIGHT_DECAYS` and `WIDTHS`, that of the lowest validation loss first.
 
     Each is trained with early stopping, so that a high learning rate is judged by its best moment, and with AdamW,
-    which keeps weight decay apart from the gradients' scale, on standardised features, which bear higher rates.
+    which keeps weight decay apart from the gradients' scale, on standardised features, which bear higher rates, or on
+    those of norm 1 if the options ask for them.
     """
     trials = []
     for rate, decay, width in itertools.product(LEARNING_RATES, WEIGHT_DECAYS, WIDTHS):
         tried = replace(
             options,
             optimizer="adamw",
-            standardise=True,
+            standardise=not options.normalises,
             learning_rate=rate,
             weight_decay=decay,
             hidden_dim=width,

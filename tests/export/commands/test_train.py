@@ -280,7 +280,7 @@ def test_the_courses_loop_gives_the_same_head(pictures: Path, tmp_path: Path):
     options = [str(pictures / "photos"), "--encoder", str(TINY_CLIP), "--epochs", "3", "--lr", "1e-3", "--seed", "4"]
     loop = Path(__file__).parents[3] / "examples" / "course_loop.py"
     subprocess.run([sys.executable, str(loop), *options], cwd=tmp_path, capture_output=True, check=True)
-    train(pictures / "photos", *options[3:], cwd=tmp_path)
+    train(pictures / "photos", *options[3:], "--keep-last", cwd=tmp_path)
     course, ours = (load_head(tmp_path / name).module.state_dict() for name in ("course.pt", "head.pt"))
     start = VLMtoMLP(128, 256, 2).state_dict()
     for name, weights in course.items():
@@ -457,6 +457,11 @@ def test_a_report_folder_that_is_a_file(pictures: Path, tmp_path: Path):
         ("photos", "--init", "zero-shot", "--hidden-dim", "256"),
         ("photos", "--init", "zero-shot", "--activation", "relu"),
         ("photos", "--init", "zero-shot", "--dropout", "0.1"),
+        ("photos", "--init", "zero-shot", "--feature-norm", "l2"),
+        ("photos", "--feature-norm", "l2", "--standardise"),
+        ("photos.csv", "--feature-norm", "l2", "--text-column", "text"),
+        ("photos", "--keep-last", "--patience", "5"),
+        ("photos", "--keep-last", "--sweep"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], tmp_path: Path):

@@ -14,6 +14,7 @@ from clip_export.training.options import TrainingOptions
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
 from clip_toolkit.errors import DatasetError, HeadError
+from clip_toolkit.options import UsageError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
 OPTIONS = TrainingOptions(epochs=30, learning_rate=1e-2, hidden_dim=16, seed=5)
@@ -87,21 +88,40 @@ def test_the_seed_decides_everything_and_leaves_the_callers_generator_alone():
     assert not same(first.head, trained(used=replace(OPTIONS, seed=6)).head)
 
 
-def test_validation_examples_do_not_influence_the_head():
-    second = train_head(blobs(150, 0), blobs(90, 2), 3, OPTIONS)
-    assert same(trained().head, second.head)
+def test_validation_examples_choose_the_epoch_and_nothing_else():
+    last = replace(OPTIONS, keep_last=True)
+    second = train_head(blobs(150, 0), blobs(90, 2), 3, last)
+    assert same(trained(used=last).head, second.head)
+    assert second.best == second.history[-1]
 
 
-def test_early_stopping_returns_to_the_best_epoch():
+@pytest.mark.parametrize("change", [{"standardise": True, "feature_norm": "l2"}, {"patience": 3, "keep_last": True}])
+def test_options_that_contradict_each_other(change: dict[str, object]):
+    with pytest.raises(UsageError, match="does not go with"):
+        replace(OPTIONS, **change)
+
+
+def test_a_normalising_head_sees_directions_alone():
+    training = trained(used=replace(OPTIONS, feature_norm="l2"))
+    features = blobs(60, 1).features
+    assert training.head.spec.feature_norm
+    assert training.best.val_score > 0.9
+    with torch.no_grad():
+        torch.testing.assert_close(training.head(features), training.head(features * 7), atol=1e-4, rtol=1e-4)
+        shorter = training.head.layers(torch.nn.functional.normalize(features))
+        torch.testing.assert_close(training.head(features), shorter)
+
+
+@pytest.mark.parametrize("patience", [None, 5])
+def test_the_best_epoch_is_kept(patience: int | None):
     noise = Examples(blobs(60, 0).features, torch.arange(60).flip(0) % 3)
-    used = replace(OPTIONS, epochs=200, hidden_dim=64, patience=5)
+    used = replace(OPTIONS, epochs=60, hidden_dim=64, patience=patience)
     training = train_head(noise, blobs(60, 1), 3, used)
     best = min(training.history, key=lambda epoch: epoch.val_loss)
     assert training.best == best
-    assert len(training.history) == best.number + 5 < 200
-    assert same(
-        training.head, train_head(noise, blobs(60, 1), 3, replace(used, epochs=best.number, patience=None)).head
-    )
+    assert best.number < len(training.history) == (best.number + 5 if patience else 60)
+    until = replace(used, epochs=best.number, patience=None, keep_last=True)
+    assert same(training.head, train_head(noise, blobs(60, 1), 3, until).head)
 
 
 def test_a_head_that_learnt_on_scaled_features_takes_plain_ones():
