@@ -32,7 +32,7 @@ from clip_export.training.finetuning.finetune import finetune, make_updates
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.finetuning.hidden_states import features_of, hidden_cache, hidden_states
 from clip_export.training.finetuning.options import FinetuningOptions
-from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.baseline import fit_baseline
 from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import train_head
 from clip_export.training.objective import Objective
@@ -71,7 +71,9 @@ def accuracies(digits: Path, folder: Path) -> Iterator[str]:
         train, validation, test = (examples(features, data, side) for side in split)
         options = replace(FROZEN, seed=seed)
         head = train_head(train, validation, len(data.labels), options).head
-        found.setdefault("frozen, logistic regression", []).append(baseline_score(train, test, data.task))
+        found.setdefault("frozen, logistic regression", []).append(
+            plain_score(fit_baseline(train, data.task), test, data.task)
+        )
         found.setdefault("frozen, MLP 256", []).append(plain_score(head, test, data.task))
         for blocks, rate in TRIED:
             name = f"`--unfreeze {blocks} --encoder-lr {rate:g}`"

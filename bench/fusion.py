@@ -23,7 +23,8 @@ from clip_export.encoders.text import TextEncoder
 from clip_export.features.images import image_features
 from clip_export.features.texts import encoded_texts, fused
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.baseline import fit_baseline
+from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
@@ -58,7 +59,7 @@ def accuracies(questions: Examples, size: int, width: int) -> list[float]:
         head = train_head(train, validation, 2, OPTIONS).head
         with torch.inference_mode():
             found.append(score(head(test.features), test.targets, SINGLE_LABEL))
-    return [*found, baseline_score(train, test, SINGLE_LABEL)]
+    return [*found, plain_score(fit_baseline(train, SINGLE_LABEL), test)]
 
 
 def sides(questions: Examples, size: int, part: slice) -> list[Examples]:

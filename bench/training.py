@@ -27,7 +27,8 @@ from clip_export.features.cache import FeatureCache
 from clip_export.features.images import image_features
 from clip_export.heads.files import load_head
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.baseline import fit_baseline
+from clip_export.training.judging.decisions import plain_score
 from clip_export.training.loop import train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
@@ -51,9 +52,9 @@ def heads_on_digits(digits: Path, cache: Path) -> Iterator[str]:
     for seed in SEEDS:
         split = split_dataset(data, features.contents, 0.2, 0.2, seed)
         train, validation, test = (examples(features, data, side) for side in split)
-        plain = TrainingOptions(seed=seed)
+        plain = TrainingOptions(seed=seed, keep_last=True)
         tuned = replace(
-            plain,
+            TrainingOptions(seed=seed),
             optimizer="adamw",
             learning_rate=1e-3,
             weight_decay=1e-2,
@@ -72,7 +73,7 @@ def heads_on_digits(digits: Path, cache: Path) -> Iterator[str]:
             with torch.no_grad():
                 found.setdefault(name, []).append((score(head(test.features), test.targets, data.task), taken))
         start = time.perf_counter()
-        accuracy = baseline_score(train, test, data.task)
+        accuracy = plain_score(fit_baseline(train, data.task), test, data.task)
         found.setdefault("logistic regression (scikit-learn)", []).append((accuracy, time.perf_counter() - start))
     yield f"| head on tiny-clip, {len(data.files)} photos, 10 classes | test accuracy | seconds |"
     yield "| --- | --- | --- |"
@@ -89,6 +90,7 @@ def against_the_course(subject: str, encoder: Path, photos: Path, folder: Path) 
         "-m",
         "clip_export.commands.train",
         *common,
+        "--keep-last",
         "--cache",
         str(folder / "cache"),
         "--out",

@@ -40,7 +40,7 @@ def run_page(name: str, folder: Path) -> str:
 
 def test_the_walk_through_works(tmp_path: Path):
     shown = run_page("training.md", tmp_path)
-    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"report.html", "roc-pr.png", "mistakes.png"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"report.html", "roc-pr.png", "predictions.csv"}
     assert re.search(r"test: 7\d images: normal 3\d, pneumonia 3\d", shown)
     assert re.search(r"thresholds +pneumonia from 0\.", shown)
 

@@ -23,9 +23,10 @@ def run(command: TrainCommand) -> int:
     from clip_export.commands.train_finetuning import finetune_encoder
     from clip_export.commands.train_finished_head import finish_head
     from clip_export.commands.train_from_words import start_words, train_with_words
-    from clip_export.commands.train_stages import prepare_data, score_alone, tell, train
+    from clip_export.commands.train_results import compare, show_kept_epoch, show_results
+    from clip_export.commands.train_stages import prepare_data, score_alone, train
     from clip_export.encoders.text import TextEncoder
-    from clip_export.training.judging.thresholds import check_rule
+    from clip_export.training.judging.decisions import Judge
     from clip_export.training.preparation import read_dataset
 
     if command.judging.explain_preprocessing is not None:
@@ -33,9 +34,9 @@ def run(command: TrainCommand) -> int:
     _check_outputs(command)
     command = _with_device(command, _device(command.features.device))
     assert command.data is not None  # TrainCommand asks for it
-    options = command.examples
+    options, judging = command.examples, command.judging
     dataset = read_dataset(command.data, options)
-    check_rule(command.judging.operating_point, dataset.task, dataset.labels, command.judging.positive)
+    judge = Judge(dataset.task, dataset.labels, judging.operating_point, judging.positive, judging.calibrate)
     words = None if command.start is None else start_words(command, command.start, dataset)
     encoder = _encoder(command)
     labels = ", ".join(dataset.labels)
@@ -44,24 +45,26 @@ def run(command: TrainCommand) -> int:
     tower = None if options.text_column is None else TextEncoder.from_pretrained(command.encoder, command.revision)
     prepared = prepare_data(command, encoder, dataset, options, tower)
     training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
-    alone = score_alone(command, prepared, training, chosen)
+    show_kept_epoch(training, chosen)
+    alone = score_alone(command, prepared, training, chosen, judge)
     tuned = None
     if command.tuning is not None:
         tuned = finetune_encoder(
-            command, encoder, prepared, frozen=training, head_options=chosen, options=command.tuning
+            command, encoder, prepared, frozen=training, head_options=chosen, options=command.tuning, judge=judge
         )
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
-    head = finish_head(command, prepared, training, chosen, encoder, alone=alone)
+    judgement = compare(judge, prepared, training, words)
+    head = finish_head(command, prepared, training, chosen, encoder, judgement=judgement, alone=alone)
     head = _saved(command, head, encoder, tuned)
-    tell(prepared, training, head, alone)
+    show_results(command, head, judgement, alone)
     beside = head.encoder.folder if head.encoder is not None else None
     show(f"wrote {command.out}" + (f" and its encoder, {command.out.with_name(beside)}" if beside else ""))
-    judging = command.judging
     if judging.report is not None:
         from clip_export.training.report.report import write_report
 
-        show(f"wrote {write_report(judging.report, prepared, training, head, judging.positive, alone=alone)}")
+        pages = write_report(judging.report, prepared, training, head, judgement=judgement, alone=alone)
+        show(*(f"wrote {page}" for page in pages))
     return 0
 
 

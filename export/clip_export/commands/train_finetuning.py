@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor
 
 from clip_export.commands.train_options import TrainCommand
-from clip_export.commands.train_stages import Report, cache_folder, shown_score, watch
+from clip_export.commands.train_stages import Report, cache_folder, watch
 from clip_export.encoders.image import Encoder
 from clip_export.features.images import row_key
 from clip_export.heads.outputs import SCORES
@@ -30,7 +30,8 @@ from clip_export.training.finetuning.hidden_states import (
     hidden_states,
 )
 from clip_export.training.finetuning.options import FinetuningOptions
-from clip_export.training.judging.decisions import plain_score
+from clip_export.training.judging.decisions import Judge
+from clip_export.training.judging.outcome import share_text
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
@@ -64,6 +65,7 @@ def finetune_encoder(
     frozen: Training,
     head_options: TrainingOptions,
     options: FinetuningOptions,
+    judge: Judge,
 ) -> FineTuned | None:
     """Train the encoder's last blocks with the head; None if that does not help, and the encoder is what it was."""
     with _cache_folder(command) as folder:
@@ -78,7 +80,7 @@ def finetune_encoder(
         upper = UpperHalf(encoder, options.blocks)
         features = [features_of(upper, side, command.examples.batch_size, options.device) for side in sides]
     tuned = _with_features(prepared, features)
-    name, before, after = _scores(prepared, frozen, tuned, training)
+    name, before, after = _scores(judge, prepared, frozen, tuned, training)
     show(
         f"fine-tuned {options.blocks} of {_depth(encoder)} blocks, epoch {training.best.number} of {options.epochs}: "
         f"{name} {after}, with the frozen encoder {before}"
@@ -190,13 +192,15 @@ def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
     return replace(prepared, train=train, validation=validation, test=test[0] if test else None)
 
 
-def _scores(prepared: Prepared, frozen: Training, tuned: Prepared, training: Training) -> tuple[str, str, str]:
-    """Return the name of the held-out score, and its value before and after."""
-    task = prepared.dataset.task
-    side, _, before = prepared.held_out
-    pairs = ((frozen, before), (training, tuned.held_out.examples))
-    old, new = (shown_score(plain_score(used.head, examples, task), task) for used, examples in pairs)
-    return f"{side} {SCORES[task]}", old, new
+def _scores(
+    judge: Judge, prepared: Prepared, frozen: Training, tuned: Prepared, training: Training
+) -> tuple[str, str, str]:
+    """Return the name of the held-out score, and its value before and after, each at its own operating point."""
+    old, new = (
+        share_text(judge.score(used.head, sides.validation, sides.held_out.examples), judge.task)
+        for used, sides in ((frozen, prepared), (training, tuned))
+    )
+    return f"{prepared.held_out.name} {SCORES[judge.task]}", old, new
 
 
 def _depth(encoder: Encoder) -> int:

@@ -13,7 +13,7 @@ from clip_export.heads.outputs import SCORES
 from clip_export.heads.references import EncoderReference
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
-from clip_export.training.judging.decisions import decisions_for
+from clip_export.training.judging.outcome import Judgement, brief_text, figure_text, rates_text, share_text
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
@@ -27,18 +27,11 @@ def finish_head(
     options: TrainingOptions,
     encoder: Encoder,
     *,
+    judgement: Judgement,
     alone: Parts | None = None,
 ) -> TrainedHead:
     """Return the head with temperature and thresholds from validation images, and what is worth knowing of it."""
-    temperature, thresholds = decisions_for(
-        training.head,
-        prepared.validation,
-        prepared.dataset.task,
-        prepared.dataset.labels,
-        command.judging.operating_point,
-        positive=command.judging.positive,
-        calibrate=command.judging.calibrate,
-    )
+    temperature, thresholds = judgement.decisions
     return TrainedHead(
         training.head,
         EncoderReference(
@@ -49,7 +42,9 @@ def finish_head(
             tokenizer=None if prepared.texts is None else tokenizer_digest(encoder.checkpoint.source),
         ),
         prepared.dataset.labels,
-        _summary(command, prepared, training, options) | _text_summary(prepared, alone),
+        _summary(command, prepared, training, options)
+        | _figures(prepared.dataset.task, judgement)
+        | _text_summary(prepared, alone),
         prepared.reference(),
         prepared.dataset.task,
         temperature,
@@ -58,7 +53,6 @@ def finish_head(
 
 
 def _summary(command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions) -> dict[str, Any]:
-    score = SCORES[prepared.dataset.task]
     test = {"test": len(prepared.split.test)} if prepared.split.test else {}
     fits = not command.judging.calibrate or prepared.dataset.task == REGRESSION or training.best.val_score < 1
     temperature = {} if fits else {"temperature": "1: no mistake on the validation images to fit it to"}
@@ -71,24 +65,33 @@ def _summary(command: TrainCommand, prepared: Prepared, training: Training, opti
         **test,
         **start,
         "views": command.examples.views,
-        "epochs": training.best.number,
+        "epoch": f"{training.best.number} of {training.history[-1].number}",
         "optimizer": options.optimizer,
         "learning rate": options.learning_rate,
         "seed": command.examples.seed,
-        f"train {score}": round(training.best.train_score, 4),
-        f"validation {score}": round(training.best.val_score, 4),
         "operating point": str(command.judging.operating_point),
         **temperature,
     }
 
 
+def _figures(task: str, judgement: Judgement) -> dict[str, str]:
+    """Put the figures into words, as they were shown: a reader of the file need not know the training."""
+    own, score = judgement.held_out, SCORES[task]
+    figures = {f"train {score}": share_text(judgement.train_score, task)}
+    for outcome in (judgement.validation, own):
+        figures[f"{outcome.side} {score}"] = f"{figure_text(outcome.score, task)} on {outcome.images} images"
+    figures |= {f"{own.side}, {rates.label}": rates_text(rates) for rates in own.rates}
+    return figures | {f"{own.side}, {name}": brief_text(other, task) for name, other in judgement.others.items()}
+
+
 def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
     if prepared.texts is None or alone is None:
         return {}
-    score = f"{prepared.held_out.side} {SCORES[prepared.dataset.task]}"
+    task = prepared.dataset.task
+    score = f"{prepared.held_out.name} {SCORES[task]}"
     figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
     texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
-    return texts | {name: round(value, 4) for name, value in figures.items()}
+    return texts | {name: share_text(value, task) for name, value in figures.items()}
 
 
 def _portable_id(encoder: str) -> str:

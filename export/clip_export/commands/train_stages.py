@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +12,18 @@ from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
 from clip_export.features.cache import FeatureCache, default_folder
 from clip_export.features.texts import TextCache, TextSide
-from clip_export.heads.files import TrainedHead
-from clip_export.heads.outputs import SCORES
 from clip_export.progress import bar
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.epochs import Epoch
 from clip_export.training.fusion import Parts, parts
-from clip_export.training.judging.baseline import baseline_score
-from clip_export.training.judging.decisions import held_out_score
+from clip_export.training.judging.decisions import Judge
+from clip_export.training.judging.outcome import share_text
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_export.training.preparation import Prepared, prepare
 from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
-from clip_toolkit.spec.tasks import REGRESSION
 from clip_toolkit.terminal import say, show
 
 Report = Callable[[Epoch], None]
@@ -94,11 +90,11 @@ def train(command: TrainCommand, prepared: Prepared) -> tuple[Training, Training
 
 
 def score_alone(
-    command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions
+    command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions, judge: Judge
 ) -> Parts | None:
     """Score image and text without each other; an interrupt leaves the checkpoint of the head."""
     try:
-        return parts(prepared, training.head, options, bar)
+        return parts(prepared, training.head, options, judge, bar)
     except KeyboardInterrupt:
         say(f"the checkpoint is {checkpoint_path(command.out)}: continue with --resume")
         raise
@@ -125,7 +121,7 @@ def watch(
     with bar(title, epochs) as advance, _scalars(command.judging.tensorboard, title) as write:
 
         def report(epoch: Epoch) -> None:
-            score = shown_score(epoch.val_score, task)
+            score = share_text(epoch.val_score, task)
             advance(min(epoch.number, 1), f"loss {epoch.loss:#.3g}, validation {epoch.val_loss:#.3g}, {score}")
             write(epoch)
 
@@ -175,32 +171,3 @@ def _scalars(folder: Path | None, title: str) -> Iterator[Report]:
         yield report
     if reasons:
         say(f"{folder}: curves of {title} are incomplete ({reasons[0]})")
-
-
-def tell(prepared: Prepared, training: Training, head: TrainedHead, alone: Parts | None = None) -> None:
-    """Say how good the head is, and how good the baseline."""
-    name, indices, examples = prepared.held_out
-    own, learnt = (
-        shown_score(value, head.task) for value in (held_out_score(head, examples), training.best.train_score)
-    )
-    show(f"{name} {SCORES[head.task]} {own} on {len(indices)} images, training {learnt}")
-    if alone is not None:
-        image, text, both = (shown_score(value, head.task) for value in alone)
-        show(f"image alone {image}, text alone {text}, both {both}")
-    plain = baseline_score(prepared.train, examples, head.task)
-    if math.isnan(plain):
-        say("no baseline: a label is on every training image, or on none")
-    else:
-        kind = "ridge" if head.task == REGRESSION else "logistic"
-        show(f"{kind} regression on the same features: {shown_score(plain, head.task)}")
-    if head.temperature != 1:
-        show(f"temperature {head.temperature:.3f}")
-    elif "temperature" in head.training:
-        show(f"temperature {head.training['temperature']}")
-    for label, threshold in head.thresholds.items():
-        show(f"threshold {threshold:.4f} for {label}")
-
-
-def shown_score(score: float, task: str) -> str:
-    """Format a share as a percentage, R squared as it is."""
-    return f"{score:.3f}" if task == REGRESSION else f"{score:.1%}"

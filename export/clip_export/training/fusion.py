@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
+from torch import nn
 
 from clip_export.training.epochs import Examples
+from clip_export.training.judging.decisions import Judge
 from clip_export.training.loop import train_head
-from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Bar, Prepared
 
 
 class Parts(NamedTuple):
-    """Scores on the held-out examples, as `clip_export.training.objective.score` gives them.
+    """Scores on the held-out examples, each at the operating point of one rule.
 
     Attributes:
         image: of a head that reads the image's feature alone.
@@ -27,28 +27,27 @@ class Parts(NamedTuple):
     both: float
 
 
-def parts(prepared: Prepared, head: torch.nn.Module, options: TrainingOptions, bar: Bar) -> Parts | None:
+def parts(prepared: Prepared, head: nn.Module, options: TrainingOptions, judge: Judge, bar: Bar) -> Parts | None:
     """Score a head beside two that see half of its input, trained with the same options; None without texts."""
     if prepared.texts is None:
         return None
     width = prepared.train.features.shape[1] - prepared.texts.values.shape[1]
     halves = {"image alone": slice(None, width), "text alone": slice(width, None)}
-    image, text = (_score_alone(prepared, half, options, bar, title) for title, half in halves.items())
-    return Parts(image, text, _score(prepared, head, slice(None)))
+    image, text = (
+        _score_alone(prepared, half, options, judge=judge, bar=bar, title=title) for title, half in halves.items()
+    )
+    return Parts(image, text, judge.score(head, prepared.validation, prepared.held_out.examples))
 
 
-def _score_alone(prepared: Prepared, half: slice, options: TrainingOptions, bar: Bar, title: str) -> float:
-    train, validation = (_narrowed(examples, half) for examples in (prepared.train, prepared.validation))
-    dataset = prepared.dataset
+def _score_alone(
+    prepared: Prepared, half: slice, options: TrainingOptions, *, judge: Judge, bar: Bar, title: str
+) -> float:
+    sides = (prepared.train, prepared.validation, prepared.held_out.examples)
+    train, validation, held_out = (_narrowed(examples, half) for examples in sides)
+    outputs = len(judge.labels)
     with bar(title, options.epochs) as advance:
-        trained = train_head(train, validation, len(dataset.labels), options, lambda _: advance(1), task=dataset.task)
-    return _score(prepared, trained.head, half)
-
-
-def _score(prepared: Prepared, head: torch.nn.Module, half: slice) -> float:
-    features, targets = _narrowed(prepared.held_out.examples, half)
-    with torch.inference_mode():
-        return score(head(features), targets, prepared.dataset.task)
+        trained = train_head(train, validation, outputs, options, lambda _: advance(1), task=judge.task)
+    return judge.score(trained.head, validation, held_out)
 
 
 def _narrowed(examples: Examples, half: slice) -> Examples:

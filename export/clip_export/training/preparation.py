@@ -36,16 +36,16 @@ class Bar(Protocol):
         """Show a bar of ``total`` steps while the block runs."""
 
 
-class HeldOut(NamedTuple):
-    """What a head is judged by.
+class Side(NamedTuple):
+    """A side of the split.
 
     Attributes:
-        side: ``test``, or ``validation`` where there is no test side.
+        name: ``train``, ``validation`` or ``test``.
         indices: of its files in the data set.
-        examples: its features and targets.
+        examples: their features and targets, without augmented views.
     """
 
-    side: str
+    name: str
     indices: list[int]
     examples: Examples
 
@@ -75,11 +75,18 @@ class Prepared:
     texts: TextFeatures | None = None
 
     @property
-    def held_out(self) -> HeldOut:
+    def sides(self) -> tuple[Side, ...]:
+        """The training, the validation, and the test side if there is one."""
+        count = len(self.split.train)
+        learnt = Examples(self.train.features[:count], self.train.targets[:count])  # their views stand behind them
+        names, parts = ("train", "validation", "test"), (learnt, self.validation, self.test)
+        found = zip(names, self.split, parts, strict=True)
+        return tuple(Side(name, indices, examples) for name, indices, examples in found if examples is not None)
+
+    @property
+    def held_out(self) -> Side:
         """What the head is judged by: the test side if there is one, else the validation side."""
-        if self.test is not None:
-            return HeldOut("test", self.split.test, self.test)
-        return HeldOut("validation", self.split.validation, self.validation)
+        return self.sides[-1]
 
     def reference(self) -> DataReference:
         """Where the images are, for the head file."""
@@ -91,9 +98,8 @@ class Prepared:
 
     def counts(self) -> Iterator[tuple[str, str]]:
         """Each side and how many images of each label it has."""
-        for name, indices in zip(("train", "validation", "test"), self.split, strict=True):
-            if indices:
-                yield name, _counted(self.dataset, indices)
+        for name, indices, _ in self.sides:
+            yield name, _counted(self.dataset, indices)
 
 
 def read_dataset(path: Path, options: DataOptions) -> Dataset:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -309,7 +310,7 @@ def test_sweep_shots_and_views(pictures: Path, tmp_path: Path):
 REPORTS = {
     "single-label": ("photos", (), {"curves", "confusion", "roc-pr", "reliability"}),
     "multi-label": ("several.csv", ("--operating-point", "youden"), {"curves", "roc-pr", "reliability"}),
-    "regression": ("sizes.csv", (), {"curves", "predicted", "mistakes"}),
+    "regression": ("sizes.csv", (), {"curves", "predicted"}),
 }
 
 
@@ -319,17 +320,41 @@ def test_reports_are_whole_and_self_contained(pictures: Path, tmp_path: Path, ta
     data, options, expected = REPORTS[task]
     train(pictures / data, "--task", task, "--epochs", 8, "--report", "out/report", *options, cwd=tmp_path)
     files = {path.stem: path for path in (tmp_path / "out/report").iterdir()}
-    assert set(files) >= expected | {"report"}
-    page = files.pop("report").read_text(encoding="utf-8")
+    assert set(files) >= expected | {"report", "predictions"}
+    page, table = (files.pop(name).read_text(encoding="utf-8") for name in ("report", "predictions"))
     assert page.count("data:image/png;base64,") == len(files)
+    check_predictions(table, page, pictures, task)
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "95 % interval" in page
+    assert "95% interval" in page
     assert "encoder tiny-clip, " in page  # the name of its folder, not where it lies
     assert str(TINY_CLIP.parent) not in page
     assert "regression on the same features" in page
     for path in files.values():
         with Image.open(path) as image:
             assert min(image.size) > 200
+
+
+def check_predictions(table: str, page: str, pictures: Path, task: str) -> None:
+    """Every image has its row, and every mistake of the held-out side its name on the page."""
+    rows = list(csv.DictReader(table.splitlines()))
+    assert Counter(row["side"] for row in rows) == {"train": 48, "validation": 12}
+    assert {row["path"] for row in rows} == {
+        path.relative_to(pictures).as_posix()
+        if task != "single-label"
+        else path.relative_to(pictures / "photos").as_posix()
+        for path in (pictures / "photos").rglob("*.png")
+    }
+    for row in rows:
+        if task == "regression":
+            assert np.isfinite([float(row["true:size"]), float(row["predicted:size"])]).all()
+        elif task == "single-label":
+            assert row["true"] == Path(row["path"]).parent.name
+            assert row["predicted"] == max(("box", "disc"), key=lambda label: float(row[f"p:{label}"]))
+    judged = [row for row in rows if row["side"] == "validation"]
+    wrong = [row["path"] for row in judged if task == "regression" or row["true"] != row["predicted"]]
+    assert set(re.findall(r"<figcaption><b>(.*?)</b>", page.replace("<wbr>", ""))) == set(wrong)
+    if wrong:
+        assert re.search(r"All \d+; the (largest|most confident) first", page)
 
 
 def test_labels_are_text_in_the_report_and_never_markup(pictures: Path, tmp_path: Path):

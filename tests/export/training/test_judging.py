@@ -5,13 +5,18 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from sklearn import metrics
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from clip_export.heads.calibration import BOUNDS, fit_temperature, reliability
 from clip_export.heads.outputs import probabilities, r_squared
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.baseline import baseline_score
+from clip_export.training.judging.baseline import fit_baseline
+from clip_export.training.judging.decisions import Judge, plain_score
 from clip_export.training.judging.evaluation import evaluate
 from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, threshold_at
 from clip_toolkit.errors import DatasetError
@@ -179,9 +184,52 @@ def test_a_label_without_examples_has_no_figures_and_does_no_harm():
     assert np.isnan(found.by_label[2].figures["AUROC"].value)
 
 
+ESTIMATORS = {
+    SINGLE_LABEL: LogisticRegression(max_iter=1000),
+    MULTI_LABEL: MultiOutputClassifier(LogisticRegression(max_iter=1000)),
+    REGRESSION: Ridge(),
+}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("feature_norm", [False, True])
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
-def test_the_baseline_learns_what_is_linear(task: str):
-    features = torch.randn(200, 5, generator=torch.Generator().manual_seed(3))
-    targets = features[:, :2] * 40 if task == REGRESSION else (features[:, :2] > 0).float()
-    data = Examples(features, targets[:, 0].long() if task == SINGLE_LABEL else targets)
-    assert baseline_score(data, data, task) > 0.95
+def test_the_baseline_answers_as_scikit_learn_does(task: str, classes: int, feature_norm: bool):
+    features = torch.randn(200, 5, generator=torch.Generator().manual_seed(3)) * torch.tensor([1, 1, 9, 1e-3, 1]) + 5
+    read = torch.nn.functional.normalize(features) if feature_norm else features
+    noisy = read + read.std(0) * torch.randn(200, 5, generator=torch.Generator().manual_seed(4))
+    ranks = noisy[:, :classes].argsort(0).argsort(0).float()
+    targets = {SINGLE_LABEL: ranks.argmax(1), MULTI_LABEL: (ranks > 100).float(), REGRESSION: ranks}[task]
+    baseline = fit_baseline(Examples(features, targets), task, feature_norm=feature_norm)
+    theirs = make_pipeline(StandardScaler(), ESTIMATORS[task]).fit(read.double().numpy(), targets.numpy())
+    logits, expected = baseline(features), theirs.predict(read.double().numpy())
+    if task == REGRESSION:
+        np.testing.assert_allclose(logits, expected, rtol=1e-3)
+    else:
+        said = logits.argmax(1) if task == SINGLE_LABEL else (logits > 0).float()
+        assert (said.numpy() == expected).mean() > 0.99
+    assert plain_score(baseline, Examples(features, targets), task) > (0.2 if task == REGRESSION else 0.55)
+
+
+def test_without_both_kinds_of_a_label_there_is_no_baseline():
+    features, targets = torch.randn(8, 3), torch.tensor([[1.0, 0.0], [1.0, 1.0]]).repeat(4, 1)
+    assert fit_baseline(Examples(features, targets), MULTI_LABEL) is None
+
+
+def test_the_judge_brings_every_head_to_the_same_operating_point():
+    generator = torch.Generator().manual_seed(5)
+    targets = (torch.arange(400) % 8 == 0).long()
+    signal = torch.stack([torch.zeros(400), 1.5 * targets - 3 + torch.randn(400, generator=generator)], 1)
+    examples = Examples(signal, targets)
+    judge = Judge(SINGLE_LABEL, ("well", "ill"), OperatingRule("sensitivity", 0.9))
+    sharper = nn.Sequential(Fixed(), nn.Linear(2, 2))
+    with torch.no_grad():
+        sharper[1].weight.copy_(7 * torch.eye(2))
+        sharper[1].bias.copy_(torch.tensor([0.0, 5.0]))
+    for head in (Fixed(), sharper):  # they order the examples alike, and differ in all their probabilities
+        answers = judge.answers(head, judge.decisions(head, examples), examples)
+        found = answers.predicted[:, 1]
+        assert 0.9 <= found[targets == 1].mean() < 0.93
+        assert judge.score(head, examples, examples) == pytest.approx((found == targets.numpy().astype(bool)).mean())
+    assert judge.score(sharper, examples, examples) == judge.score(Fixed(), examples, examples)
+    assert plain_score(Fixed(), examples) > judge.score(Fixed(), examples, examples)  # most probable: well, always

@@ -30,7 +30,8 @@ FORMATS = (*listing.FORMATS, "parquet")
 COLUMNAR = ("table", "csv", "parquet")
 """Forms that want the probability of every label, ``p:<label>``."""
 
-_COLUMN = "p:"
+PROBABILITY = "p:"
+"""How the heading of a column of probabilities begins; the label follows."""
 
 _MARK = {
     False: "* predicted by the model's threshold, though not the most probable label: see clip-infer --describe",
@@ -79,7 +80,7 @@ def record(
 
 def probability_columns(spec: ModelSpec) -> list[str]:
     """Name the columns of probabilities, one a label; a regression has none."""
-    return [] if spec.task == REGRESSION else [f"{_COLUMN}{label}" for label in spec.labels]
+    return [] if spec.task == REGRESSION else [f"{PROBABILITY}{label}" for label in spec.labels]
 
 
 def lines(records: Iterable[Record], style: Style) -> Iterator[str]:
@@ -100,7 +101,7 @@ def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
             row |= {"label": ";".join(item["labels"]) if "labels" in item else item["label"]}
             row |= {"probability": item["probability"]}
         row |= {"provider": item["provider"], "error": item["error"]}
-        row |= {name: value for name, value in item.items() if name.startswith(_COLUMN)}
+        row |= {name: value for name, value in item.items() if name.startswith(PROBABILITY)}
         if number == 0:
             yield [*row]
         yield [*row.values()]
@@ -132,7 +133,7 @@ def _answers(item: Record) -> list[tuple[str, str]]:
     """Label and number, as text: all predicted labels first; those that a threshold predicted have a star."""
     if "values" in item:
         return [(name, f"{value:>10.5g}") for name, value in item["values"].items()]
-    scores = {name.removeprefix(_COLUMN): value for name, value in item.items() if name.startswith(_COLUMN)}
+    scores = {name.removeprefix(PROBABILITY): value for name, value in item.items() if name.startswith(PROBABILITY)}
     predicted = item.get("labels", [item["label"]])
     ranked = sorted(scores, key=lambda label: (label not in predicted, -scores[label]))
     by_threshold = "labels" in item or predicted != [item["top"][0]["label"]]

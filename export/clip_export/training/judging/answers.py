@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clip_export.heads.calibration import reliability
-from clip_export.heads.outputs import probabilities
+from clip_export.heads.outputs import probabilities, r_squared
 from clip_export.training.epochs import Examples
 from clip_toolkit.spec.decisions import decide
-from clip_toolkit.spec.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 Array = NDArray[Any]
 
@@ -53,6 +53,10 @@ class Answers:
         right = self.predicted == self.true
         return np.asarray(right.all(1) if self.task == SINGLE_LABEL else right)
 
+    def named(self, which: NDArray[np.bool_]) -> list[str]:
+        """Return the labels that ``which``, bool ``[labels]``, picks."""
+        return [label for label, picked in zip(self.labels, which, strict=True) if picked]
+
     def confusion(self) -> Array:
         """Count true against predicted labels of a single-label task: int64 ``[labels, labels]``."""
         return self.true.T.astype(np.int64) @ self.predicted
@@ -63,6 +67,13 @@ class Answers:
         if self.task == SINGLE_LABEL:
             return reliability(confidence.max(1), confidence.argmax(1) == self.targets)
         return reliability(confidence.ravel(), self.true.ravel())
+
+
+def share_right(answers: Answers) -> float:
+    """Share of right decisions, 0 to 1; of a regression R squared, the mean of all values."""
+    if answers.task == REGRESSION:
+        return float(r_squared(answers.targets, answers.logits).mean())
+    return float(answers.right.mean())
 
 
 def answer(

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 from torch import from_numpy, nn
 
-from clip_export.heads.outputs import probabilities, r_squared
+from clip_export.heads.outputs import probabilities
 from clip_export.training.epochs import Examples
 from clip_export.training.judging.answers import Answers, Array, answer
 from clip_export.training.judging.figures import (
     Interval,
     LabelFigures,
     Samples,
-    interval,
     label_figures,
-    resample,
-    share_interval,
+    score_interval,
 )
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
@@ -61,19 +59,13 @@ def evaluate(
         groups: of each example; the intervals take whole groups, since their images are not independent.
     """
     answers = answer(head, examples, labels, task=task, temperature=temperature, thresholds=thresholds)
-    samples = resample(len(answers.targets), groups)
+    samples = Samples.of(len(answers.targets), groups)
     before = probabilities(from_numpy(answers.logits), task).numpy()
     errors = () if task == REGRESSION else (answers.reliability(before)[1], answers.reliability()[1])
     return Evaluation(
         **vars(answers),
         uncalibrated=before,
-        score=_score(answers, samples),
+        score=score_interval(answers, samples),
         by_label=tuple(label_figures(answers, index, samples) for index in range(len(answers.labels))),
         calibration_error=errors,
     )
-
-
-def _score(answers: Answers, samples: Samples) -> Interval:
-    if answers.task != REGRESSION:
-        return share_interval(answers.right, samples)
-    return interval(lambda rows: float(r_squared(answers.targets[rows], answers.logits[rows]).mean()), samples)

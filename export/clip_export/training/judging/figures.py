@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,11 +22,39 @@ FIXED_SPECIFICITY = 0.9
 """Where the sensitivity of each label is read off its ROC curve."""
 
 
-class Samples(NamedTuple):
-    """Group of each row, int64 ``[n]``, and row numbers: of all rows, then of each bootstrap sample."""
+@dataclass(frozen=True)
+class Samples:
+    """Examples and their bootstrap samples.
+
+    Attributes:
+        groups: the group of each row, int64 ``[n]``; of rows that have none, a number of their own.
+    """
 
     groups: Array
-    draws: list[Array]
+
+    @classmethod
+    def of(cls, count: int, groups: Sequence[str] = ()) -> Samples:
+        """Make them of ``count`` rows by the names of their groups, which are empty where there is none."""
+        if not any(groups):
+            return cls(np.arange(count))
+        names = [group or f"\0{index}" for index, group in enumerate(groups)]
+        return cls(np.unique(names, return_inverse=True)[1])
+
+    def draws(self) -> Iterator[Array]:
+        """Yield row numbers: all, then `RESAMPLES` times rows or whole groups, whose rows are not independent.
+
+        They are drawn with replacement, and the same at every call.
+        """
+        rng = np.random.default_rng(0)
+        count = len(self.groups)
+        yield np.arange(count)
+        sizes = np.bincount(self.groups)
+        if len(sizes) == count:
+            yield from (rng.integers(0, count, count) for _ in range(RESAMPLES))
+            return
+        members = np.split(np.argsort(self.groups, kind="stable"), np.cumsum(sizes)[:-1])
+        for _ in range(RESAMPLES):
+            yield np.concatenate([members[index] for index in rng.integers(0, len(members), len(members))])
 
 
 class Interval(NamedTuple):
@@ -112,22 +140,16 @@ def _value_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array
     }
 
 
-def resample(count: int, groups: Sequence[str]) -> Samples:
-    """Draw `RESAMPLES` times with replacement: rows, or whole groups, whose rows are not independent."""
-    rng = np.random.default_rng(0)
-    rows = np.arange(count)
-    if not any(groups):
-        return Samples(rows, [rows, *(rng.integers(0, count, count) for _ in range(RESAMPLES))])
-    names = [group or f"\0{index}" for index, group in enumerate(groups)]
-    _, inverse = np.unique(names, return_inverse=True)
-    members = [rows[inverse == index] for index in range(inverse.max() + 1)]
-    draws = (rng.integers(0, len(members), len(members)) for _ in range(RESAMPLES))
-    return Samples(inverse, [rows, *(np.concatenate([members[index] for index in draw]) for draw in draws)])
+def score_interval(answers: Answers, samples: Samples) -> Interval:
+    """Compute the share of right decisions, or of a regression R squared, the mean of all values."""
+    if answers.task != REGRESSION:
+        return share_interval(answers.right, samples)
+    return interval(lambda rows: float(r_squared(answers.targets[rows], answers.logits[rows]).mean()), samples)
 
 
 def interval(statistic: Callable[[Array], float], samples: Samples) -> Interval:
     """Compute a statistic of row numbers on all rows, with the percentiles of its resamples."""
-    value, *others = map(statistic, samples.draws)
+    value, *others = map(statistic, samples.draws())
     defined = [other for other in others if np.isfinite(other)]
     low, high = np.percentile(defined, [2.5, 97.5]) if defined and np.isfinite(value) else (np.nan, np.nan)
     return Interval(value, float(low), float(high))

@@ -123,20 +123,6 @@ def predicted_against_true(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def gallery(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
-    """Thumbnails, each with a caption of two lines."""
-    columns = 6
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(11.5, 2.35 * rows), dpi=DPI, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, picture, caption in zip(grid, pictures, captions, strict=False):
-        axes.imshow(picture)
-        axes.set_title(caption, fontsize=8)
-    return figure
-
-
 def _curves_worth_drawing(evaluation: Evaluation, shown: Sequence[int]) -> list[int]:
     area = {index: evaluation.by_label[index].figures["AUROC"].value for index in shown}
     defined = [index for index in shown if np.isfinite(area[index])]

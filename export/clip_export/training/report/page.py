@@ -22,16 +22,28 @@ td, th { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e4e7
 td:first-child, th:first-child { text-align: left; }
 td small { display: block; font-size: .75rem; white-space: nowrap; }
 .wide { overflow-x: auto; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; }
+.gallery figure { margin: 0; font-size: .85rem; line-height: 1.35; overflow-wrap: anywhere; }
+.gallery img { display: block; height: 9rem; max-width: 100%; object-fit: contain; margin-bottom: .3rem; }
+figcaption b { font-weight: 600; } figcaption span { display: block; }
 """
 
 
 class Section(NamedTuple):
-    """A part of the page: a heading, what to make of it, and a figure (PNG) or a table (HTML)."""
+    """A part of the page: a heading, what to make of it, and a figure (PNG), a table or a gallery (HTML)."""
 
     title: str
     note: str
     png: bytes | None = None
-    table: str = ""
+    html: str = ""
+
+
+class Thumbnail(NamedTuple):
+    """A small image (JPEG), the name of its file, and lines of text below it."""
+
+    jpeg: bytes
+    name: str
+    lines: Sequence[str]
 
 
 def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str], sections: Iterable[Section]) -> str:
@@ -62,11 +74,16 @@ def figures_table(rows: Sequence[LabelFigures]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def shown(figure: Interval) -> str:
-    """Format a figure and its interval."""
-    if math.isnan(figure.value):
-        return "not defined"
-    return f"{figure.value:.3f} (95 % interval {figure.low:.3f} to {figure.high:.3f})"
+def gallery(thumbnails: Iterable[Thumbnail]) -> str:
+    """Images side by side with their names, as HTML."""
+    return f'<div class="gallery">{"".join(map(_thumbnail, thumbnails))}</div>'
+
+
+def _thumbnail(thumbnail: Thumbnail) -> str:
+    lines = "".join(f"<span>{escape(line)}</span>" for line in thumbnail.lines)
+    image = f'<img alt="" src="{_data("jpeg", thumbnail.jpeg)}">'
+    name = escape(thumbnail.name).replace("/", "/<wbr>")  # where a long path may break
+    return f"<figure>{image}<figcaption><b>{name}</b>{lines}</figcaption></figure>"
 
 
 def _cell(figure: Interval) -> str:
@@ -78,6 +95,9 @@ def _cell(figure: Interval) -> str:
 def _section(section: Section) -> str:
     image = ""
     if section.png is not None:
-        data = base64.b64encode(section.png).decode("ascii")
-        image = f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">'
-    return f'<h2>{escape(section.title)}</h2><p class="note">{escape(section.note)}</p>{image}{section.table}'
+        image = f'<img alt="{escape(section.title)}" src="{_data("png", section.png)}">'
+    return f'<h2>{escape(section.title)}</h2><p class="note">{escape(section.note)}</p>{image}{section.html}'
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
