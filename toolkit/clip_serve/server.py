@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 import threading
@@ -35,14 +36,28 @@ _CLOSE = (b"connection", b"close")
 
 
 def bind(address: AddressOptions) -> socket.socket:
-    """Take the port.
+    """Take the port, and let nobody connect yet: who connects expects an answer.
 
     Raises:
         ClipToolkitError: it is in use, or the address is not this machine's.
     """
+    with _refused(address):
+        family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # elsewhere it would let two processes have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+
+@contextlib.contextmanager
+def _refused(address: AddressOptions) -> Iterator[None]:
     try:
-        family, *_, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise ClipToolkitError(f"cannot listen on {address.host}, port {address.port} ({reason})") from error
@@ -72,7 +87,13 @@ def graceful_server(app: Starlette, options: ServeOptions) -> GracefulServer:
 
 
 def serve(app: Starlette, listener: socket.socket, options: ServeOptions) -> None:
-    """Answer requests on a socket of `bind` until SIGTERM or SIGINT, and then those that were taken in."""
+    """Answer requests on a socket of `bind` until SIGTERM or SIGINT, and then those that were taken in.
+
+    Raises:
+        ClipToolkitError: another process listens there.
+    """
+    with _refused(options.address):  # another process may have taken the port after `bind`
+        listener.listen(_BACKLOG)
     _raise_file_limit()
     for name in ("uvicorn", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)  # every broken request would be worth a line to them

@@ -32,6 +32,7 @@ def start() -> Iterator[Callable[[ServeOptions], Client]]:
     def run(options: ServeOptions) -> Client:
         app = create_app(options)
         listener = bind(AddressOptions(port=0))
+        listener.listen()  # who connects before the thread has started waits
         server = graceful_server(app, options)
         port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import tiny_task_model
 
+from clip_serve import ServeOptions
 from clip_serve.commands.serve import main
+from clip_toolkit import ModelError
 from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
 
 
@@ -40,6 +42,21 @@ def test_a_port_in_use(demo: Path, capsys: pytest.CaptureFixture[str]):
         port = str(taken.getsockname()[1])
         assert main([str(demo), "--port", port]) == 1
     assert f"cannot listen on 127.0.0.1, port {port} (" in capsys.readouterr().err
+
+
+def test_nobody_can_connect_before_the_models_are_open(monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+
+    def opening(options: ServeOptions) -> None:
+        with socket.socket() as probe:
+            seen.append(probe.connect_ex(("127.0.0.1", options.address.port)))
+        raise ModelError("no model")
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    monkeypatch.setattr("clip_serve.app.create_app", opening)
+    assert main(["--port", port]) == 1
+    assert seen[0] != 0
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
