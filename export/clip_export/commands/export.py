@@ -60,18 +60,18 @@ def _export_classifier(command: ExportCommand) -> int:
     labels = checked_labels(head, encoder, command.labels or told, tower)
     options = replace(_options(command, labels, encoder, head), expected=expected)
     exported = export_classifier(head, encoder, command.output, labels, options, tower=tower)
-    show(*notebook_receipt(exported.spec))
-    if exported.quantized is not None:
-        show(*flip_lines(exported.quantized.decisions), *changed_lines(exported.changed))
-    _tell(exported.spec, command.output, f"labels: {', '.join(exported.spec.labels)}")
+    flips = () if exported.quantized is None else flip_lines(exported.quantized.decisions)
+    notes = (*flips, *notebook_receipt(exported.spec), *changed_lines(exported.changed))
+    _tell(exported.spec, command.output, f"labels: {', '.join(exported.spec.labels)}", notes)
     return 0
 
 
-def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str) -> None:
-    """Print the evidence in the file that was written, and its name."""
+def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str, notes: Sequence[str] = ()) -> None:
+    """Print the evidence in the file that was written, what else there is to say of it, and its name."""
     from clip_toolkit.spec.description import lay_out, receipt_rows
 
     write(*lay_out(receipt_rows(spec)))
+    show(*notes)
     show(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), {content}")
 
 

@@ -98,6 +98,7 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
     """
     judge = _Judge(path, scratch, options)
     model = with_plain_linears(_network(path))
+    refused: list[tuple[str, Decisions]] = []
     for candidate in _candidates(model, judge.spec, options):
         fitted, candidate_head = candidate, head
         if options.refit:
@@ -106,7 +107,8 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
         options.report(f"{fitted.text}: {agreement_text(judge.spec.task, decisions.agreement, decisions.images)}")
         if decisions.agreement >= options.min_agreement:
             return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions))
-    raise _refusal(options, judge.spec.task, decisions)
+        refused.append((fitted.text, decisions))
+    raise refusal(options, judge.spec.task, refused)
 
 
 def _network(path: Path) -> onnx.ModelProto:
@@ -140,7 +142,10 @@ def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOp
             yield _Candidate(str(choice), search.build(choice), choice.float_layers, search.tried)
 
 
-def _refusal(options: QuantizationOptions, task: str, decisions: Decisions) -> QuantizationError:
+def refusal(options: QuantizationOptions, task: str, refused: Sequence[tuple[str, Decisions]]) -> QuantizationError:
+    """Name the best attempt, the first of those that are equally good."""
+    text, decisions = max(refused, key=lambda attempt: attempt[1].agreement)
+    of_several = f"the best of {len(refused)} attempts ({text}) " if len(refused) > 1 else ""
     flips = "; ".join(
         f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
         for name, flip in decisions.flips[:5]
@@ -151,7 +156,7 @@ def _refusal(options: QuantizationOptions, task: str, decisions: Decisions) -> Q
         "fp16": "Use --quantize int8",
     }
     return QuantizationError(
-        f"{options.mode}: {agreement_text(task, decisions.agreement, decisions.images)}, less than "
+        f"{options.mode}: {of_several}{agreement_text(task, decisions.agreement, decisions.images)}, less than "
         f"{options.min_agreement:.2%}{f' ({flips})' if flips else ''}. No file was written. "
         f"{remedies[options.mode]}; if such changes do not matter to you, lower --min-agreement."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,9 @@ from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.references import DataReference, EncoderReference
 from clip_export.quantization import quantizing, targets
+from clip_export.quantization.evidence.gate import Decisions
 from clip_export.quantization.layers.linears import with_constants
+from clip_export.quantization.quantizing import QuantizationOptions, refusal
 from clip_export.quantization.request import MODES
 from clip_export.samples.pictures import picture
 from clip_export.training.epochs import Examples
@@ -33,6 +36,7 @@ from clip_export.training.options import TrainingOptions
 from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.runtime import processor
 from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 CLASSES = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 SIZE = 40
@@ -88,6 +92,8 @@ def test_every_family_passes_the_gate_in_int8(
     printed = capsys.readouterr().out
     assert "decides as the float file" in printed
     assert "of float32's size" in printed
+    assert printed.startswith("quantization")  # the numbers of the file that was written come first
+    assert re.search(r"\nparity +of the float32 file before quantization, against PyTorch", printed)
     receipt = read_spec(model).quantization
     assert receipt.agreement >= receipt.min_agreement == 0.99
     assert (receipt.calibration_images, receipt.evaluation_images) == (90, 30)
@@ -233,6 +239,17 @@ def test_a_file_that_decides_otherwise_is_refused(
     assert ".png" in message
     assert model.read_bytes() == b"what was here before"
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_a_refusal_names_the_best_attempt():
+    attempts = {
+        f"blocks of {block} weights": Decisions(100, agreement, (), 0.1, 0.5, None, None)
+        for block, agreement in ((128, 0.91), (64, 0.95), (32, 0.93))
+    }
+    error = refusal(QuantizationOptions("int4", targets.TARGETS["x86"]), SINGLE_LABEL, list(attempts.items()))
+    assert str(error).startswith(
+        "int4: the best of 3 attempts (blocks of 64 weights) decides as the float file on 95.00%"
+    )
 
 
 def a_few(photos: Path, folder: Path, *names: str, count: int = 40) -> Path:

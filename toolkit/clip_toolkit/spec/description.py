@@ -30,12 +30,12 @@ def description_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
 
 
 def receipt_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
-    """Give the evidence among the rows of `describe`: of the parity and of the quantization."""
+    """Give the evidence among the rows of `describe`, that of the quantization before that of the float file."""
     if isinstance(spec, TextTowerSpec):
         yield from _text_receipt_rows(spec)
     else:
-        yield from _parity_rows(spec)
         yield from _quantization_rows(spec)
+        yield from _parity_rows(spec)
 
 
 def lay_out(rows: Iterable[Row]) -> list[str]:
@@ -149,7 +149,7 @@ def _parity_rows(spec: ModelSpec) -> Iterator[Row]:
     yield (
         "parity",
         (
-            f"against PyTorch on {parity.images} pictures {_with_texts(parity)}"
+            f"{_before_quantization(spec)}against PyTorch on {parity.images} pictures {_with_texts(parity)}"
             f"at batch {', '.join(map(str, parity.batches))}; "
             f"logit scale {parity.logit_scale:.3g}, tolerance {parity.tolerance:g} of it"
         ),
@@ -159,6 +159,10 @@ def _parity_rows(spec: ModelSpec) -> Iterator[Row]:
         yield "  graph resize", _differences(parity.graph)
     for name, figures in parity.cross_check.items():
         yield f"  {name}", ", ".join(f"{key} {value}" for key, value in figures.items())
+
+
+def _before_quantization(spec: ModelSpec) -> str:
+    return "of the float32 file before quantization, " if spec.quantization is not None else ""
 
 
 def _with_texts(parity: ParityReceipt) -> str:
