@@ -124,7 +124,7 @@ environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search,serve]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search,serve,skops]' --group dev
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt
@@ -136,7 +136,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv-newest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search,serve]' --group test
+	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search,serve,skops]' --group test
 	touch $@
 
 .venv-oldest/ready: pyproject.toml

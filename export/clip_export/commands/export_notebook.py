@@ -25,6 +25,7 @@ def reading_of(options: NotebookOptions) -> Reading | None:
         "task": options.task,
         "norm_position": options.norm_position,
         "head_class": options.head_class,
+        "trust_program": options.trust_program or None,
         "head_args": None if options.head_args is None else tuple(map(_argument, options.head_args)),
     }
     given = {name: value for name, value in given.items() if value is not None}

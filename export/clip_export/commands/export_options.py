@@ -62,6 +62,13 @@ class NotebookOptions:
         tuple[str, ...] | None,
         Option("arguments of that class, such as output_dim=3", nargs="+", metavar="NAME=VALUE"),
     ] = None
+    trust_program: Annotated[
+        bool,
+        Option(
+            "the head is a TorchScript or torch.export program: load it, which may run its code. Only for files that "
+            "you trust"
+        ),
+    ] = False
     task: Annotated[
         str | None,
         Option(
@@ -97,7 +104,9 @@ class ExportCommand:
         UsageError: some of them do not go together.
     """
 
-    head: Annotated[Path | None, Option("head file, .pt or .safetensors", parse=Path, metavar="FILE")] = None
+    head: Annotated[
+        Path | None, Option("head file: .pt, .safetensors, .pt2, .npz, .skops", parse=Path, metavar="FILE")
+    ] = None
     zero_shot: Annotated[
         bool, Option("no head: classify by the text embeddings of --labels, from the encoder's own text tower")
     ] = False
@@ -175,7 +184,7 @@ class ExportCommand:
 
     def _check_no_head(self, source: str) -> None:
         for field in fields(self.notebook):
-            if getattr(self.notebook, field.name) is not None:
+            if getattr(self.notebook, field.name) not in (None, False):
                 raise UsageError(f"--{field.name.replace('_', '-')} does not apply to {source}")
 
     def _check_zero_shot(self) -> None:

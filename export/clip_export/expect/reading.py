@@ -11,8 +11,8 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
+from clip_export.data.npz import read_npz
 from clip_export.expect.answers import Answers, check
-from clip_export.expect.npz import read_npz
 from clip_toolkit.errors import ExpectError
 from clip_toolkit.files.csv_table import read_rows
 
@@ -55,7 +55,7 @@ def _check_images(images: Sequence[str | bytes], folder: Path) -> None:
 
 
 def _from_npz(path: Path) -> Answers:
-    return _from_columns(read_npz(path), path)
+    return _from_columns(read_npz(path, ExpectError), path)
 
 
 def _from_safetensors(path: Path) -> Answers:

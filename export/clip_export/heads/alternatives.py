@@ -10,7 +10,7 @@ from torch import nn
 
 from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.given_class import GivenHead
+from clip_export.heads.given_head import GivenHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError
@@ -32,7 +32,7 @@ def alternatives(head: TrainedHead) -> dict[tuple[str, ...], nn.Module]:
 def _changes(head: TrainedHead) -> dict[str, dict[str, Any]]:
     norm, reading = head.module.spec.feature_norm, head.reading
     changes: dict[str, dict[str, Any]] = {f"--feature-norm {'none' if norm else 'l2'}": {"feature_norm": not norm}}
-    if reading is None or reading.head_class is not None:
+    if reading is None or head.module.spec.source != "state_dict":
         return changes
     if len(head.module.spec.layers) > 2:
         changes |= {f"--activation {name}": {"activation": name} for name in ACTIVATIONS if name != reading.activation}

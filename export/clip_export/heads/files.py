@@ -1,37 +1,35 @@
-"""Head files: our own (``.pt`` and ``.safetensors``) and bare state_dicts from somebody's notebook.
-
-Nothing in a file is ever executed: ``.pt`` is read with ``weights_only=True``.
-"""
+"""Head files: our own (``.pt`` and ``.safetensors``), and what somebody's notebook has saved."""
 
 from __future__ import annotations
 
 import io
 import json
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from clip_export.heads.checkpoints import Weights, check_weights, take_apart
-from clip_export.heads.given_class import GivenHead, head_from_class
+from clip_export.heads.coefficients import coefficients_of_npz
+from clip_export.heads.estimators import coefficients_of_skops
+from clip_export.heads.given_class import head_from_class
+from clip_export.heads.given_head import GivenHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import LayeredHead, head_from_state_dict
+from clip_export.heads.programs import PROGRAM, head_from_program, program_kind
 from clip_export.heads.reading import Reading
 from clip_export.heads.references import DataReference, EncoderReference
-from clip_toolkit.errors import HeadError, SpecError, first_line
+from clip_export.heads.weight_files import FORMAT, read_pickle, read_safetensors
+from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
-_FORMAT = "clip-toolkit-head"
 _FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
 _MOST_LAYERS = 64
 TEMPERATURES = (1e-3, 1e3)
@@ -41,6 +39,7 @@ Head: TypeAlias = VLMtoMLP | LayeredHead | GivenHead
 """From features to logits, with a ``spec``."""
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
+_COEFFICIENTS = {".npz": coefficients_of_npz, ".skops": coefficients_of_skops}
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
     if head.encoder is None or head.labels is None:
         raise HeadError("head: cannot be saved without its encoder and labels")
     description = _Description(
-        _FORMAT,
+        FORMAT,
         _version(head),
         head.module.spec,
         head.encoder.seen_from(path),
@@ -114,7 +113,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
     )
     text = json.dumps(asdict(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
-    content = save(weights, metadata={_FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
+    content = save(weights, metadata={FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
 
@@ -128,37 +127,43 @@ def _version(head: TrainedHead) -> int:
 
 def _pickled(weights: Mapping[str, Tensor], text: str) -> bytes:
     buffer = io.BytesIO()  # to a file, torch reports a full disk as an error of its own kind
-    torch.save({_FORMAT: text, "state_dict": dict(weights)}, buffer)
+    torch.save({FORMAT: text, "state_dict": dict(weights)}, buffer)
     return buffer.getvalue()
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a file name whose suffix names no format of ours.
+def check_suffix(path: Path, suffixes: Sequence[str] = _SUFFIXES) -> None:
+    """Refuse a file name whose suffix names no format of heads.
 
     Raises:
-        HeadError: the suffix is none of ``.pt``, ``.pth``, ``.safetensors``.
+        HeadError: the suffix is none of ``suffixes``, by default of those of files that `save_head` writes.
     """
-    if path.suffix not in _SUFFIXES:
-        raise HeadError(f"{path}: expected a head file ending in {', '.join(_SUFFIXES)}")
+    if path.suffix not in suffixes:
+        raise HeadError(f"{path}: expected a head file ending in {', '.join(suffixes)}")
 
 
 def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
     """Read a head file.
 
     Args:
-        path: our ``.pt`` or ``.safetensors``, or a notebook's bare state_dict in either format.
+        path: our ``.pt`` or ``.safetensors``; a notebook's bare state_dict in either format; a program, ``.pt`` or
+            ``.pt2``; or coefficients of scikit-learn, ``.npz`` or ``.skops``.
         reading: of a notebook's head, which leaves some of it open; our own files know all of theirs.
 
     Raises:
         HeadError: the file is missing, damaged, holds code instead of weights, or no chain of Linear layers; or a
             reading was given for a file of ours.
+        MissingDependencyError: skops is not installed, for a ``.skops`` file.
     """
-    check_suffix(path)
+    check_suffix(path, (*_SUFFIXES, PROGRAM, *_COEFFICIENTS))
     if not path.is_file():
         raise HeadError(f"{path}: there is no such head file. Make one with clip-train.")
-    content, text = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if path.suffix in _COEFFICIENTS:
+        return _of_coefficients(path, reading or Reading())
+    if path.suffix != ".safetensors" and (kind := program_kind(path)) is not None:
+        return _of_notebook(lambda reading: head_from_program(path, kind, reading), reading or Reading())
+    content, text = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if text is None:
-        return _of_notebook(content, reading or Reading(), path)
+        return _of_weights(content, reading or Reading(), path)
     if reading is not None:
         raise HeadError(
             f"{path}: was written by clip-train and knows its own activation, feature normalisation and task. Leave "
@@ -167,17 +172,22 @@ def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
     return _described(content, text, path)
 
 
-def _of_notebook(content: Any, reading: Reading, path: Path) -> TrainedHead:
+def _of_notebook(
+    build: Callable[[Reading], Head], reading: Reading, labels: tuple[str, ...] | None = None
+) -> TrainedHead:
+    return TrainedHead(build(reading), labels=labels, task=reading.task, rebuild=build, reading=reading)
+
+
+def _of_weights(content: Any, reading: Reading, path: Path) -> TrainedHead:
     found = take_apart(content, path)
     build = head_from_state_dict if reading.head_class is None else head_from_class
-    return TrainedHead(
-        build(found.head, reading, path),
-        labels=found.labels,
-        task=reading.task,
-        tower=found.tower,
-        rebuild=lambda changed: build(found.head, changed, path),
-        reading=reading,
-    )
+    head = _of_notebook(lambda changed: build(found.head, changed, path), reading, found.labels)
+    return replace(head, tower=found.tower)
+
+
+def _of_coefficients(path: Path, reading: Reading) -> TrainedHead:
+    found = _COEFFICIENTS[path.suffix](path)
+    return _of_notebook(lambda changed: found.head(changed, path), found.reading(reading, path), found.classes)
 
 
 def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead:
@@ -219,55 +229,3 @@ def _check_description(description: _Description) -> None:
     unknown = [label for label in description.thresholds if label not in labels]
     if unknown or not all(0 <= value <= 1 for value in description.thresholds.values()):
         raise SpecError(f"thresholds: expected probabilities of {', '.join(labels)}, got {description.thresholds}")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_FORMAT)
-            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise HeadError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def _read_pickle(path: Path) -> tuple[Any, str | None]:
-    _check_archive(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise HeadError(
-            f"{path}: holds Python objects instead of plain weights, and loading those could run any code. Save the "
-            "state_dict instead: torch.save(mlp_head.state_dict(), 'head.pt')"
-        ) from error
-    except Exception as error:  # a truncated archive raises RuntimeError, EOFError, KeyError, ...
-        raise HeadError(f"{path}: not a readable PyTorch file ({first_line(error)})") from error
-    if isinstance(content, Mapping) and _FORMAT in content:
-        return content.get("state_dict", {}), content[_FORMAT]
-    return content, None
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse archives that unpack to more than they are: torch.save compresses nothing."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            items = archive.infolist()
-    except (zipfile.BadZipFile, OSError):  # PyTorch's older format, or no such file at all
-        return
-    except Exception as error:  # damaged names, versions and sizes raise what they come upon
-        raise HeadError(f"{path}: not a readable PyTorch file ({first_line(error)})") from error
-    names = {item.filename.rpartition("/")[2] for item in items}
-    if "constants.pkl" in names:
-        raise HeadError(
-            f"{path}: is a TorchScript program, and programs are not run. Save its weights, "
-            "torch.save(torch.jit.load('head.pt').state_dict(), 'weights.pt'), and give its class with --head-class "
-            "if it is more than layers in a row."
-        )
-    if any("exported_program" in item.filename or item.filename.endswith("models/model.json") for item in items):
-        raise HeadError(
-            f"{path}: is a torch.export program, and programs are not run. Save its weights, "
-            "torch.save(torch.export.load('head.pt2').state_dict, 'weights.pt'), and give the class with --head-class."
-        )
-    if any(item.compress_type != zipfile.ZIP_STORED for item in items) or (
-        sum(item.file_size for item in items) > path.stat().st_size
-    ):
-        raise HeadError(f"{path}: its archive is compressed, which torch.save never does. Save the head again.")

@@ -23,6 +23,7 @@ class Reading:
             for what the numbers of an nn.Sequential say, and before it where there are none.
         head_class: ``FILE.py:CLASS``, the user's own module, whose code is run; None to run nothing.
         head_args: arguments of that class, by name.
+        trust_program: whether a head that is a program may be loaded and run.
     """
 
     activation: str = "relu"
@@ -31,3 +32,9 @@ class Reading:
     norm_position: str | None = None
     head_class: str | None = None
     head_args: tuple[tuple[str, object], ...] = ()
+    trust_program: bool = False
+
+    @property
+    def says_layers(self) -> bool:
+        """Whether it says something of the layers, which only a bare state_dict leaves open."""
+        return (self.activation, self.norm_position, self.head_class) != ("relu", None, None)

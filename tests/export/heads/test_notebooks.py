@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from clip_export.expect.answers import Answers
 from clip_export.expect.comparing import compare
 from clip_export.heads.checkpoints import agreed_labels
 from clip_export.heads.files import TrainedHead, load_head
-from clip_export.heads.given_class import GivenHead
+from clip_export.heads.given_head import GivenHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError
@@ -179,19 +178,6 @@ def test_a_dictionary_that_holds_itself(tmp_path: Path):
     loop: dict[str, object] = {}
     loop["model"] = {"state_dict": loop}
     assert "expected a state_dict" in hostile(tmp_path, loop)
-
-
-def test_a_torchscript_program_is_not_run(tmp_path: Path):
-    class Small(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-    program = tmp_path / "head.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(Small(), torch.ones(2, 3)), program)
-    with pytest.raises(HeadError, match="TorchScript program"):
-        load_head(program)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80", b"no weights"])

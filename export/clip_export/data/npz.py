@@ -12,10 +12,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from clip_toolkit.errors import ExpectError
+from clip_toolkit.errors import ClipToolkitError
 
 _MOST_BYTES = 2**31
-"""Of an array once unpacked: more than a notebook's answers ever take."""
+"""Of an array once unpacked: more than a notebook's answers or a head ever take."""
 
 _PARTS = {
     (module, name)
@@ -33,29 +33,31 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+class _DamagedArrayError(Exception):
+    pass
+
+
+def read_npz(path: Path, error_type: type[ClipToolkitError]) -> dict[str, NDArray[Any]]:
     """Return the arrays of an ``.npz`` file by name; arrays of objects may hold bytes and text alone.
 
     Raises:
-        ExpectError: the file is damaged, or holds other Python objects.
+        error_type: the file is damaged, or holds other Python objects; the message does not name it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return {item.filename.removesuffix(".npy"): _array(archive, item) for item in archive.infolist()}
     except pickle.UnpicklingError as error:
-        raise ExpectError(
+        raise error_type(
             f"holds Python objects ({error}), and loading those could run any code. Save plain values: paths as "
             "[str(path) for path in paths], tensors as .detach().cpu().numpy()."
         ) from error
-    except ExpectError:
-        raise
     except Exception as error:  # zipfile, NumPy and pickle raise nearly anything on damage
-        raise ExpectError(f"not a readable .npz file ({error})") from error
+        raise error_type(f"not a readable .npz file ({error})") from error
 
 
 def _array(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
     if item.file_size > _MOST_BYTES:
-        raise ExpectError(f"{item.filename}: {item.file_size / 2**30:.1f} GiB, more than any notebook's answers.")
+        raise _DamagedArrayError(f"{item.filename}: {item.file_size / 2**30:.1f} GiB unpacked, at most 2 are read")
     content = io.BytesIO(archive.read(item))
     version = npy.read_magic(content)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -63,7 +65,7 @@ def _array(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
     if dtype.hasobject:
         found = _Unpickler(content).load()
         if not isinstance(found, np.ndarray) or found.shape != shape:
-            raise ExpectError(f"{item.filename}: the array is damaged.")
+            raise _DamagedArrayError(f"{item.filename}: the array is damaged")
         return found
     content.seek(0)
     return np.asarray(npy.read_array(content, allow_pickle=False))
