@@ -79,7 +79,9 @@ class Answers:
         if values is None:
             return answers
         if values.shape[1] != len(labels):
-            raise ExpectError(f"has {values.shape[1]} columns of answers, but there are {len(labels)} labels.")
+            raise ExpectError(
+                f"expect: the notebook has {values.shape[1]} columns of answers, but there are {len(labels)} labels."
+            )
         if self.labels is None:
             return answers
         _check_names(set(self.labels) == set(labels), self.labels, labels)
@@ -168,6 +170,6 @@ def sigmoid(logits: Rows) -> Rows:
 def _check_names(same: bool, found: Sequence[str], labels: Sequence[str]) -> None:
     if not same:
         raise ExpectError(
-            f"has answers for {', '.join(found)}, but the labels are {', '.join(labels)}. Name the same ones, by "
-            "--labels or in the file."
+            f"expect: the notebook has answers for {', '.join(found)}, but the labels are {', '.join(labels)}. Name "
+            "the same ones, by --labels or in the file."
         )

@@ -68,7 +68,7 @@ def _compared(answers: Answers, logits: Rows, setting: Setting) -> Comparison:
 
 
 def _changes(answers: Answers, logits: Rows, setting: Setting) -> Iterator[tuple[Reason, Rows, Setting]]:
-    if answers.compared == "probabilities" and setting.task != REGRESSION:
+    if answers.probabilities is not None and setting.task != REGRESSION:
         task = SINGLE_LABEL if setting.task == MULTI_LABEL else MULTI_LABEL
         text = f"made probabilities with a {'softmax' if task == SINGLE_LABEL else 'sigmoid'}"
         yield Reason(text, f"export with --task {task}"), logits, setting._replace(task=task)

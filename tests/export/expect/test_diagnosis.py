@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
-from clip_export.expect.answers import Answers
+from clip_export.expect.answers import Answers, sigmoid
 from clip_export.expect.diagnosis import diagnose
-from clip_export.expect.fitting import Setting
+from clip_export.expect.fitting import Setting, fits
 from clip_export.expect.variants import Subject
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import load_head
@@ -225,3 +225,11 @@ def test_the_weights_of_another_training(notebook: Notebook, size: float):
     """Of any size: dividing by a large temperature brings all logits near to small answers, and explains none."""
     weight = torch.randn(3, notebook.encoder.dim, generator=torch.Generator().manual_seed(5)) * size
     assert "None of the usual reasons explains it" in diagnosed(notebook, logits=notebook.features @ weight.T)
+
+
+def test_probabilities_beside_logits_tell_a_sigmoid_from_a_softmax():
+    logits = np.random.default_rng(0).standard_normal((20, 3))
+    answers = Answers(logits=logits, probabilities=sigmoid(logits), images=("",) * 20)
+    setting = Setting(SINGLE_LABEL, ("a", "b", "c"), temperature=1.0, tolerance=1e-3)
+    (found,) = (fit for fit in fits(answers, logits, setting, 1) if fit.left.passed)
+    assert [reason.remedy for reason in found.reasons] == ["export with --task multi-label"]
