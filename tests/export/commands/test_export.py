@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit.spec.model_file import read_spec
+from commands_in_process import run as run_here
 from hub_server import COMMIT, serve
 from tiny_models import TINY_CLIP
 
@@ -46,8 +47,9 @@ def run(command: str, *arguments: object, cwd: Path, **environment: str) -> subp
 
 
 def failed(command: str, *arguments: object, cwd: Path, **environment: str) -> str:
-    """The one line of stderr of a command that fails as it should."""
-    done = run(command, *arguments, cwd=cwd, **environment)
+    """The one line of stderr of a command that fails as it should; a process of its own where it has an environment."""
+    runs = run if environment else run_here
+    done = runs(command, *arguments, cwd=cwd, **environment)
     assert done.returncode == 1, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"{command}: ")
@@ -108,8 +110,8 @@ def test_stdout_of_a_pipe_holds_no_progress_bar(workshop: Path, photos: Path, ch
 
 def test_training_is_reproducible_and_safetensors_does_the_same(workshop: Path, photos: Path, checkpoint: Checkpoint):
     options = ("--encoder", checkpoint("clip"), "--epochs", 5, "--out", "again.safetensors")
-    assert run("clip-train", photos, *options, cwd=workshop).returncode == 0
-    assert run("clip-export", "--head", "again.safetensors", "-o", "again.onnx", cwd=workshop).returncode == 0
+    assert run_here("clip-train", photos, *options, cwd=workshop).returncode == 0
+    assert run_here("clip-export", "--head", "again.safetensors", "-o", "again.onnx", cwd=workshop).returncode == 0
     first, again = read_spec(workshop / "model.onnx"), read_spec(workshop / "again.onnx")
     assert first.golden == again.golden
 
@@ -121,7 +123,7 @@ def test_unreadable_training_images_are_named_counted_and_skipped(photos: Path, 
         for number in range(4):
             (data / name / f"{number}.jpg").write_bytes((photos / name / f"{number}.jpg").read_bytes())
     (data / "box" / "1.jpg").write_bytes(b"broken")
-    done = run("clip-train", data, "--encoder", checkpoint("clip"), "--epochs", 2, cwd=tmp_path)
+    done = run_here("clip-train", data, "--encoder", checkpoint("clip"), "--epochs", 2, cwd=tmp_path)
     assert done.returncode == 0
     assert "box/1.jpg" in done.stderr
     assert "skipped 1 of 8 files" in done.stderr
@@ -159,9 +161,9 @@ def test_notebook_head_with_encoder_and_labels(checkpoint: Checkpoint, photos: P
     assert "--labels" in failed(*export, "--encoder", checkpoint("clip"), cwd=tmp_path)
     wrong = failed(*export, "--encoder", checkpoint("clip"), "--labels", "a", "b", "c", cwd=tmp_path)
     assert "2 outputs, but 3 labels" in wrong
-    done = run(*export, "--encoder", checkpoint("clip"), "--labels", "cat", "dog", cwd=tmp_path)
+    done = run_here(*export, "--encoder", checkpoint("clip"), "--labels", "cat", "dog", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert run("clip-infer", photos / "box" / "0.jpg", cwd=tmp_path).stdout.count("cat") == 1
+    assert run_here("clip-infer", photos / "box" / "0.jpg", cwd=tmp_path).stdout.count("cat") == 1
 
 
 def test_bad_data_encoder_and_output(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
@@ -194,13 +196,13 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 
 def test_an_encoder_that_changed_after_the_training_is_refused(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
     encoder = Path(shutil.copytree(checkpoint("clip"), tmp_path / "encoder"))
-    assert run("clip-train", photos, "--encoder", encoder, "--epochs", 2, cwd=tmp_path).returncode == 0
+    assert run_here("clip-train", photos, "--encoder", encoder, "--epochs", 2, cwd=tmp_path).returncode == 0
     shutil.copytree(checkpoint("clip-gelu"), encoder, dirs_exist_ok=True)
     line = failed("clip-export", "--head", "head.pt", cwd=tmp_path)
     assert f"{encoder} is not what this head was trained on" in line
     assert "--encoder" in line
     assert not (tmp_path / "model.onnx").exists()
-    assert run("clip-export", "--head", "head.pt", "--encoder", encoder, cwd=tmp_path).returncode == 0
+    assert run_here("clip-export", "--head", "head.pt", "--encoder", encoder, cwd=tmp_path).returncode == 0
 
 
 def test_a_full_disk_leaves_what_was_there(workshop: Path):

@@ -250,7 +250,7 @@ def test_a_broken_off_training_resumes_to_the_same_head(
     uninterrupted: Path, pictures: Path, tmp_path: Path, stop: signal.Signals
 ):
     arguments = [str(item) for item in (stop.value, pictures / "photos", *LONG, *ENCODER)]
-    for options in ([], ["--resume"], ["--resume"]):
+    for options in ([], ["--resume"]):
         process = subprocess.run(
             [sys.executable, "-c", BREAKING_OFF, *arguments, *options],
             cwd=tmp_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -66,6 +67,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head_file(encoder: EncoderOf, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A head trained on those pictures behind a tiny encoder; every fourth picture is held out."""
 
+    @functools.cache
     def make(name: str) -> Path:
         used = encoder(name)
         files = sorted(photos.rglob("*.png"))
