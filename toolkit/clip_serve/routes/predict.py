@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -112,8 +113,9 @@ async def _of_form(request: Request) -> Question:
     limits = {"max_files": MOST_IMAGES, "max_fields": 2 * MOST_IMAGES}
     try:
         form = await _FormInMemory(request.headers, body(), **limits).parse()  # type: ignore[arg-type]
-    except MultiPartException as error:
-        raise RequestError(f"multipart/form-data: {error.message}") from error
+    except (MultiPartException, FormParserError) as error:  # the latter as it is in older versions of Starlette
+        reason = error.message if isinstance(error, MultiPartException) else error
+        raise RequestError(f"multipart/form-data: {reason}") from error
     question = Question()
     try:
         for name, value in form.multi_items():
