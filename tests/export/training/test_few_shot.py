@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_pull_holds_the_start_and_none_lets_it_go(sides: tuple[Examples, Examp
     before = start.layers[0].weight.detach().clone()
 
     def moved(pull: float) -> float:
-        options = TrainingOptions(learning_rate=1e-2, hidden_dim=())
+        options = TrainingOptions(learning_rate=1e-2, hidden_dim=(), keep_last=True)
         head = train_head(learnt, chosen_by, CLASSES, options, start=start, pull=pull).head
         return float((head.layers[0].weight - before).detach().norm())
 
@@ -117,7 +118,8 @@ def test_sigmoids_start_with_their_bias(directions: torch.Tensor):
     features = directions.repeat(4, 1)
     examples = Examples(features, torch.eye(CLASSES).repeat(4, 1))
     words = ZeroShot(directions, 20.0, -10.0, MULTI_LABEL)
-    trained = trainings(words, examples, examples, OPTIONS, task=MULTI_LABEL, pulls=[1e4])
+    options = replace(OPTIONS, keep_last=True)
+    trained = trainings(words, examples, examples, options, task=MULTI_LABEL, pulls=[1e4])
     (held,) = (each for each in trained if each.start == "zero-shot, pull 10000")
     with torch.no_grad():
         assert torch.allclose(held.head(features), 20 * features @ directions.T - 10, atol=0.5)
