@@ -80,6 +80,7 @@ const { chromium } = await import(pathToFileURL(playwright));
 const context = await chromium.launchPersistentContext(profile, { executablePath, args: FLAGS });
 try {
   const page = context.pages()[0];
+  page.setDefaultTimeout(150_000); // a busy machine takes its time
   const troubles = [];
   page.on('pageerror', (error) => troubles.push(`page error: ${error.message}`));
   page.on('console', (message) => message.type() === 'error' && troubles.push(`console: ${message.text()}`));

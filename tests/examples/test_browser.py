@@ -68,7 +68,7 @@ def drive(node: str, tmp_path: Path) -> Drive:
 
     def run(url: str, *steps: dict[str, str], troubles: int = 0) -> list[State]:
         command = [node, str(DRIVER), str(PLAYWRIGHT), chromium, url, str(tmp_path / "profile")]
-        ran = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, check=False, timeout=180)
+        ran = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, check=False, timeout=600)
         assert ran.returncode == 0, ran.stderr
         result = json.loads(ran.stdout)
         assert len(result["troubles"]) == troubles, result["troubles"]
