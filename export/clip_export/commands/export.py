@@ -51,7 +51,7 @@ def _export_classifier(command: ExportCommand) -> int:
     head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
     show(*encoder.notes)
     tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
-    expected = expected_answers(command.notebook)
+    expected = expected_answers(command.notebook, head)
     if expected is not None and tower is not None:
         raise ExpectError("--expect: this head reads texts, and the notebook's answers are to images alone.")
     told = expected.answers.labels if expected is not None and head.labels is None else None

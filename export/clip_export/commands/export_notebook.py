@@ -12,9 +12,12 @@ from clip_export.expect import SNIPPET
 from clip_export.expect.comparing import TOLERANCE
 from clip_export.expect.proving import Expected
 from clip_export.expect.reading import read_answers
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.reading import Reading
+from clip_toolkit.errors import ExpectError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.description import notebook_rows
+from clip_toolkit.spec.tasks import TASKS
 
 
 def reading_of(options: NotebookOptions) -> Reading | None:
@@ -40,15 +43,23 @@ def _argument(text: str) -> tuple[str, object]:
     return name, value
 
 
-def expected_answers(options: NotebookOptions) -> Expected | None:
+def expected_answers(options: NotebookOptions, head: TrainedHead) -> Expected | None:
     """Return the notebook's answers, read and checked; None without ``--expect``.
 
     Raises:
-        ExpectError: the file cannot be read, or holds no usable answers.
+        ExpectError: the file cannot be read, holds no usable answers, or leaves open what becomes of a bare head's
+            outputs.
     """
     if options.expect is None:
         return None
-    return Expected(read_answers(options.expect), options.expect_tolerance or TOLERANCE)
+    answers = read_answers(options.expect)
+    knows_task = head.reading is None or options.task is not None or head.module.spec.source == "coefficients"
+    if not knows_task and not answers.tells_task:
+        raise ExpectError(
+            f"{options.expect}: has logits alone, which suit a softmax, a sigmoid of each label and plain values "
+            f"alike. Save the notebook's probabilities beside them, or say which with --task {', '.join(TASKS)}."
+        )
+    return Expected(answers, options.expect_tolerance or TOLERANCE)
 
 
 def notebook_receipt(spec: ModelSpec) -> Iterator[str]:

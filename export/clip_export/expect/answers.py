@@ -49,6 +49,11 @@ class Answers:
             return "logits"
         return "labels" if self.probabilities is None else "probabilities"
 
+    @property
+    def tells_task(self) -> bool:
+        """Whether more than logits, which suit a softmax, a sigmoid of each label and plain values alike."""
+        return self.logits is None or self.probabilities is not None
+
     def taken(self, rows: Sequence[int]) -> Answers:
         """Return some of the rows."""
 

@@ -69,7 +69,7 @@ def prove_answers(path: Path, expected: Expected, encoder: Encoder, heads: Heads
             f"{_refusal(found, answers, setting)} {diagnose(some, subject, setting)} No file was written."
         )
     through = "features" if answers.features is not None else "images"
-    tells_task = spec.task == REGRESSION or answers.compared == "labels" or answers.probabilities is not None
+    tells_task = spec.task == REGRESSION or answers.tells_task
     return NotebookReceipt(
         len(answers), found.compared, through, found.difference, found.allowed, found.scale, tells_task
     )

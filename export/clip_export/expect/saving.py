@@ -14,9 +14,11 @@ from PIL import Image
 
 SNIPPET = """\
     import numpy as np  # in the notebook; paths: the image files, logits: the head's output for them, one row each
-    np.savez("expect.npz", image=[str(path) for path in paths], logits=logits.detach().cpu().numpy(), labels=labels)
+    known = {"logits": logits, "probabilities": logits.softmax(-1)}  # .sigmoid() of one logit, or of several labels
+    known = {name: values.detach().cpu().numpy() for name, values in known.items()}
+    np.savez("expect.npz", image=[str(path) for path in paths], labels=labels, **known)
 """
-"""Two lines for a notebook on a machine without clip-toolkit; they write what `save` writes."""
+"""A few lines for a notebook on a machine without clip-toolkit; they write what `save` writes."""
 
 
 def save(

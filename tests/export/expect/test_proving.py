@@ -71,7 +71,11 @@ def test_the_notebooks_answers_are_proved_recorded_and_described(exported: Expor
     """Without --labels: the answers name them."""
     notebook = exported.notebook
     save(tmp_path / "e.npz", notebook.paths, notebook.answers, labels=LABELS)
-    done = export(notebook, tmp_path, "--expect", tmp_path / "e.npz")
+    undecided = export(notebook, tmp_path, "--expect", tmp_path / "e.npz")
+    assert undecided.returncode == 1
+    assert "logits alone" in undecided.stderr
+    assert "--task single-label, multi-label, regression" in undecided.stderr
+    done = export(notebook, tmp_path, "--expect", tmp_path / "e.npz", "--task", "single-label")
     assert done.returncode == 0, done.stderr
     assert "read as: 24 -> relu -> 3 on the pooled, un-normalised feature, from a notebook's state_dict" in done.stdout
     assert "notebook's answers: all 24 decisions equal, logits within" in done.stdout
@@ -87,7 +91,8 @@ def test_the_notebooks_answers_are_proved_recorded_and_described(exported: Expor
 def test_other_answers_leave_no_file(exported: Exported, tmp_path: Path):
     notebook = exported.notebook
     (tmp_path / "model.onnx").write_bytes(b"an earlier one")
-    save(tmp_path / "e.npz", notebook.paths, notebook.logits(notebook.features, functional.gelu), labels=LABELS)
+    logits = notebook.logits(notebook.features, functional.gelu)
+    save(tmp_path / "e.npz", notebook.paths, logits, probabilities=logits.softmax(1), labels=LABELS)
     done = export(notebook, tmp_path, "--expect", "e.npz")
     assert done.returncode == 1
     assert "What explains it: the notebook had gelu between the head's layers" in done.stderr

@@ -139,7 +139,8 @@ def test_a_residual_head_is_exported_whole_and_gives_the_notebooks_answers(
     with torch.inference_mode():
         features = torch.cat([known.features(pixel_values(known, path.read_bytes())) for path in paths])
         save(tmp_path / "e.npz", paths, out(features + torch.relu(hidden(features))), labels=["ant", "bee", "cow"])
-    arguments = ("--head", "head.pt", "--encoder", known.id, "--expect", "e.npz", "-o", "m.onnx")
+    task = ("--task", "single-label")
+    arguments = ("--head", "head.pt", "--encoder", known.id, "--expect", "e.npz", "-o", "m.onnx", *task)
     bare = run("clip-export", *arguments, cwd=tmp_path)
     assert (bare.returncode, (tmp_path / "m.onnx").exists()) == (1, False)
     given = ("--head-class", "notebook.py:Residual", "--head-args", f"dim={known.dim}")
