@@ -92,7 +92,7 @@ def test_answers_are_pythons(drive: Drive, url: str, pictures: dict[str, Path], 
     assert ready["isolated"]
     for path, state in zip(pictures.values(), states, strict=True):
         check_answer(state, expected(path), TOLERANCE)
-        assert re.fullmatch(r"[\d.]+% · [\d,]+ ms decoding, [\d,]+ ms model", state["detail"])
+        assert re.fullmatch(r"[\d.]+% · [\d.,]+ ms decoding, [\d.,]+ ms model", state["detail"])
 
 
 def test_colours_are_not_converted(

@@ -168,7 +168,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a head on a hundred questions, which are there still."""
     folder = tmp_path_factory.mktemp("trained")
     manifest = write_questions(folder / "questions", 100, seed=2)
-    options = ("--text-column", "question", "--lr", "3e-3", "--epochs", "60", "--val-fraction", "0.3")
+    options = ("--text-column", "question", "--lr", "3e-3", "--epochs", "60", "--val-fraction", "0.3", "--keep-last")
     train(manifest, *options, cwd=folder)
     return folder
 

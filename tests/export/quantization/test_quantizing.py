@@ -74,7 +74,7 @@ def head_file(encoder: EncoderOf, photos: Path, tmp_path_factory: pytest.TempPat
         kept = [path for i, path in enumerate(files) if i % 4]
         features = image_features(used, kept).values
         examples = Examples(features, torch.tensor([list(CLASSES).index(path.parent.name) for path in kept]))
-        options = TrainingOptions(epochs=60, learning_rate=1e-2, hidden_dim=16)
+        options = TrainingOptions(epochs=60, learning_rate=1e-2, hidden_dim=16, keep_last=True)
         head = train_head(examples, examples, len(CLASSES), options).head
         held_out = tuple(path.relative_to(photos).as_posix() for path in files[::4])
         path = tmp_path_factory.mktemp("heads") / f"{name}.pt"
