@@ -12,6 +12,7 @@ from clip_toolkit.errors import EncoderError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_CONFIGURATIONS = ("config.json", "open_clip_config.json", "adapter_config.json")
 _SMALL = (".json", ".txt", ".model")  # configuration, tokenizer, and indices of weights
 _WHOLE = ("model", "pytorch_model", "adapter_model", "open_clip_model", "open_clip_pytorch_model")
 _REMEDY = "Check the id, or give a local folder with config.json, preprocessor_config.json and model.safetensors."
@@ -61,11 +62,12 @@ def commit_of(folder: Path) -> str | None:
 
 def _cached(encoder: str, revision: str | None) -> Path | None:
     """Return the checkpoint in the cache, if its weights are there: other programs may have fetched a part of it."""
-    try:
-        folder = Path(huggingface_hub.snapshot_download(encoder, revision=revision, local_files_only=True))
-    except Exception:  # not in the cache
-        return None
-    return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()) else None
+    for name in _CONFIGURATIONS:
+        found = huggingface_hub.try_to_load_from_cache(encoder, name, revision=revision)
+        if isinstance(found, str):  # the folder alone: newer clients call one without its README.md incomplete
+            folder = Path(found).parent
+            return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()) else None
+    return None
 
 
 def _is_whole(folder: Path) -> bool:

@@ -62,6 +62,7 @@ def test_adapter_is_merged_at_its_scale(checkpoint: CheckpointOf, adapter: Path,
     torch.testing.assert_close(weight(str(adapter)), weight(str(checkpoint("clip"))) + scale * change(adapter))
 
 
+@pytest.mark.filterwarnings("ignore")  # peft and transformers warn of each other
 def test_merging_equals_peft(checkpoint: CheckpointOf, adapter: Path):
     peft = pytest.importorskip("peft")
     from transformers import CLIPModel
