@@ -17,7 +17,7 @@ from clip_export.heads.reading import Reading
 from clip_toolkit.errors import ExpectError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.description import notebook_rows
-from clip_toolkit.spec.tasks import TASKS
+from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 
 def reading_of(options: NotebookOptions) -> Reading | None:
@@ -53,7 +53,7 @@ def expected_answers(options: NotebookOptions, head: TrainedHead) -> Expected | 
     if options.expect is None:
         return None
     answers = read_answers(options.expect)
-    knows_task = head.reading is None or options.task is not None or head.module.spec.source == "coefficients"
+    knows_task = head.reading is None or options.task is not None or head.task != SINGLE_LABEL  # the default
     if not knows_task and not answers.tells_task:
         raise ExpectError(
             f"{options.expect}: has logits alone, which suit a softmax, a sigmoid of each label and plain values "

@@ -63,7 +63,10 @@ def commit_of(folder: Path) -> str | None:
 def _cached(encoder: str, revision: str | None) -> Path | None:
     """Return the checkpoint in the cache, if its weights are there: other programs may have fetched a part of it."""
     for name in _CONFIGURATIONS:
-        found = huggingface_hub.try_to_load_from_cache(encoder, name, revision=revision)
+        try:
+            found = huggingface_hub.try_to_load_from_cache(encoder, name, revision=revision)
+        except Exception:  # no name that the hub would give
+            return None
         if isinstance(found, str):  # the folder alone: newer clients call one without its README.md incomplete
             folder = Path(found).parent
             return folder if any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()) else None

@@ -88,6 +88,17 @@ def test_the_notebooks_answers_are_proved_recorded_and_described(exported: Expor
     assert str(tmp_path) not in spec.to_json()
 
 
+def test_coefficients_tell_no_more_of_the_task_than_weights(exported: Exported, tmp_path: Path):
+    notebook = exported.notebook
+    coefficients = {"coef_": np.ones((3, notebook.features.shape[1])), "intercept_": np.zeros(3)}
+    np.savez(tmp_path / "head.npz", **coefficients)
+    save(tmp_path / "e.npz", notebook.paths, notebook.answers, labels=LABELS)
+    known = ("--head", "head.npz", "--encoder", notebook.encoder.id, "--expect", "e.npz", "-o", "model.onnx")
+    done = run("clip-export", *known, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "logits alone" in done.stderr
+
+
 def test_other_answers_leave_no_file(exported: Exported, tmp_path: Path):
     notebook = exported.notebook
     (tmp_path / "model.onnx").write_bytes(b"an earlier one")
