@@ -15,7 +15,7 @@ from clip_serve.middleware.admission import Admission
 from clip_serve.middleware.door import Door
 from clip_serve.middleware.replies import error_reply
 from clip_serve.options import ServeOptions
-from clip_serve.routes import embeddings, inference, operations, predict, search
+from clip_serve.routes import embeddings, inference, operations, predict, repository, search
 from clip_serve.service import Service
 from clip_toolkit.errors import ImageError, TextError
 
@@ -41,6 +41,9 @@ def create_app(options: ServeOptions) -> Starlette:
             *(Route(path, inference.model) for path in (_MODEL, _VERSION)),
             *(Route(f"{path}/ready", inference.model_ready) for path in (_MODEL, _VERSION)),
             *(Route(f"{path}/infer", inference.infer, methods=["POST"]) for path in (_MODEL, _VERSION)),
+            Route("/v2/repository/index", repository.index, methods=["POST"]),
+            Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
+            Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
             Route("/v1/predict", predict.predict, methods=["POST"]),
             Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
             Route("/v1/search", search.search, methods=["POST"]),

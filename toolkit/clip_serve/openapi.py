@@ -70,6 +70,12 @@ _SCHEMAS: dict[str, Schema] = {
         },
         "inputs",
     ),
+    "IndexRequest": _object({"ready": {"type": "boolean"}}),
+    "IndexResponse": {
+        "type": "array",
+        "items": _object(dict.fromkeys(("name", "version", "state", "reason"), _TEXT), "name", "state", "reason"),
+    },
+    "RepositoryRequest": _object({"parameters": _OBJECT}),
     "InferResponse": _object(
         {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(_object(_TENSOR))}, "outputs"
     ),
@@ -78,7 +84,7 @@ _SCHEMAS: dict[str, Schema] = {
 _REFUSALS = {
     "400": "what is wrong with the request",
     "401": "the bearer token is missing",
-    "403": "the Host header does not name this machine",
+    "403": "the Host header does not name this machine; models are not loaded without --admin",
     "404": "no such model, version or index",
     "408": "the request did not arrive in time",
     "413": "the body is too large",
@@ -113,6 +119,10 @@ def document() -> dict[str, Any]:
         infer["post"]["requestBody"]["content"]["application/octet-stream"] = {"schema": _FILE}
         infer["post"]["responses"]["200"]["content"]["application/octet-stream"] = {"schema": _FILE}
         paths[f"{path}/infer"] = infer
+    paths["/v2/repository/index"] = _post("List all models", _json("IndexRequest"), "IndexResponse")
+    for verb in ("load", "unload"):
+        change = _post(f"{verb.capitalize()} a model", _json("RepositoryRequest"), None, [model])
+        paths[f"/v2/repository/models/{{model}}/{verb}"] = change
     return {
         "openapi": "3.1.0",
         "info": {"title": "clip-serve", "version": __version__},
@@ -152,12 +162,12 @@ def _get(summary: str, parameters: list[Schema] | None = None, content: str | No
     return {"get": {"summary": summary, "parameters": parameters or [], "responses": _responses(found)}}
 
 
-def _post(summary: str, bodies: Schema, answer: str, parameters: list[Schema] | None = None) -> Schema:
+def _post(summary: str, bodies: Schema, answer: str | None, parameters: list[Schema] | None = None) -> Schema:
     return {
         "post": {
             "summary": summary,
             "parameters": parameters or [],
             "requestBody": {"required": True, "content": bodies},
-            "responses": _responses(_json(answer)),
+            "responses": _responses(None if answer is None else _json(answer)),
         }
     }

@@ -101,6 +101,13 @@ class ServeOptions:
     ] = ()
     index: Annotated[Path | None, Option("index of clip-search, for /v1/search", parse=Path, metavar="DIR")] = None
     quiet: Annotated[bool, Option("no line for each request; errors and remarks stay")] = False
+    watch: Annotated[
+        float | None,
+        Option("look so often whether a model file has changed, and read all anew", parse=_seconds, metavar="SECONDS"),
+    ] = None
+    admin: Annotated[bool, Option("let clients load and unload the models (the protocol's repository extension)")] = (
+        False
+    )
     device: Annotated[DeviceOptions, Group("running")] = DeviceOptions()
     batching: Annotated[BatchingOptions, Group("batching")] = BatchingOptions()
     limits: Annotated[LimitOptions, Group("limits")] = LimitOptions()

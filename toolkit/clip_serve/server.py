@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from clip_serve.options import AddressOptions, ServeOptions
 from clip_serve.service import Service
+from clip_serve.watching import watch
 from clip_toolkit.errors import ClipToolkitError
 from clip_toolkit.signals import is_ignored
 from clip_toolkit.terminal import say
@@ -83,7 +84,7 @@ def graceful_server(app: Starlette, options: ServeOptions) -> GracefulServer:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(options.limits.drain),
     )
-    return GracefulServer(config, app.state.service)
+    return GracefulServer(config, app.state.service, options.watch)
 
 
 def serve(app: Starlette, listener: socket.socket, options: ServeOptions) -> None:
@@ -136,19 +137,28 @@ class TimedProtocol(H11Protocol):
 
 
 class GracefulServer(Server):
-    """A server that answers what it has taken in before it ends, and reads its models anew on SIGHUP."""
+    """A server that answers what it has taken in before it ends, and reads its models anew when it is told to."""
 
-    def __init__(self, config: Config, service: Service) -> None:
-        """Take the service, which is told when the end comes."""
+    def __init__(self, config: Config, service: Service, seconds: float | None = None) -> None:
+        """Take the service, which is told when the end comes, and the seconds between two looks at its files."""
         super().__init__(config)
-        self._service = service
+        self._service, self._seconds = service, seconds
+        self._watching: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._reload_is_due = False
         self._context = copy_context()  # in which the command's name stands; a signal comes in any
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Look out for new model files, too."""
+        await super().startup(sockets)
+        if self._seconds is not None:
+            self._watching = asyncio.create_task(watch(self._service, self._seconds, self._reload))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let clients know that their next answer is the last, then end as uvicorn does."""
         self._service.draining = True
+        if self._watching is not None:
+            self._watching.cancel()
         for server in self.servers:
             server.close()
         self.server_state.default_headers.append(_CLOSE)

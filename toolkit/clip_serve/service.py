@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from clip_serve.errors import NOT_FOUND, RequestError
 from clip_serve.metrics import Metrics
 from clip_serve.models.index import Index
 from clip_serve.models.kinds import Images, Texts
-from clip_serve.models.served import ONE_BY_ONE, Opened, Pools, Served, open_model
+from clip_serve.models.repository import Repository
+from clip_serve.models.served import ONE_BY_ONE, Opened, Pools, Served
 from clip_serve.options import ServeOptions
-from clip_toolkit.errors import ClipToolkitError, ModelError
-from clip_toolkit.files.locate import find_model
+from clip_toolkit.errors import ClipToolkitError
 
 
 class Service:
@@ -20,7 +21,9 @@ class Service:
 
     Attributes:
         options: of the service.
-        models: by name.
+        repository: the files that may be served.
+        models: those that are, by name, in the order of the files.
+        marks: of the files, from before they were last read.
         metrics: what was counted.
         draining: requests are still answered, and no more should come.
     """
@@ -34,43 +37,98 @@ class Service:
             DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
         """
         self.options, self.metrics, self.draining = options, Metrics(), False
-        self._paths = [find_model(model).path for model in options.models or (None,)]
+        self.repository = Repository(options)
         self._pools = Pools(options.device.threads)
+        self._turn = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
         self.models: dict[str, Served] = {}
         self.index: Index | None = None
-        self._take(*self._opened())
+        self._take(*self._opened(self.repository.paths))
 
-    def _opened(self) -> tuple[list[Opened], Index | None]:
-        names = [path.stem for path in self._paths]
-        for name in names:
-            if names.count(name) > 1:
-                raise ModelError(f"{name}: two models have this name. Requests name models by their files: rename one.")
-        found = [open_model(path, self.options) for path in self._paths]
-        return found, Index(self.options.index, found) if self.options.index else None
+    def _opened(self, names: Iterable[str]) -> tuple[list[Opened], Index | None]:
+        """Open files, and the index for them and the models that stay."""
+        self.marks = self.repository.marks()
+        found = self.repository.open(names)
+        return found, self.repository.open_index((self.models | {item.name: item for item in found}).values())
 
     def _take(self, opened: Sequence[Opened], index: Index | None) -> None:
-        for served in self.models.values():
-            served.retire()
+        new = {item.name: Served(item, self.options, self._pools, self.metrics) for item in opened}
+        for name in new.keys() & self.models.keys():
+            self.models[name].retire()
         if self.index is not None:
             self.index.close()
-        self.models = {item.name: Served(item, self.options, self._pools, self.metrics) for item in opened}
+        models = self.models | new
+        self.models = {name: models[name] for name in self.repository.paths if name in models}
         self.index = index
 
     async def reload(self, say: Callable[[str], None]) -> None:
-        """Read all files again and replace all models, or none; requests in flight end with the model they began with.
+        """Read the files of all models in service again and replace them all, or none.
+
+        Requests in flight end with the model that they began with.
 
         Args:
             say: told the outcome.
         """
+        async with self._turn:
+            await self._replace(list(self.models), say)
+
+    async def _replace(self, names: Sequence[str], say: Callable[[str], None]) -> bool:
         try:
-            found = await asyncio.get_running_loop().run_in_executor(None, self._opened)
+            found = await asyncio.get_running_loop().run_in_executor(None, self._opened, names)
         except (ClipToolkitError, OSError) as error:
             self.metrics.reloads.labels("failed").inc()
             say(f"reload failed, the models stay as they are: {error}")
-        else:
-            self._take(*found)
-            self.metrics.reloads.labels("succeeded").inc()
-            say("reloaded: " + ", ".join(f"{served.name} {served.version}" for served in self.models.values()))
+            return False
+        self._take(*found)
+        self.metrics.reloads.labels("succeeded").inc()
+        say("reloaded: " + (", ".join(f"{name} {self.models[name].version}" for name in names) or "nothing"))
+        return True
+
+    async def load(self, name: str, say: Callable[[str], None]) -> None:
+        """Load a model, or read its file anew; a caller that is cancelled does not stop it.
+
+        Args:
+            name: of the file.
+            say: told the outcome, with what is not for clients.
+
+        Raises:
+            RequestError: there is no such file, or it cannot be served; the models stay as they are.
+        """
+        self.repository.check(name)
+        await self._to_its_end(self._load(name, say))
+
+    async def _load(self, name: str, say: Callable[[str], None]) -> None:
+        async with self._turn:
+            is_loaded = await self._replace([name], say)
+        if not is_loaded:
+            raise RequestError(f"model: {name} cannot be loaded, and all stays as it was. The log says why.")
+
+    async def unload(self, name: str, say: Callable[[str], None]) -> None:
+        """Take a model out of service, if it is in.
+
+        Args:
+            name: of the file.
+            say: told the outcome.
+
+        Raises:
+            RequestError: there is no such file, or the index needs the model.
+        """
+        self.repository.check(name)
+        await self._to_its_end(self._unload(name, say))
+
+    async def _unload(self, name: str, say: Callable[[str], None]) -> None:
+        async with self._turn:
+            if self.index is not None and name in (self.index.images, self.index.texts):
+                raise RequestError(f"model: {name} answers for the search index, and stays")
+            if name in self.models:
+                self.models.pop(name).retire()
+                say(f"unloaded: {name}")
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     def notes(self) -> list[str]:
         """Return a line on each model: where it runs, and in which batches."""
@@ -92,9 +150,11 @@ class Service:
         Raises:
             RequestError: there is none of this name or version.
         """
-        served = self.models.get(name) if name else next(iter(self.models.values()))
+        served = self.models.get(name) if name else next(iter(self.models.values()), None)
         if served is None:
-            raise RequestError(f"model: {name!r} is not served. There is: {', '.join(self.models)}", NOT_FOUND)
+            raise RequestError(
+                f"model: {name!r} is not served. There is: {', '.join(self.models) or 'none'}", NOT_FOUND
+            )
         if version is not None and version != served.version:
             raise RequestError(
                 f"model version: {version!r} of {served.name} is not served. There is: {served.version}", NOT_FOUND

@@ -87,3 +87,23 @@ def test_the_notes_say_where_and_how_models_run(files: tuple[Path, Path], monkey
     assert "runs one by one" in two
     monkeypatch.setattr("clip_serve.models.served.exact_sizes", lambda *_: (1,))
     assert "batches would change digits" in Service(ServeOptions((str(files[0]),))).notes()[0]
+
+
+def test_what_is_unloaded_stays_so_after_a_reload(files: tuple[Path, Path]):
+    service = Service(ServeOptions(tuple(map(str, files))))
+    asyncio.run(service.unload("one", lambda _: None))
+    assert reload(service).startswith("reloaded: two ")
+    assert list(service.models) == ["two"]
+
+
+def test_a_file_half_written_over_another_is_refused(files: tuple[Path, Path]):
+    """It may be a whole model file in all but its weights; its own golden answers tell."""
+    weights = tiny_task_model.weights(MULTI_LABEL)
+    mixed = weights.copy()
+    mixed[1:] = mixed[:0:-1]
+    new = tiny_task_model.model(MULTI_LABEL)
+    service = Service(ServeOptions((str(files[0]),)))
+    files[0].write_bytes(new.replace(weights.tobytes(), mixed.tobytes()))
+    assert "does not give the answers that it was exported with" in reload(service)
+    files[0].write_bytes(new)
+    assert reload(service).startswith("reloaded: one ")

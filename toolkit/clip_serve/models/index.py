@@ -6,22 +6,33 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clip_search import EncoderIdentity, Hit, SearchIndex
 from clip_serve.errors import RequestError
-from clip_serve.models.kinds import Images, Texts
-from clip_serve.models.served import Opened
+from clip_serve.models.kinds import Images, Kind, Texts
 from clip_toolkit.errors import SearchIndexError
+
+
+class Indexable(Protocol):
+    """What an index asks of a model: `Opened` and `Served` have it."""
+
+    @property
+    def name(self) -> str:
+        """Under which it is served."""
+
+    @property
+    def kind(self) -> Kind[Any, Any]:
+        """The file, opened."""
 
 
 class Index:
     """An open index, and the served models whose embeddings it holds."""
 
-    def __init__(self, folder: Path, models: Iterable[Opened]) -> None:
+    def __init__(self, folder: Path, models: Iterable[Indexable]) -> None:
         """Open it.
 
         Raises:
@@ -35,7 +46,7 @@ class Index:
             if isinstance(opened.kind, Texts) and self._shares_space(opened.kind):
                 self.texts = opened.name
 
-    def _open(self, folder: Path, models: Sequence[Opened]) -> SearchIndex:
+    def _open(self, folder: Path, models: Sequence[Indexable]) -> SearchIndex:
         refusal = SearchIndexError(f"{folder}: none of the models served is a classifier, whose index it could be")
         for opened in models:
             if isinstance(opened.kind, Images):

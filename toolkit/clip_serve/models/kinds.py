@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import TextError
 from clip_toolkit.prediction import Prediction
+from clip_toolkit.replay import Drift, selftest, selftest_text
+from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import OUTPUTS
+from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.text.tokenization import Tokens, check_texts
 from clip_toolkit.text_encoder import TextEncoder
@@ -31,6 +34,10 @@ class Kind(Protocol, Generic[Item, Result]):
         """The file, opened."""
 
     @property
+    def spec(self) -> ModelSpec | TextTowerSpec:
+        """What the file says of itself."""
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Which of ``image`` and ``text`` are asked for."""
 
@@ -46,6 +53,9 @@ class Kind(Protocol, Generic[Item, Result]):
 
     def row(self, result: Result, output: str) -> NDArray[np.float32]:
         """Return one output of a result."""
+
+    def replay(self) -> list[Drift]:
+        """Compare with the answers that the file holds."""
 
     def trials(self, count: int) -> list[Item]:
         """Return different items to compare batches by; none where batches are never tried."""
@@ -80,6 +90,10 @@ class Images:
     def row(self, result: Prediction, output: str) -> NDArray[np.float32]:
         """Return one output of a result, float32 ``[size]``."""
         return {"embedding": result.embedding, "probabilities": result.probabilities}.get(output, result.logits)
+
+    def replay(self) -> list[Drift]:
+        """Compare with the answers that the file holds."""
+        return selftest(self.model)
 
     def trials(self, count: int) -> list[_Pixels]:
         """Return noise of growing contrast: ranges that are found at run time differ between any two.
@@ -135,6 +149,10 @@ class Texts:
         """Return one output of a result."""
         found: NDArray[np.float32] = getattr(result, output)
         return found
+
+    def replay(self) -> list[Drift]:
+        """Compare with the answers that the file holds."""
+        return selftest_text(self.model)
 
     def trials(self, count: int) -> list[Tokens]:  # noqa: ARG002  # the protocol's
         """Return none: texts differ in length, and run one by one."""

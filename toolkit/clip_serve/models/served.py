@@ -67,7 +67,7 @@ def open_model(path: Path, options: ServeOptions) -> Opened:
     """Read a model file.
 
     Raises:
-        ModelError: it is missing, foreign or damaged, or was replaced meanwhile.
+        ModelError: it is missing, foreign or damaged, was replaced meanwhile, or gives other answers than its own.
         DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
     """
     spec = read_any_spec(path)
@@ -89,9 +89,21 @@ def open_model(path: Path, options: ServeOptions) -> Opened:
         kind = Images(classifier)
     if _digest(path) != digest:
         raise ModelError(f"{path}: was replaced while it was read. Try again.")
+    _check_answers(path, kind)
     trials = kind.trials(options.batching.max_batch)
     sizes = exact_sizes(trials, kind.compute, lambda result: [kind.row(result, name) for name in kind.outputs])
     return Opened(path.stem, digest[:_DIGITS], kind, sizes)
+
+
+def _check_answers(path: Path, kind: Kind[Any, Any]) -> None:
+    """Refuse a file that does not give its own golden answers: half of it may be another's, written over in place."""
+    if kind.spec.golden:
+        for drift in kind.replay():
+            if not drift.passed:
+                raise ModelError(
+                    f"{path}: does not give the answers that it was exported with: {drift.output} differ by "
+                    f"{drift.drift:.2g}, at most {drift.tolerance:.2g} is allowed. Copy or export the file again."
+                )
 
 
 def _digest(path: Path) -> str:

@@ -32,11 +32,11 @@ async def ready(request: Request) -> Response:
     return Response(status_code=UNAVAILABLE if service_of(request).draining else 200)
 
 
-async def server(_: Request) -> Response:
+async def server(request: Request) -> Response:
     """Name the server and its extensions."""
-    return JSONResponse(
-        {"name": "clip-serve", "version": __version__, "extensions": ["binary_tensor_data", "classification"]}
-    )
+    of_admin = ["model_repository"] if service_of(request).options.admin else []
+    extensions = ["binary_tensor_data", "classification", *of_admin]
+    return JSONResponse({"name": "clip-serve", "version": __version__, "extensions": extensions})
 
 
 async def model(request: Request) -> Response:
