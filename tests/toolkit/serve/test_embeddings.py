@@ -43,8 +43,10 @@ def test_images_in_every_form(client: Client, images: list[bytes], classifier: C
     expected = classifier.predict(images[0]).embedding.tolist()
     for item in client.post("/v1/embeddings", {"input": items}).json["data"]:
         assert item["embedding"] == expected
-    [item] = client.post("/v1/embeddings", {"model": "fused", "input": url}).json["data"]
-    assert item["embedding"] == load(models["fused"], "cpu").predict(images[0], "").embedding.tolist()
+    expected = load(models["fused"], "cpu").predict(images[0], "").embedding.tolist()
+    for query, given in (("", {"model": "fused", "input": url}), ("?model=fused", {"model": None, "input": url})):
+        [item] = client.post(f"/v1/embeddings{query}", given).json["data"]
+        assert item["embedding"] == expected
 
 
 BAD = {

@@ -29,12 +29,17 @@ def as_json(client: Client, image: bytes) -> Any:
     return client.post("/v1/predict", {"image": text, "top_k": 10, "embedding": True})
 
 
+def as_json_with_a_query(client: Client, image: bytes) -> Any:
+    given = {"image": base64.b64encode(image).decode(), "model": None, "top_k": None}
+    return client.post("/v1/predict?model=demo&top_k=10&embedding=true", given)
+
+
 def as_data_url(client: Client, image: bytes) -> Any:
     text = "data:image/jpeg;base64," + base64.b64encode(image).decode()
     return client.post("/v1/predict", {"images": [text], "top_k": 10, "embedding": True})
 
 
-@pytest.mark.parametrize("send", [as_form, as_body, as_json, as_data_url])
+@pytest.mark.parametrize("send", [as_form, as_body, as_json, as_json_with_a_query, as_data_url])
 def test_answers_are_those_of_the_runtime_to_the_bit(
     send: Callable[[Client, bytes], Any], client: Client, images: list[bytes], classifier: Classifier
 ):
@@ -66,6 +71,16 @@ def test_texts_go_with_their_images(client: Client, images: list[bytes], models:
     assert texts == ["", "red"]
 
 
+def test_the_query_names_the_model_whatever_the_body_is(client: Client, images: list[bytes]):
+    encoded = base64.b64encode(images[0]).decode()
+    for reply in (
+        client.post("/v1/predict?model=fused&text=red", images[0], "image/jpeg"),
+        client.post("/v1/predict?model=fused&text=red", {"image": encoded}),
+        client.upload("/v1/predict?model=fused&text=red", [("a.jpg", images[0])]),
+    ):
+        assert (reply.json["model"], reply.json["predictions"][0]["text"]) == ("fused", "red")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_its_record(task: str, client: Client, images: list[bytes], models: dict[str, Path]):
     expected = load(models[task], "cpu").predict(images[0])
@@ -89,6 +104,8 @@ BAD_JSON = {
     "no base64": (b'{"image": "?"}', "expected base64"),
     "no picture": (b'{"image": "bm8gaW1hZ2UgYXQgYWxs"}', "not an image"),
     "top_k": (b'{"image": "AAAA", "top_k": 0}', "top_k: expected a whole number"),
+    "embedding": (b'{"image": "AAAA", "embedding": "yes"}', "embedding: expected true or false"),
+    "misspelt": (b'{"image": "AAAA", "modle": "fused"}', "'modle' is not asked for here"),
     "a text": (b'{"image": "AAAA", "text": "red"}', "reads images alone"),
     "two texts": (b'{"images": ["AAAA", "AAAA", "AAAA"], "texts": ["red", "blue"]}', "one for each of 3"),
     "half a pair": (b'{"image": "AAAA", "text": "\\ud800"}', ""),

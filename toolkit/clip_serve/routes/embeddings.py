@@ -27,6 +27,7 @@ _ENCODINGS = ("float", "base64")
 async def embeddings(request: Request) -> Response:
     """Embed texts or images, each of L2 norm 1."""
     asked, sources = await run_in_threadpool(_read, await request.body())
+    asked = dict(request.query_params) | {name: value for name, value in asked.items() if value is not None}
     served = _model(request, asked, sources)
     width = served.kind.outputs["embedding"]
     if asked.get("dimensions", width) != width:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class Question:
     Attributes:
         images: encoded, with the names that the answer repeats.
         texts: one for each image, or one for all, or none.
-        settings: ``model``, ``top_k`` and ``embedding``.
+        settings: all else that was given, in the query or in the body.
     """
 
     images: list[tuple[str, bytes]] = field(default_factory=list)
@@ -42,11 +42,12 @@ class Question:
 
 async def predict(request: Request) -> Response:
     """Classify the images of a request, all of them or none."""
-    question = await read_question(request)
-    settings = dict(request.query_params) | question.settings
+    question = await read_question(request, "model", "top_k", "embedding")
+    settings = question.settings
     if not 1 <= len(question.images) <= MOST_IMAGES:
         raise RequestError(f"images: expected 1 to {MOST_IMAGES}, got {len(question.images)}")
     top_k = count_of(settings.get("top_k", _TOP_K), "top_k")
+    wants_embedding = _truth(settings.get("embedding", False), "embedding")
     served = service_of(request).find_for(Images, settings.get("model"))
     if not isinstance(served.kind, Images):
         raise RequestError(f"model: {served.name} reads texts alone. Ask /v1/embeddings.")
@@ -54,12 +55,18 @@ async def predict(request: Request) -> Response:
     timed = await answer(
         request, served, [(image, text) for (_, image), text in zip(question.images, texts, strict=True)]
     )
-    wants_embedding = str(settings.get("embedding") or "").lower() in ("1", "true")
     records = [
         _record(name, item, top_k, served, embedding=wants_embedding)
         for (name, _), item in zip(question.images, timed, strict=True)
     ]
     return JSONResponse({"model": served.name, "version": served.version, "predictions": records})
+
+
+def _truth(value: Any, name: str) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False, "": False}.get(str(value).lower())
+    if found is None:
+        raise RequestError(f"{name}: expected true or false, got {value!r}")
+    return found
 
 
 def _texts(question: Question) -> list[str | None]:
@@ -78,12 +85,29 @@ def _record(name: str, item: Timed, top_k: int, served: Served, *, embedding: bo
     return found | {"milliseconds": {stage: round(value * 1000, 3) for stage, value in seconds.items()}}
 
 
-async def read_question(request: Request) -> Question:
-    """Read images, texts and settings: from a form, from JSON, or from a body that is an image.
+async def read_question(request: Request, *settings: str) -> Question:
+    """Read images, texts and settings: from the query, and from a form, from JSON, or from a body that is an image.
+
+    Args:
+        request: as it came.
+        settings: which ones there are; a misspelt ``model`` would be answered by another.
 
     Raises:
-        RequestError: it is none of these, or is damaged.
+        RequestError: it is none of these, is damaged, or has other settings.
     """
+    question = await _read_body(request)
+    given = dict(request.query_params)
+    text = given.pop("text", None)
+    if text is not None and not question.texts:
+        question.texts.append(text)
+    question.settings = given | question.settings
+    for name in question.settings:
+        if name not in settings:
+            raise RequestError(f"{name!r} is not asked for here: expected {', '.join(settings)}, images and texts")
+    return question
+
+
+async def _read_body(request: Request) -> Question:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _of_form(request)
@@ -91,8 +115,7 @@ async def read_question(request: Request) -> Question:
     if kind == "application/json":
         return await run_in_threadpool(_of_json, body)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        text = request.query_params.get("text")
-        return Question([("image", body)], [] if text is None else [text])
+        return Question([("image", body)])
     raise RequestError(
         "content type: expected multipart/form-data (curl -F file=@image.jpg), application/json or image/*, "
         f"got {kind!r}",
@@ -135,9 +158,11 @@ def _of_json(body: bytes) -> Question:
     images = _one_or_more(found, "image")
     encoded = [(f"image {index}", from_base64(item, f"images[{index}]")) for index, item in enumerate(images)]
     texts = [checked(item, str, f"texts[{index}]") for index, item in enumerate(_one_or_more(found, "text"))]
-    return Question(encoded, texts, found | {"model": text_or_none(found, "model")})
+    text_or_none(found, "model")
+    return Question(encoded, texts, {name: value for name, value in found.items() if value is not None})
 
 
-def _one_or_more(found: Mapping[str, Any], name: str) -> list[Any]:
-    several = checked(found.get(f"{name}s", []), list, f"{name}s")
-    return several if found.get(name) is None else [found[name], *several]
+def _one_or_more(found: dict[str, Any], name: str) -> list[Any]:
+    """Take ``name`` and its plural out of a JSON object."""
+    one, several = found.pop(name, None), checked(found.pop(f"{name}s", []), list, f"{name}s")
+    return several if one is None else [one, *several]

@@ -15,11 +15,11 @@ _K = 10
 
 async def search(request: Request) -> Response:
     """Find the nearest images: their paths within the indexed folder."""
-    service, question = service_of(request), await read_question(request)
+    service, question = service_of(request), await read_question(request, "k")
     index = service.index
     if index is None:
         raise RequestError("there is no index: start clip-serve with --index DIR", NOT_FOUND)
-    k = count_of((dict(request.query_params) | question.settings).get("k", _K), "k")
+    k = count_of(question.settings.get("k", _K), "k")
     if len(question.images) + len(question.texts) != 1:
         raise RequestError("expected one image, or one text")
     if question.texts and not index.texts:
