@@ -121,10 +121,12 @@ bench: bench/.venv/ready
 # All that CI needs; `make -j` builds them side by side.
 environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 
+# tritonclient is for tests of its protobuf classes; with what it depends on it would hold other packages back.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search,serve,skops]' --group dev
+	$(BIN)/pip install -q -c constraints.txt --no-deps tritonclient python-rapidjson
 	touch $@
 
 .venv5/ready: pyproject.toml constraints-transformers5.txt

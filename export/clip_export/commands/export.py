@@ -46,8 +46,11 @@ def _export_classifier(command: ExportCommand) -> int:
     from clip_export.commands.export_quantization import changed_lines, flip_lines
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.heads.checkpoints import agreed_labels
+    from clip_export.triton_repository.writing import check_repository, write_repository
     from clip_toolkit.errors import ExpectError
 
+    if command.triton is not None:
+        check_repository(command.output, command.triton)
     head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
     show(*encoder.notes)
     tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
@@ -63,6 +66,9 @@ def _export_classifier(command: ExportCommand) -> int:
     flips = () if exported.quantized is None else flip_lines(exported.quantized.decisions)
     notes = (*flips, *notebook_receipt(exported.spec), *changed_lines(exported.changed))
     _tell(exported.spec, command.output, f"labels: {', '.join(exported.spec.labels)}", notes)
+    if command.triton is not None:
+        *_, ensemble = write_repository(command.output, command.triton)
+        show(f"added {command.output.stem} to {command.triton}; {ensemble} takes encoded images")
     return 0
 
 

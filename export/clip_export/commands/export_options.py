@@ -134,6 +134,10 @@ class ExportCommand:
     output_file: Annotated[
         Path | None, Option(f"file to write (default: {_OUTPUT})", "-o --output", parse=Path, metavar="FILE")
     ] = None
+    triton: Annotated[
+        Path | None,
+        Option("also add the file to this model repository of Triton's, as a new version", parse=Path, metavar="DIR"),
+    ] = None
     input: Annotated[
         str,
         Option(
@@ -200,6 +204,7 @@ class ExportCommand:
         of_heads = {
             "--labels": self.labels,
             "--feature": self.feature,
+            "--triton": self.triton,
             "--cross-check": self.cross_check,
             "--calibration": asked and asked.calibration,
             "--evaluation": asked and asked.evaluation,

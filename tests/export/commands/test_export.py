@@ -111,7 +111,9 @@ def test_stdout_of_a_pipe_holds_no_progress_bar(workshop: Path, photos: Path, ch
 def test_training_is_reproducible_and_safetensors_does_the_same(workshop: Path, photos: Path, checkpoint: Checkpoint):
     options = ("--encoder", checkpoint("clip"), "--epochs", 5, "--out", "again.safetensors")
     assert run_here("clip-train", photos, *options, cwd=workshop).returncode == 0
-    assert run_here("clip-export", "--head", "again.safetensors", "-o", "again.onnx", cwd=workshop).returncode == 0
+    export = ("clip-export", "--head", "again.safetensors", "-o", "again.onnx", "--triton", "repository")
+    assert "again_images takes encoded images" in run_here(*export, cwd=workshop).stdout
+    assert (workshop / "repository/again/1/model.onnx").read_bytes() == (workshop / "again.onnx").read_bytes()
     first, again = read_spec(workshop / "model.onnx"), read_spec(workshop / "again.onnx")
     assert first.golden == again.golden
 
