@@ -105,7 +105,7 @@ BAD_JSON = {
     "no picture": (b'{"image": "bm8gaW1hZ2UgYXQgYWxs"}', "not an image"),
     "top_k": (b'{"image": "AAAA", "top_k": 0}', "top_k: expected a whole number"),
     "embedding": (b'{"image": "AAAA", "embedding": "yes"}', "embedding: expected true or false"),
-    "misspelt": (b'{"image": "AAAA", "topk": 3}', "'modle' is not asked for here"),
+    "misspelt": (b'{"image": "AAAA", "topk": 3}', "'topk' is not asked for here"),
     "a text": (b'{"image": "AAAA", "text": "red"}', "reads images alone"),
     "two texts": (b'{"images": ["AAAA", "AAAA", "AAAA"], "texts": ["red", "blue"]}', "one for each of 3"),
     "half a pair": (b'{"image": "AAAA", "text": "\\ud800"}', ""),
