@@ -14,7 +14,7 @@ from clip_serve.middleware.replies import error_reply
 from clip_serve.options import AddressOptions
 from clip_toolkit.errors import ClipToolkitError
 
-_OPEN = ("/", "/v2/health/live", "/v2/health/ready")
+OPEN = ("/", "/v2/health/live", "/v2/health/ready")
 """Paths without a secret: the page, which asks for the token itself, and the probes of orchestrators."""
 
 _SHORTEST = 16  # characters of a token
@@ -54,7 +54,7 @@ class Door:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            if self._token and scope["path"] not in _OPEN and not self._has_token(headers):
+            if self._token and scope["path"] not in OPEN and not self._has_token(headers):
                 reply = error_reply(scope, UNAUTHORISED, "send the token: Authorization: Bearer ...")
                 await reply(scope, receive, send)
                 return
