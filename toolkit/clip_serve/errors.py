@@ -32,7 +32,7 @@ def told(error: Exception) -> tuple[int, str]:
     """
     if isinstance(error, RequestError):
         return error.status, str(error)
-    message = str(error).removeprefix("<bytes>: ")
+    message = str(error)
     if isinstance(error, TransientImageError):
         return UNPROCESSABLE, message
     if isinstance(error, (ImageError, TextError)):

@@ -141,7 +141,10 @@ def test_bad_bodies_are_refused(kind: str, body: bytes, status: int, message: st
 def test_one_bad_image_refuses_the_request(client: Client, images: list[bytes]):
     reply = client.upload("/v1/predict", [("good.jpg", images[0]), ("bad.jpg", images[1][:300])])
     assert reply.status == 400
+    assert reply.error.startswith("bad.jpg: ")
     assert "truncated" in reply.error
+    reply = client.post("/v1/embeddings", {"input": [{"image": "AAAA"}]})
+    assert reply.json["error"]["message"].startswith("input[0]: ")
 
 
 def test_an_unknown_model_is_not_found(client: Client, images: list[bytes]):

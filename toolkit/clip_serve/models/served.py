@@ -16,7 +16,8 @@ from clip_serve.models.batching import Batcher
 from clip_serve.models.kinds import Images, Kind, Source, Texts, exact_sizes
 from clip_serve.options import ServeOptions
 from clip_toolkit.classifier import load
-from clip_toolkit.errors import ModelError
+from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.images.sources import source_name
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.model_file import read_any_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -129,8 +130,12 @@ class Served:
         """Let go of the queue once its last request is done: another version has taken this one's place."""
         self.figures.pending = lambda: 0
 
-    async def answer(self, sources: Sequence[Source]) -> list[Timed]:
+    async def answer(self, sources: Sequence[Source], names: Sequence[str]) -> list[Timed]:
         """Answer a request: all of its sources, or the error of one of them.
+
+        Args:
+            sources: what it asks about.
+            names: of the sources, for errors.
 
         Raises:
             ImageError, TextError: a source cannot be used.
@@ -139,7 +144,7 @@ class Served:
         start = perf_counter()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._answer(source)) for source in sources]
+                tasks = [group.create_task(self._answer(*item)) for item in zip(sources, names, strict=True)]
         except BaseExceptionGroup as errors:
             self.figures.failed()
             raise errors.exceptions[0] from None
@@ -149,13 +154,17 @@ class Served:
         self.figures.succeeded(perf_counter() - start)
         return [task.result() for task in tasks]
 
-    async def _answer(self, source: Source) -> Timed:
+    async def _answer(self, source: Source, name: str) -> Timed:
         seconds = 0.0
 
         def prepare() -> Any:
             nonlocal seconds
             start = perf_counter()
-            item = self.kind.prepare(source)
+            try:
+                item = self.kind.prepare(source)
+            except ImageError as error:
+                error.args = (str(error).replace(source_name(source[0]), name, 1),)
+                raise
             seconds = perf_counter() - start
             return item
 

@@ -34,10 +34,10 @@ async def json_body(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(json_object, await request.body())
 
 
-async def answer(request: Request, served: Served, sources: Sequence[Source]) -> list[Timed]:
+async def answer(request: Request, served: Served, sources: Sequence[Source], names: Sequence[str]) -> list[Timed]:
     """Ask a model, and note for the access log which and how much; raise what `Served.answer` does."""
     request.state.noted |= {"model": served.name, "version": served.version, "items": len(sources)}
-    return await served.answer(sources)
+    return await served.answer(sources, names)
 
 
 def count_of(text: Any, name: str) -> int:

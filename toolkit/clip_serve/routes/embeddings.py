@@ -35,7 +35,8 @@ async def embeddings(request: Request) -> Response:
     encoding = asked.get("encoding_format", "float")
     if encoding not in _ENCODINGS:
         raise RequestError(f"encoding_format: expected one of {', '.join(_ENCODINGS)}, got {encoding!r}")
-    timed = await answer(request, served, [adapted(source, served) for source in sources])
+    names = [f"input[{index}]" for index in range(len(sources))]
+    timed = await answer(request, served, [adapted(source, served) for source in sources], names)
     results = [item.result for item in timed]
     tokens = sum(result.tokens for result in results if isinstance(result, TextRow))
     return JSONResponse(

@@ -67,7 +67,7 @@ async def infer(request: Request) -> Response:
     served = _served(request)
     body, header_length = await request.body(), request.headers.get(HEADER_LENGTH)
     asked = await run_in_threadpool(parse_request, body, header_length, served.kind)
-    timed = await answer(request, served, asked.sources)
+    timed = await answer(request, served, asked.sources, [f"image[{index}]" for index in range(len(asked.sources))])
     found, length = await run_in_threadpool(write_response, asked, served, [item.result for item in timed])
     if length is None:
         return Response(found, media_type="application/json")

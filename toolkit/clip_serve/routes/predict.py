@@ -52,9 +52,8 @@ async def predict(request: Request) -> Response:
     if not isinstance(served.kind, Images):
         raise RequestError(f"model: {served.name} reads texts alone. Ask /v1/embeddings.")
     texts = _texts(question)
-    timed = await answer(
-        request, served, [(image, text) for (_, image), text in zip(question.images, texts, strict=True)]
-    )
+    sources = [(image, text) for (_, image), text in zip(question.images, texts, strict=True)]
+    timed = await answer(request, served, sources, [name for name, _ in question.images])
     records = [
         _record(name, item, top_k, served, embedding=wants_embedding)
         for (name, _), item in zip(question.images, timed, strict=True)

@@ -26,5 +26,5 @@ async def search(request: Request) -> Response:
         raise RequestError("text: no model served here shares a space with the index's images")
     served = service.find(index.texts if question.texts else index.images)
     source = (None, question.texts[0]) if question.texts else (question.images[0][1], None)
-    [item] = await answer(request, served, [adapted(source, served)])
+    [item] = await answer(request, served, [adapted(source, served)], ["image"])
     return JSONResponse({"model": served.name, "hits": await index.query(item.result.embedding, k)})
