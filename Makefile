@@ -125,7 +125,7 @@ environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,report,tensorboard,search,serve,skops]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,video,report,tensorboard,search,serve,skops]' --group dev
 	$(BIN)/pip install -q -c constraints.txt --no-deps tritonclient python-rapidjson
 	touch $@
 
@@ -138,7 +138,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv-newest/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,report,tensorboard,search,serve,skops]' --group test
+	.venv-newest/$(SCRIPTS)/pip install -q -e '.[export,cpu,parquet,heif,dicom,video,report,tensorboard,search,serve,skops]' --group test
 	touch $@
 
 .venv-oldest/ready: pyproject.toml

@@ -168,7 +168,7 @@ class Classifier:
 
     def predict_many(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | ImageError],
         batch_size: int = 8,
         errors: str = "raise",
         *,
@@ -180,7 +180,7 @@ class Classifier:
         ``images``.
 
         Args:
-            images: anything `predict` takes.
+            images: anything `predict` takes; an `ImageError` in its place counts as that of a bad image.
             batch_size: images per run of the network.
             errors: ``raise`` stops at the first bad image; ``return`` yields its `ImageError` in its place.
             texts: one for each image, as `predict` takes them; taken as lazily as the images.
@@ -273,7 +273,9 @@ class Classifier:
         predictions = iter(self.predict_pixels(pixels, texts))
         return [item if isinstance(item, ImageError) else next(predictions) for item in prepared]
 
-    def _pixels_or_error(self, image: ImageSource) -> NDArray[np.uint8] | ImageError:
+    def _pixels_or_error(self, image: ImageSource | ImageError) -> NDArray[np.uint8] | ImageError:
+        if isinstance(image, ImageError):
+            return image
         try:
             return self.pixels(image)
         except ImageError as error:

@@ -13,10 +13,11 @@ from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.commands.infer_options import InferOptions
 from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import Located
-from clip_toolkit.images import MAX_PIXELS, ImageSource
+from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.listing import Style
 from clip_toolkit.prediction import Prediction
+from clip_toolkit.stream.frames import frames, import_av
 from clip_toolkit.stream.inputs import STDIN, Input, expand
 from clip_toolkit.stream.part_file import PartFile
 from clip_toolkit.stream.pipeline import chunks
@@ -41,6 +42,8 @@ def classify(located: Located, options: InferOptions) -> int:
     """
     if options.output.format == "parquet":
         import_pyarrow()  # before the work, not after it
+    if options.video.frames:
+        import_av()
     if options.text.texts is not None:
         check_table(options.text.texts, options.text.column or TEXT_COLUMN)
     if options.stdin_paths or STDIN in options.images:
@@ -86,7 +89,7 @@ def _open(located: Located, options: InferOptions) -> Classifier:
 
 def _are_few(options: InferOptions) -> bool:
     """Whether no more than `_FEW` images are meant, as far as can be told without looking into folders."""
-    single = all(name == STDIN or Path(name).is_file() for name in options.images)
+    single = not options.video.frames and all(name == STDIN or Path(name).is_file() for name in options.images)
     return single and not options.stdin_paths and not options.text.texts and len(options.images) <= _FEW
 
 
@@ -125,7 +128,7 @@ def _to_file(
             say(f"stopped: resume with --resume ({part.path} holds what is done)")
             return failed
         style = Style(options.output.format, quote_formulas=options.output.quote_formulas)
-        write(part.records(), style, output, classifier.spec)
+        write(part.records(), style, output, classifier.spec, timed=bool(options.video.frames))
         part.remove()
     return failed
 
@@ -139,7 +142,7 @@ def _records(
     if _has_texts(options):
         asked, read = tee(asked)
         texts = (item.text or "" for item in read)
-    images = (_source(item.name) for item in asked)
+    images = (_source(item) for item in asked)
     results = classifier.predict_many(images, size, errors="return", texts=texts)
     for item, result in zip(named, results, strict=True):
         remark = _remark(item, result, classifier)
@@ -154,6 +157,7 @@ def _records(
             classifier.provider,
             classifier.spec,
             text=item.text,
+            time=item.time,
             columns=options.output.format in COLUMNAR,
         )
 
@@ -175,7 +179,13 @@ def _has_texts(options: InferOptions) -> bool:
 def _inputs(options: InferOptions, listing: ImageListing) -> Iterator[Input]:
     if options.text.texts is not None:
         return read_texts(options.text.texts, options.text.column or TEXT_COLUMN)
-    return (Input(name, options.text.text) for name in _names(options, listing))
+    found = _frames(options) if options.video.frames else map(Input, _names(options, listing))
+    return (item._replace(text=options.text.text) for item in found)
+
+
+def _frames(options: InferOptions) -> Iterator[Input]:
+    decoding = DecodeOptions(options.decoding.max_pixels or MAX_PIXELS, options.decoding.allow_truncated)
+    return chain.from_iterable(frames(name, options.video.fps, decoding) for name in options.video.frames)
 
 
 def _names(options: InferOptions, listing: ImageListing) -> Iterator[str]:
@@ -183,13 +193,15 @@ def _names(options: InferOptions, listing: ImageListing) -> Iterator[str]:
     return expand((name for name in chain(options.images, typed) if name), listing)
 
 
-def _source(name: str) -> ImageSource:
-    return standard_input().buffer.read() if name == STDIN else name
+def _source(item: Input) -> ImageSource | ImageError:
+    if item.image is not None:
+        return item.image
+    return standard_input().buffer.read() if item.name == STDIN else item.name
 
 
 def _total(options: InferOptions) -> int | None:
     """Count the images, where somebody watches and it can be known beforehand."""
-    if options.stdin_paths or not sys.stderr.isatty():
+    if options.stdin_paths or options.video.frames or not sys.stderr.isatty():
         return None
     return sum(1 for _ in _inputs(options, ImageListing(all_files=options.all_files)))
 
@@ -205,6 +217,7 @@ def _settings(classifier: Classifier, model: Path, options: InferOptions) -> dic
         "batch_size": options.running.batch_size,
         "top_k": options.output.top_k,
         "resize": options.running.resize,
+        "fps": options.video.fps,
         **vars(options.decoding),
         "isolation": None if options.limits is None else vars(options.limits),
         "columns": options.output.format in COLUMNAR,

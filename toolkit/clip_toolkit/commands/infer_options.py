@@ -9,7 +9,7 @@ from typing import Annotated
 
 from clip_toolkit.commands import PROGRAM
 from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
-from clip_toolkit.numbers import whole
+from clip_toolkit.numbers import POSITIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.runtime.devices import DEVICES, RESIZES
 from clip_toolkit.runtime.isolation_limits import Limits
@@ -76,6 +76,16 @@ class TextOptions:
     column: Annotated[
         str | None, Option("name of its text column (default: text)", "--text-column", metavar="NAME")
     ] = None
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """Videos, frame by frame."""
+
+    frames: Annotated[
+        tuple[str, ...], Option("instead of IMAGE: videos, whose frames are classified", nargs="+", metavar="VIDEO")
+    ] = ()
+    fps: Annotated[float, Option("frames a second, at most (default: 1)", parse=POSITIVE, metavar="N")] = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ class InferOptions:
     stdin_paths: Annotated[bool, Option("read more of these from standard input, one per line")] = False
     all_files: AllFiles = False
     text: Annotated[TextOptions, Group("text, for models that read one with each image")] = TextOptions()
+    video: Annotated[FrameOptions, Group("video")] = FrameOptions()
     running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
     isolation: Annotated[IsolationOptions | None, Group("isolation, for images from strangers (Linux)")] = None
@@ -195,14 +206,15 @@ class InferOptions:
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
-        has_images = bool(self.images or self.stdin_paths or self.text.texts)
+        has_images = bool(self.images or self.stdin_paths or self.text.texts or self.video.frames)
         if self.actions.chosen is not None:
             self._check_action(has_images)
         elif not has_images:
             raise UsageError(
-                "name at least one IMAGE, or use --stdin-paths, --texts, --describe, --selftest or --doctor"
+                "name at least one IMAGE, or use --stdin-paths, --texts, --frames, --describe, --selftest or --doctor"
             )
         self._check_text()
+        self._check_video()
         if self.stdin_paths and STDIN in self.images:
             raise UsageError("- and --stdin-paths both read standard input: use one of them")
         if self.images.count(STDIN) > 1:
@@ -223,6 +235,14 @@ class InferOptions:
             raise UsageError("--texts names the images and their texts: leave out IMAGE, --stdin-paths and --text")
         if self.text.column and not self.text.texts:
             raise UsageError("--text-column names a column of --texts FILE")
+
+    def _check_video(self) -> None:
+        if not self.video.frames:
+            return
+        if self.images or self.stdin_paths or self.text.texts:
+            raise UsageError("--frames names the videos: leave out IMAGE, --stdin-paths and --texts")
+        if self.isolation:
+            raise UsageError("--isolate does not cover the decoding of videos: use a container, or leave out --frames")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> InferOptions:

@@ -9,7 +9,7 @@ from clip_toolkit.errors import ImageError
 from clip_toolkit.images.formats import registered_formats
 
 _TO_PNG = "Convert it to PNG or JPEG."
-_FRAMES = "Take pictures out of it first: ffmpeg -i FILE -vf fps=1 frame-%05d.png"
+_FRAMES = "clip-infer --frames FILE classifies its frames; ffmpeg -i FILE -vf fps=1 frame-%05d.png takes them out."
 _PAGES = "Turn its pages into pictures first: pdftoppm -png FILE page"
 _DEVELOP = "Develop it to JPEG, PNG or TIFF."
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from clip_toolkit.errors import ImageError
+    from clip_toolkit.images import ImageSource
     from clip_toolkit.images.folder import ImageListing
 
 STDIN = "-"
@@ -23,10 +25,24 @@ STDIN = "-"
 
 
 class Input(NamedTuple):
-    """What is classified: the name of an image, and the text that goes with it, if any."""
+    """What is classified.
+
+    Attributes:
+        name: of an image or a video.
+        text: what goes with it, if anything.
+        time: seconds from the start of a video.
+        image: what is classified in place of the file of that name, or why it cannot be.
+    """
 
     name: str
     text: str | None = None
+    time: float | None = None
+    image: ImageSource | ImageError | None = None
+
+    @property
+    def identity(self) -> tuple[str, str | None, float | None]:
+        """What a record repeats of it."""
+        return self[:3]
 
 
 def expand(arguments: Iterable[str], listing: ImageListing) -> Iterator[str]:

@@ -83,9 +83,9 @@ class PartFile:
         """
         inputs = iter(inputs)
         for index, record in enumerate(self.records()):
-            done = Input(record["image"], record.get("text"))
+            done = Input(record["image"], record.get("text"), record.get("time"))
             now = next(inputs, None)
-            if now != done:
+            if now is None or now.identity != done.identity:
                 raise OutputError(
                     f"{self.path}: the inputs have changed since: image {index + 1} was {_named(done)}, "
                     f"now it is {_named(now)}. Remove the file to start over."
@@ -182,7 +182,8 @@ def _content(written: bytes) -> dict[str, Any] | None:
 def _named(item: Input | None) -> str:
     if item is None:
         return "None"
-    return repr(item.name) if item.text is None else f"{item.name!r} with the text {item.text!r}"
+    time = "" if item.time is None else f" at {item.time:.2f} s"
+    return f"{item.name!r}{time}" if item.text is None else f"{item.name!r}{time} with the text {item.text!r}"
 
 
 def _explained(error: OSError, path: Path) -> OutputError:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
-text with each image also ``text`` and ``text_truncated``. For `COLUMNAR` forms also ``p:<label>``, the probability of
+text with each image also ``text`` and ``text_truncated``; of a frame of a video also ``time``, its seconds from the
+start. For `COLUMNAR` forms also ``p:<label>``, the probability of
 each label."""
 
 _SHOWN = 40  # characters of a text in a table
@@ -48,14 +49,15 @@ def record(
     spec: ModelSpec,
     *,
     text: str | None = None,
+    time: float | None = None,
     columns: bool = False,
 ) -> Record:
     """Make the record of one image: a prediction, or ``error`` and nothing else.
 
     The spec says which keys it has, and ``columns`` adds the probability of each label.
     """
-    item: Record = {"image": image, "label": None, "probability": None, "top": []}
-    item |= {"provider": provider, "error": None}
+    item: Record = {"image": image} | ({} if time is None else {"time": time})
+    item |= {"label": None, "probability": None, "top": [], "provider": provider, "error": None}
     if spec.text is not None:
         item |= {"text": text, "text_truncated": False}
     if spec.task == MULTI_LABEL:
@@ -94,7 +96,7 @@ def lines(records: Iterable[Record], style: Style) -> Iterator[str]:
 def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
     """``label`` holds all that are predicted, apart by semicolons; a regression has a column for each value instead."""
     for number, item in enumerate(records):
-        row: Record = {name: item[name] for name in ("image", "text", "text_truncated") if name in item}
+        row: Record = {name: item[name] for name in ("image", "time", "text", "text_truncated") if name in item}
         if "values" in item:
             row |= item["values"]
         else:
@@ -123,10 +125,11 @@ def _legend(records: list[Record]) -> Iterator[str]:
 
 
 def _name(item: Record) -> str:
-    """Return the image's name, and the beginning of the text that goes with it."""
+    """Return the image's name, the time of a frame, and the beginning of the text that goes with it."""
+    name = f"{item['image']} {item['time']:.2f} s" if "time" in item else str(item["image"])
     if item.get("text") is None:
-        return str(item["image"])
-    return f"{item['image']}: {shorten(item['text'], _SHOWN, placeholder='...')}"
+        return name
+    return f"{name}: {shorten(item['text'], _SHOWN, placeholder='...')}"
 
 
 def _answers(item: Record) -> list[tuple[str, str]]:

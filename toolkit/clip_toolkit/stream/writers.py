@@ -17,8 +17,8 @@ from clip_toolkit.stream.records import Record, lines, probability_columns
 _ROWS = 4096  # of a Parquet row group
 
 
-def write(records: Iterable[Record], style: Style, path: Path, spec: ModelSpec) -> None:
-    """Write a model's records to a file, which appears whole or not at all.
+def write(records: Iterable[Record], style: Style, path: Path, spec: ModelSpec, *, timed: bool = False) -> None:
+    """Write a model's records to a file, which appears whole or not at all; ``timed`` ones have a ``time``.
 
     Raises:
         OutputError: the file cannot be written.
@@ -26,7 +26,7 @@ def write(records: Iterable[Record], style: Style, path: Path, spec: ModelSpec) 
     """
     with written_atomically(path) as temporary:
         if style.form == "parquet":
-            _write_parquet(records, temporary, spec)
+            _write_parquet(records, temporary, _schema(import_pyarrow(), spec, timed=timed))
             return
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.writelines(f"{line}\n" for line in lines(records, style))
@@ -46,9 +46,8 @@ def import_pyarrow() -> Any:
     return pa
 
 
-def _write_parquet(records: Iterable[Record], path: Path, spec: ModelSpec) -> None:
+def _write_parquet(records: Iterable[Record], path: Path, schema: Any) -> None:
     arrow = import_pyarrow()
-    schema = _schema(arrow, spec)
     with arrow.parquet.ParquetWriter(path, schema) as writer:
         for rows in _groups(iter(records)):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
@@ -69,7 +68,7 @@ def _decodable(item: Record) -> Record:
     }
 
 
-def _schema(arrow: Any, spec: ModelSpec) -> Any:
+def _schema(arrow: Any, spec: ModelSpec, *, timed: bool) -> Any:
     score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
     columns = [
         ("image", arrow.string()),
@@ -79,6 +78,8 @@ def _schema(arrow: Any, spec: ModelSpec) -> Any:
         ("provider", arrow.string()),
         ("error", arrow.string()),
     ]
+    if timed:
+        columns.append(("time", arrow.float64()))
     if spec.text is not None:
         columns += [("text", arrow.string()), ("text_truncated", arrow.bool_())]
     if spec.task == MULTI_LABEL:

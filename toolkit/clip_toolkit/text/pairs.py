@@ -18,7 +18,7 @@ from clip_toolkit.text.tokenization import check_texts
 class Pair(NamedTuple):
     """An image, and the text that goes with it if the model reads one."""
 
-    image: ImageSource
+    image: ImageSource | ImageError
     text: str | None
 
 
@@ -34,7 +34,7 @@ def check_pairing(spec: ModelSpec, has_texts: bool) -> None:
         raise TextError("text: this model reads images alone. Leave the text out, or use a model that reads both.")
 
 
-def paired(images: Iterable[ImageSource], texts: Iterable[str] | None) -> Iterator[Pair]:
+def paired(images: Iterable[ImageSource | ImageError], texts: Iterable[str] | None) -> Iterator[Pair]:
     """Pairs, lazily.
 
     Raises:
