@@ -7,20 +7,19 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
 from PIL import ExifTags, Image
 
-from clip_export.expect.answers import Answers, Rows
-from clip_export.expect.comparing import Comparison, probabilities
+from clip_export.expect.answers import Answers
+from clip_export.expect.comparing import Comparison
 from clip_export.expect.fitting import Fit, Setting, fits
-from clip_export.expect.reasons import Reason, head_reasons, image_reasons, precision_reasons
+from clip_export.expect.half_precision import of_half_precision, of_rounded_weights
+from clip_export.expect.reasons import Reason, head_reasons, image_reasons
 from clip_export.expect.variants import AS_EXPORTED, Subject, Variant
 
 ROWS = 16
 """Number of answers that reasons are tried on."""
 
 _ENOUGH = 0.2  # of the difference, and of how far the answers vary: an explanation that leaves more of it is none
-_HALF = 4.0  # half precision differs from one processor to another, but not by more than this factor
 
 
 def diagnose(answers: Answers, subject: Subject, setting: Setting) -> str:
@@ -76,36 +75,13 @@ def _stages(answers: Answers, subject: Subject, setting: Setting) -> Iterator[It
     yield tried([()], 1)
     yield tried([(reason,) for reason in heads], 1)
     yield tried([(reason,) for reason in images], 1)
-    yield _of_half_precision(answers, subject, setting)
+    yield of_half_precision(answers, subject, setting)
+    yield of_rounded_weights(answers, subject, setting)
     yield tried([(), *((reason,) for reason in heads)], 2)
     yield tried(itertools.combinations(heads, 2), 2)
     yield tried([(reason,) for reason in images], 2)
     yield tried(itertools.product(images, heads), 2)
     yield tried(itertools.combinations(images, 2), 2)
-
-
-def _of_half_precision(answers: Answers, subject: Subject, setting: Setting) -> Iterator[Fit]:
-    """Explains a difference of the size that it makes here: its roundings differ from one processor to another."""
-    theirs = answers.logits if answers.logits is not None else answers.probabilities
-    if theirs is None:
-        return
-    exact = subject.logits(AS_EXPORTED)
-    (start,) = fits(answers, exact, setting, 0)
-    for reason in precision_reasons():
-        precision = reason.variant.precision
-        (own,) = fits(_answers(subject.logits(reason.variant), answers, setting), exact, setting, 0)
-        numbers = torch.from_numpy(theirs)
-        are_rounded = torch.equal(numbers.to(precision).double(), numbers)
-        plausible = are_rounded or (answers.logits is None and precision == torch.float16)
-        if plausible and start.left.difference <= _HALF * own.left.difference:
-            yield Fit((reason,), start.left._replace(difference=0.0, changed=()))
-
-
-def _answers(logits: Rows, like: Answers, setting: Setting) -> Answers:
-    """Answers of the same kind as others."""
-    if like.logits is not None:
-        return Answers(logits=logits)
-    return Answers(probabilities=probabilities(logits, setting.task, setting.temperature))
 
 
 def _combined(group: tuple[Reason, ...]) -> Variant | None:

@@ -37,6 +37,7 @@ _NORMALISATION_NAMES = {
     "half": "normalised pixels with 0.5 and 0.5",
     "none": "did not normalise pixels",
 }
+_HALF = {torch.bfloat16: "bfloat16", torch.float16: "float16"}  # the coarser first: the other holds most of its values
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,19 @@ def image_reasons(subject: Subject, *, rotated: bool) -> Iterator[Reason]:
             yield Reason(_NORMALISATION_NAMES[name], _PROCESSOR, Variant(normalisation=name))
 
 
+def rounding_reasons() -> Iterator[tuple[Reason, torch.dtype]]:
+    """Of a head's file that holds fewer digits than the notebook's head had."""
+    for precision, name in _HALF.items():
+        reason = Reason(
+            f"had weights with more digits than the {name} that they were saved in",
+            "save the head in float32, or load its file in the notebook and save the answers of that",
+        )
+        yield reason, precision
+
+
 def precision_reasons() -> Iterator[Reason]:
     """Of half precision: it moves every answer a little."""
-    for precision, name in ((torch.float16, "float16"), (torch.bfloat16, "bfloat16")):
+    for precision, name in _HALF.items():
         yield Reason(
             f"computed in {name}",
             "run it there in float32 (model.float(), no autocast) and save its answers again; or accept the difference "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,16 @@ def test_half_precision(notebook: Notebook, precision: torch.dtype):
     text = diagnosed(notebook, logits=logits)
     assert f"computed in {str(precision).removeprefix('torch.')}" in text
     assert "--expect-tolerance" in text
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_weights_that_were_rounded_when_they_were_saved(notebook: Notebook, tmp_path: Path, precision: torch.dtype):
+    state = {name: value.to(precision) for name, value in notebook.head.state_dict().items()}
+    torch.save(state, tmp_path / "head.pt")
+    rounded = replace(notebook, file=tmp_path / "head.pt")
+    name = str(precision).removeprefix("torch.")
+    assert f"had weights with more digits than the {name}" in diagnosed(rounded, logits=notebook.answers)
+    assert "saved in" not in diagnosed(rounded, logits=notebook.logits(unit(notebook.features)))
 
 
 def test_two_at_once_in_the_head(notebook: Notebook):

@@ -25,6 +25,7 @@ class Form:
         readable: whether its state_dict can be read at all; otherwise it needs its class.
         told: whether the state_dict says enough for the right reading without options.
         logits: what the notebook takes for logits, of the head's output.
+        loaded: what its weights were rounded to before it answers, in a notebook that has loaded what it saved.
     """
 
     make: Callable[[int], nn.Module]
@@ -34,6 +35,7 @@ class Form:
     readable: bool = True
     told: bool = True
     logits: Callable[[Tensor], Tensor] = lambda outputs: outputs
+    loaded: torch.dtype = torch.float32
 
 
 class Course(nn.Module):
@@ -169,6 +171,10 @@ def _binary(outputs: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(outputs), outputs], dim=1)
 
 
+def _bfloat16(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.bfloat16() for name, value in state.items()}
+
+
 RELU, DROPOUT = plain(nn.ReLU), plain(nn.Dropout, 0.3)
 BN, LN = plain(nn.BatchNorm1d, 16), plain(nn.LayerNorm, 16)
 
@@ -203,9 +209,11 @@ FORMS: dict[str, Form] = {
     "single logit": Form(linear(1), labels=LABELS[:2], logits=_binary),
     "single logit, hidden": Form(sequential(linear(16), RELU, linear(1, 16)), labels=LABELS[:2], logits=_binary),
     "multi-label": Form(Course, {"task": "multi-label"}, told=False),
+    "multi-label, linear": Form(linear(3), {"task": "multi-label"}, told=False),
     "regression": Form(lambda dim: Course(dim, 16, 2), {"task": "regression"}, labels=LABELS[:2], told=False),
     "float16": Form(Course, wrap=lambda state: {name: value.half() for name, value in state.items()}),
-    "bfloat16": Form(Course, wrap=lambda state: {name: value.bfloat16() for name, value in state.items()}),
+    "bfloat16": Form(Course, wrap=_bfloat16),
+    "bfloat16, loaded again": Form(Course, wrap=_bfloat16, loaded=torch.bfloat16),
     "float64": Form(Course, wrap=lambda state: {name: value.double() for name, value in state.items()}),
     "with its classes": Form(
         Course, wrap=lambda state: {"model_state_dict": state, "class_to_idx": {n: i for i, n in enumerate(LABELS)}}
@@ -235,4 +243,4 @@ def trained(form: Form, dim: int) -> nn.Module:
             if isinstance(part, nn.BatchNorm1d):
                 part.running_mean += torch.randn_like(part.running_mean)
                 part.running_var *= torch.rand_like(part.running_var) + 0.5
-    return module.eval()
+    return module.to(form.loaded).float().eval()
