@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import clients
 import numpy as np
 import pytest
 import tiny_fused_model
@@ -146,6 +147,29 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def node() -> str:
     """Path of Node.js."""
     return shutil.which("node") or pytest.skip("Node.js is not installed")
+
+
+@pytest.fixture(scope="session")
+def node_example(node: str) -> clients.Run:
+    return clients.node_example(node)
+
+
+@pytest.fixture(scope="session")
+def cpp_example(tmp_path_factory: pytest.TempPathFactory) -> clients.Run:
+    return clients.cpp_example(tmp_path_factory.mktemp("cpp"))
+
+
+@pytest.fixture(scope="session")
+def serve(node: str) -> Iterator[Callable[[Path], str]]:
+    """Starts the page's server for a model file and returns the page's address."""
+    with clients.page_server(node) as start:
+        yield start
+
+
+@pytest.fixture
+def drive(node: str, tmp_path: Path) -> clients.Drive:
+    """Opens the page, takes steps, and returns what it shows at first and after each of them."""
+    return clients.page_driver(node, tmp_path / "profile")
 
 
 def draw(shape: tuple[int, int], seed: int) -> Image.Image:

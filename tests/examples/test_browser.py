@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import tiny_fused_model
+from clients import BROWSER as FOLDER
+from clients import Drive, State
 from PIL import Image, PngImagePlugin
 
 from clip_toolkit import load
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
-
-FOLDER = Path(__file__).parents[2] / "examples" / "browser"
-DRIVER = Path(__file__).with_name("drive_page.mjs")
-PLAYWRIGHT = FOLDER / "node_modules" / "playwright-core" / "index.mjs"
 
 TOLERANCE = 1e-4
 """Of probabilities, on the same pixels."""
@@ -32,49 +27,12 @@ DECODER_TOLERANCE = 1e-2
 SHOWN_TOLERANCE = 0.0005 + 1e-9
 """Of the shown percentages, which have one decimal, as a probability."""
 
-State = dict[str, Any]
-Drive = Callable[..., list[State]]
 Expected = Callable[[Path], dict[str, float]]
-
-
-@pytest.fixture(scope="module")
-def serve(node: str) -> Iterator[Callable[[Path], str]]:
-    """Starts the example's own server for a model file and returns the page's address."""
-    if not PLAYWRIGHT.is_file():
-        pytest.skip("the packages of examples/browser are not installed. Run: make examples")
-    running = []
-
-    def start(model: Path) -> str:
-        command = [node, str(FOLDER / "serve.mjs"), str(model), "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        running.append(server)
-        return server.stdout.readline().strip()
-
-    yield start
-    for server in running:
-        with server:
-            server.terminate()
 
 
 @pytest.fixture(scope="module")
 def url(serve: Callable[[Path], str], model: Path) -> str:
     return serve(model)
-
-
-@pytest.fixture
-def drive(node: str, tmp_path: Path) -> Drive:
-    """Opens the page, takes steps, and returns what it shows at first and after each of them."""
-    chromium = shutil.which("chromium") or pytest.skip("Chromium is not installed. Run: apt-get install chromium")
-
-    def run(url: str, *steps: dict[str, str], troubles: int = 0) -> list[State]:
-        command = [node, str(DRIVER), str(PLAYWRIGHT), chromium, url, str(tmp_path / "profile")]
-        ran = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, check=False, timeout=600)
-        assert ran.returncode == 0, ran.stderr
-        result = json.loads(ran.stdout)
-        assert len(result["troubles"]) == troubles, result["troubles"]
-        return result["states"]
-
-    return run
 
 
 def check_answer(state: State, expected: dict[str, float], tolerance: float) -> None:

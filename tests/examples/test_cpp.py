@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clients import CPP as FOLDER
+from clients import Run, run
 from PIL import Image
 
 from clip_toolkit import load
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
-FOLDER = Path(__file__).parents[2] / "examples" / "cpp"
-ROOT = os.environ.get("ONNXRUNTIME_ROOT", "/usr")
-
 TOLERANCE = 1e-4
 """Of probabilities, on the same pixels."""
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture(scope="module")
-def classify(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Builds the example against ONNXRUNTIME_ROOT's headers and the library of the Python package."""
-    headers = [Path(ROOT, "include", folder, "onnxruntime_cxx_api.h") for folder in ("", "onnxruntime")]
-    if not shutil.which("cmake") or not any(header.is_file() for header in headers):
-        pytest.skip(
-            "CMake or ONNX Runtime's C++ headers are missing. Install libonnxruntime-dev and nlohmann-json3-dev, or "
-            "unpack a release of ONNX Runtime and set ONNXRUNTIME_ROOT to its folder"
-        )
-    build = tmp_path_factory.mktemp("cpp")
-    options = [f"-DONNXRUNTIME_ROOT={ROOT}", f"-DONNXRUNTIME_LIBRARY={python_library(build)}"]
-    for command in (["-S", FOLDER, "-B", build, *options], ["--build", build]):
-        built = run("cmake", *command)
-        assert built.returncode == 0, built.stdout + built.stderr
-    return lambda *arguments: run(build / "classify", *arguments)
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300)
-
-
-def python_library(folder: Path) -> Path:
-    """The Python package's shared library, under the name that the loader will look for."""
-    [package] = importlib.util.find_spec("onnxruntime").submodule_search_locations
-    [library] = Path(package, "capi").glob("libonnxruntime.so.*")
-    link = folder / "libonnxruntime.so.1"
-    link.symlink_to(library)
-    return link
+def classify(cpp_example: Run) -> Run:
+    return cpp_example
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="CMake is not installed. Run: apt-get install cmake")

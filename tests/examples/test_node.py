@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tiny_fused_model
 import tiny_task_model
+from clients import NODE as FOLDER
+from clients import Run
 from onnx_bytes import metadata
 from PIL import Image
 
@@ -22,25 +24,16 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.stream.records import record
 
-FOLDER = Path(__file__).parents[2] / "examples" / "node"
-
 TOLERANCE = 1e-4
 """Of probabilities, on the same pixels."""
 
 DECODER_TOLERANCE = 1e-2
 """Of probabilities, where two decoders may round a pixel differently: JPEG files and transparent pixels."""
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture(scope="module")
-def classify(node: str) -> Run:
-    if not (FOLDER / "node_modules").is_dir():
-        pytest.skip("the packages of examples/node are not installed. Run: make examples")
-    command = [node, str(FOLDER / "classify.mjs")]
-    return lambda *arguments: subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
-    )
+def classify(node_example: Run) -> Run:
+    return node_example
 
 
 def same_record(
