@@ -1,4 +1,4 @@
-"""The public faces of clip_toolkit, clip_search and clip_serve: their names are there without waiting for a library."""
+"""The public faces of the packages without torch: their names are there without waiting for a library."""
 
 import ast
 import subprocess
@@ -8,11 +8,14 @@ from types import ModuleType
 
 import pytest
 
+import clip_app
 import clip_search
 import clip_serve
 import clip_toolkit
 
-FACES = pytest.mark.parametrize("face", [clip_toolkit, clip_search, clip_serve], ids=lambda face: face.__name__)
+FACES = pytest.mark.parametrize(
+    "face", [clip_toolkit, clip_search, clip_serve, clip_app], ids=lambda face: face.__name__
+)
 NAMES = {
     "clip_toolkit": """
         Classifier ClipToolkitError DeviceError Drift ImageError ImageNotFoundError MissingDependencyError ModelError
@@ -22,6 +25,7 @@ NAMES = {
     """,
     "clip_search": "Duplicate EncoderIdentity Hit SearchIndex UpdateReport",
     "clip_serve": "ServeOptions create_app",
+    "clip_app": "AppOptions create_app",
 }
 
 
@@ -29,6 +33,8 @@ NAMES = {
 def test_public_names(face: ModuleType):
     assert sorted(face.__all__) == NAMES[face.__name__].split()
     assert dir(face) == sorted(face.__all__)
+    if face is clip_app:
+        pytest.importorskip("gradio", reason="needs the app extra")
     for name in face.__all__:
         assert isinstance(getattr(face, name), str) or getattr(face, name).__module__.startswith(face.__name__)
 

@@ -31,6 +31,13 @@ def test_importing_a_package_turns_telemetry_off(module: str, home: Path):
     assert run_at_home(home, "-c", show, **{VARIABLE: "0"}).strip() == "0"  # the user's own choice stands
 
 
+def test_importing_the_app_turns_gradios_analytics_off(home: Path):
+    variable = "GRADIO_ANALYTICS_ENABLED"
+    show = f"import os, clip_app; print(os.environ['{variable}'])"
+    assert run_at_home(home, "-c", show).strip() == "False"
+    assert run_at_home(home, "-c", show, **{variable: "True"}).strip() == "True"
+
+
 @pytest.mark.parametrize(("value", "status"), [("1", "fine"), ("true", "fine"), ("0", "note")])
 def test_the_doctor_reports_it(
     value: str, status: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,3 @@
+"""The command line ``clip-app``."""
+
+PROGRAM = "clip-app"

@@ -1,0 +1,54 @@
+"""The model that the app shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from clip_toolkit.classifier import Classifier, load
+from clip_toolkit.commands.infer_options import DeviceOptions
+from clip_toolkit.errors import ModelError
+from clip_toolkit.files.atomic import written_atomically
+
+
+class ShownModel:
+    """An open model file, and a way to put another in its place.
+
+    Attributes:
+        path: of the file.
+        classifier: the open model.
+    """
+
+    def __init__(self, path: Path, device: DeviceOptions) -> None:
+        """Open the file.
+
+        Raises:
+            ModelError: it is missing, foreign or damaged, or reads a text with each image.
+            DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
+        """
+        self.path, self._device = path.resolve(), device
+        self.classifier = self.open(path)
+        if self.classifier.spec.text is not None:
+            raise ModelError(f"{path}: reads a text with each image; this app shows images alone. Use clip-serve.")
+
+    def open(self, path: Path) -> Classifier:
+        """Open a file on the same device."""
+        return load(path, self._device.device, self._device.threads)
+
+    def beside(self, kind: str) -> Path:
+        """Name a file beside the model's, such as ``model.previous.onnx``."""
+        return self.path.with_name(f"{self.path.stem}.{kind}.onnx")
+
+    def replace(self, candidate: Path) -> Path:
+        """Show another model from now on, under the same name; return where the one so far is kept.
+
+        Raises:
+            ModelError: the candidate cannot be opened; nothing has changed.
+            OutputError: the file so far cannot be copied; nothing has changed.
+        """
+        opened, previous = self.open(candidate), self.beside("previous")
+        with written_atomically(previous) as temporary:
+            shutil.copyfile(self.path, temporary)
+        candidate.replace(self.path)  # as one step: a service may read it at any time
+        self.classifier = opened
+        return previous
