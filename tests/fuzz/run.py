@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import resource
+import signal
 import subprocess
 import sys
 import traceback
@@ -18,7 +19,8 @@ from pathlib import Path
 from targets import EXPORT_SHARES, TARGETS, Target
 
 BLOCK = 500
-SECONDS = 20  # for one mutant
+SECONDS = 20  # of processor time for one mutant: the machine may be busy with others
+STANDSTILL = 10 * SECONDS  # for one that waits without computing
 MEMORY = 2 * 2**20  # KiB, of the process
 
 
@@ -45,10 +47,11 @@ def main() -> int:
         return run_block(args.target, *args.block)
     names = [args.target] if args.target else [*TARGETS, *EXPORT_SHARES]
     blocks = [block for name in names for block in _blocks(name, args.seed, args.mutants, bool(args.target))]
+    done = found = 0
     with ThreadPoolExecutor(args.processes) as pool:
-        found = [line for lines in pool.map(lambda block: watch(*block), blocks) for line in lines]
-    print(*found, sep="\n", end="\n" if found else "")
-    print(f"{sum(end - start for _, start, end in blocks)} mutants, {len(found)} findings")
+        for (_, start, end), lines in zip(blocks, pool.map(lambda block: watch(*block), blocks), strict=True):
+            done, found = done + end - start, found + len(lines)
+            print(*lines, f"{done} mutants, {found} findings", sep="\n", flush=True)
     return 1 if found else 0
 
 
@@ -71,9 +74,11 @@ def run_block(name: str, start: int, end: int) -> int:
     """In the process of a block: one line before each mutant, and the exception if there is one."""
     target = find_target(name)
     files = target.seeds()
+    faulthandler.register(signal.SIGPROF, chain=True)  # the traceback, then the end that the signal brings
     for number in range(start, end):
         print(number, flush=True)
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        faulthandler.dump_traceback_later(STANDSTILL, exit=True)
         try:
             target.call(target.mutate(files, number))
         except Exception:
@@ -91,7 +96,7 @@ def watch(name: str, start: int, end: int) -> list[str]:
     while start < end:
         command = [sys.executable, str(Path(__file__)), "--target", name, "--block", str(start), str(end)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS * BLOCK, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=STANDSTILL * BLOCK, check=False)
             output, reason = done.stdout, f"ended with {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired as expired:
             output, reason = (expired.stdout or b"").decode(), "hung"
