@@ -1,7 +1,8 @@
-"""What holds for all tests: none leaves this machine; and the last word, what was left out and how to get it."""
+"""What holds for all tests: none leaves this machine, signals arrive; and the last word, what was left out and why."""
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1", None, ""}
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start be told to end or to reload, although nohup or a script's ``&`` ignores that."""
+    for name in ("SIGHUP", "SIGINT"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
