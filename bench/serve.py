@@ -26,11 +26,13 @@ from clip_toolkit.runtime.processor import usable_cores
 
 ROOT = Path(__file__).parents[1]
 CONCURRENCY = (1, 4, 16, 64)
+PACED = 16  # clients at half load
 WIDTH, HEIGHT, IMAGES = 640, 480, 32
 TEXT = """\
 {model}, JPEGs of {width}x{height}, {cores} cores that the client shares, {seconds:g} seconds a figure. *runtime* is
 `Classifier.predict_many` on the same bytes, batch 8, without HTTP: {bare:.1f} images a second. *plain* is a FastAPI
-endpoint around `Classifier.predict`. Latencies in milliseconds. `bench/serve.py` measures it.
+endpoint around `Classifier.predict`. *half* are 16 clients that together send half as many images a second as the
+runtime does. Latencies in milliseconds. `bench/serve.py` measures it.
 """
 
 
@@ -47,13 +49,14 @@ def main() -> None:
         "| clients | server | images/s | of the runtime | p50 | p95 | p99 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for clients in CONCURRENCY:  # one after the other, so that a busy minute meets both
+    loads = {str(clients): (clients, 0.0) for clients in CONCURRENCY} | {"half": (PACED, 2 * PACED / bare)}
+    for load_name, (clients, pause) in loads.items():  # one after the other, so that a busy minute meets both
         for name, command in servers.items():
             with running(command) as port:
-                seconds = asyncio.run(load_test(port, images, clients, args.seconds))
+                seconds = asyncio.run(load_test(port, images, clients, args.seconds, pause))
             rate = len(seconds) / args.seconds
             marks = " | ".join(f"{1000 * mark:.0f}" for mark in np.percentile(seconds, [50, 95, 99]))
-            lines.append(f"| {clients} | {name} | {rate:.1f} | {rate / bare:.2f} | {marks} |")
+            lines.append(f"| {load_name} | {name} | {rate:.1f} | {rate / bare:.2f} | {marks} |")
             print(lines[-1], flush=True)
     facts = {"model": Path(args.model).stem, "width": WIDTH, "height": HEIGHT, "cores": usable_cores()}
     text = TEXT.format(**facts, seconds=args.seconds, bare=bare)
@@ -118,16 +121,27 @@ def running(command: list[str]) -> Iterator[int]:
             process.terminate()
 
 
-async def load_test(port: int, images: list[bytes], clients: int, seconds: float) -> list[float]:
-    """Keep so many requests under way, and return the seconds of each that ended in time."""
+async def load_test(port: int, images: list[bytes], clients: int, seconds: float, pause: float) -> list[float]:
+    """Keep so many requests under way, and return the seconds of each that ended in time.
+
+    Args:
+        port: of the server.
+        images: JPEGs, sent in turns.
+        clients: number of connections.
+        seconds: of the test.
+        pause: seconds from one request of a client to its next, if the answer has come; clients begin one by one in it.
+    """
     connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(clients)]
     await asyncio.gather(*(ask(*connection, images[0]) for connection in connections))  # warm
     end, found = time.perf_counter() + seconds, list[float]()
 
     async def client(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while (start := time.perf_counter()) < end:
+        due = time.perf_counter() + pause * number / clients
+        while (start := max(due, time.perf_counter())) < end:
+            await asyncio.sleep(start - time.perf_counter())
             await ask(reader, writer, images[number % IMAGES])
             number += clients
+            due += pause
             if time.perf_counter() < end:
                 found.append(time.perf_counter() - start)
         writer.close()

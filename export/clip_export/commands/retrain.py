@@ -76,7 +76,8 @@ def _training(command: RetrainCommand) -> TrainCommand:
     dataset = read_dataset(command.data or Path(head.data.folder), examples)  # type: ignore[union-attr]  # checked above
     write_corrected(dataset, command.corrections, _held_out(head), manifest)
     rule = summary.get("operating point")
-    show(f"training as {command.head.name} was: layers {'-'.join(map(str, spec.layers))}, {_how(head)}")
+    layers = "-".join(map(str, spec.layers))
+    show(f"training as {command.head.name} was: layers {layers}, {_how(head)}; all else by default")
     return TrainCommand(
         encoder=known.id if known.folder is None else str(command.head.parent / known.folder),
         data=manifest,
