@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clip_export.encoders.text import TextEncoder
     from clip_export.exporting import ExportOptions
     from clip_export.heads.files import TrainedHead
+    from clip_export.heads.references import EncoderReference
     from clip_toolkit.spec.classifier import ModelSpec
     from clip_toolkit.spec.text_tower import TextTowerSpec
 
@@ -90,7 +91,23 @@ def _trained(command: ExportCommand, path: Path) -> tuple[TrainedHead, Encoder]:
     if command.output.exists() and path.exists() and command.output.samefile(path):
         raise OutputError(f"{command.output}: is the head file itself. Name another output with -o.")
     head = load_head(path, reading_of(command.notebook))
-    return head, referenced_encoder(path, head.encoder, command.encoder, command.revision, command.feature)
+    encoder = referenced_encoder(path, head.encoder, command.encoder, command.revision, command.feature)
+    if head.encoder is not None:
+        show(*_differences(head.encoder, encoder))
+    return head, encoder
+
+
+def _differences(trained: EncoderReference, used: Encoder) -> Iterator[str]:
+    """Tell where an encoder that the options name is not, or may not be, the one that the head was trained on."""
+    from clip_export.encoders.digest import tokenizer_digest
+
+    if trained.revision != used.revision and trained.folder is None:
+        before, now = (f"{it.id} of revision {(it.revision or 'unknown')[:12]}" for it in (trained, used))
+        yield f"assumed: {now} does as {before}, on which the head was trained. The parity below does not prove it."
+    if trained.feature != used.feature:
+        yield f"assumed: the head takes the {used.feature} feature, though it was trained on the {trained.feature} one."
+    if trained.tokenizer and trained.tokenizer != tokenizer_digest(used.checkpoint.source):
+        yield f"assumed: the tokenizer of {used.id}, though the head was trained with one of other content."
 
 
 def _zero_shot(command: ExportCommand) -> tuple[TrainedHead, Encoder]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from clip_export.commands.export import _differences
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.references import EncoderReference
 from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import run as run_here
 from hub_server import COMMIT, serve
@@ -204,7 +207,20 @@ def test_an_encoder_that_changed_after_the_training_is_refused(photos: Path, che
     assert f"{encoder} is not what this head was trained on" in line
     assert "--encoder" in line
     assert not (tmp_path / "model.onnx").exists()
-    assert run_here("clip-export", "--head", "head.pt", "--encoder", encoder, cwd=tmp_path).returncode == 0
+    named = run_here("clip-export", "--head", "head.pt", "--encoder", encoder, cwd=tmp_path)
+    assert named.returncode == 0
+    assert f"assumed: {encoder} of revision " in named.stdout
+    moved = shutil.copytree(checkpoint("clip"), tmp_path / "moved")
+    same = run_here("clip-export", "--head", "head.pt", "--encoder", moved, cwd=tmp_path)
+    assert same.returncode == 0
+    assert "assumed" not in same.stdout
+
+
+def test_a_feature_that_the_head_was_not_trained_on_is_said():
+    trained = EncoderReference("org/clip", "1" * 40, "pooled")
+    assert list(_differences(trained, trained)) == []
+    (line,) = _differences(trained, replace(trained, feature="projected"))
+    assert line == "assumed: the head takes the projected feature, though it was trained on the pooled one."
 
 
 def test_a_full_disk_leaves_what_was_there(workshop: Path):
