@@ -95,7 +95,7 @@ def part(data: bytes) -> None:
 
 
 def _part_seeds() -> list[bytes]:
-    records = [{"image": name, "label": "cat", "probability": 0.25, "error": None} for name, _ in _INPUTS]
+    records = [{"image": item.name, "label": "cat", "probability": 0.25, "error": None} for item in _INPUTS]
     return [b"".join(map(line, [_SETTINGS, *records[:count]])) for count in (0, 2, 4, 6)]
 
 
