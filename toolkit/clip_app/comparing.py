@@ -59,9 +59,15 @@ def held_out(images: Sequence[Labelled]) -> list[Labelled]:
 
 
 def compare(before: Classifier, after: Classifier, images: Sequence[Labelled]) -> Comparison:
-    """Run two models of the same labels over images, and compare their decisions with the right ones."""
+    """Run two models of the same labels over images, and compare their decisions with the right ones.
+
+    Raises:
+        DatasetError: none of the images can be read.
+    """
     shares = [list(_scores(classifier, images)) for classifier in (before, after)]
     read = [(image, first, second) for image, first, second in zip(images, *shares, strict=True) if first is not None]
+    if not read:
+        raise DatasetError(f"none of the {len(images)} images to compare by can be read")
     names = _names(before)
     first_mean, second_mean = (
         dict(zip(names, np.mean([row[side] for row in read], axis=0).tolist(), strict=True)) for side in (1, 2)

@@ -61,6 +61,7 @@ def _training(command: RetrainCommand) -> TrainCommand:
     from clip_export.commands.train_options import JudgingOptions, TrainCommand
     from clip_export.data.corrected import write_corrected
     from clip_export.heads.files import load_head
+    from clip_export.heads.references import content_digest
     from clip_export.training.judging.thresholds import OperatingRule
     from clip_export.training.options import DataOptions, TrainingOptions
     from clip_export.training.preparation import read_dataset
@@ -74,7 +75,8 @@ def _training(command: RetrainCommand) -> TrainCommand:
     examples = DataOptions(head.task, views=summary.get("views", 0), seed=summary.get("seed", 0))
     manifest = command.corrections.with_name("training.csv")
     dataset = read_dataset(command.data or Path(head.data.folder), examples)  # type: ignore[union-attr]  # checked above
-    write_corrected(dataset, command.corrections, _held_out(head), manifest)
+    held_out = frozenset(head.data.digests if head.data else ())
+    write_corrected(dataset, command.corrections, lambda sha256: content_digest(sha256) in held_out, manifest)
     rule = summary.get("operating point")
     layers = "-".join(map(str, spec.layers))
     show(f"training as {command.head.name} was: layers {layers}, {_how(head)}; all else by default")
@@ -97,10 +99,6 @@ def _training(command: RetrainCommand) -> TrainCommand:
         revision=None if Path(known.id).is_absolute() or known.folder else known.revision,
         feature=known.feature,
     )
-
-
-def _held_out(head: TrainedHead) -> frozenset[str]:
-    return frozenset() if head.data is None else frozenset(head.data.digests)
 
 
 def _how(head: TrainedHead) -> str:

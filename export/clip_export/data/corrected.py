@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from clip_export.data.dataset import TRAIN, VALIDATION, Dataset
@@ -17,7 +17,7 @@ from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 Cells = Mapping[str, str]
 
 
-def write_corrected(dataset: Dataset, corrections: Path, held_out: frozenset[str], output: Path) -> None:
+def write_corrected(dataset: Dataset, corrections: Path, is_held_out: Callable[[str], bool], output: Path) -> None:
     """Write a data set and its corrections as one manifest.
 
     A correction of an image of the data set replaces its answer and leaves it on its side; all others are learnt from.
@@ -25,15 +25,16 @@ def write_corrected(dataset: Dataset, corrections: Path, held_out: frozenset[str
     Args:
         dataset: the data set. Sides that it names are kept.
         corrections: manifest of corrected images.
-        held_out: beginnings of the SHA-256 of the images to hold out, where the data set names no side.
+        is_held_out: tells by an image's SHA-256 whether to hold it out, where the data set names no side.
         output: the manifest to write, with absolute paths.
 
     Raises:
-        DatasetError: nothing would be held out, the corrections cannot be read, or have a label that the data lack.
+        DatasetError: nothing would be held out, the corrections or an image of theirs cannot be read, or they have a
+            label that the data lack.
         OutputError: the manifest cannot be written.
     """
     corrected = _read_corrections(dataset, corrections)
-    rows = list(_rows(dataset, corrected, held_out))
+    rows = list(_rows(dataset, corrected, is_held_out))
     if not any(row["split"] != TRAIN for row in rows):
         raise DatasetError(
             f"{dataset.source}: holds no image that the head was judged by. Name its training data with --data."
@@ -44,11 +45,13 @@ def write_corrected(dataset: Dataset, corrections: Path, held_out: frozenset[str
         writer.writerows(rows)
 
 
-def _rows(dataset: Dataset, corrected: dict[str, Cells], held_out: frozenset[str]) -> Iterator[dict[str, str]]:
+def _rows(
+    dataset: Dataset, corrected: dict[str, Cells], is_held_out: Callable[[str], bool]
+) -> Iterator[dict[str, str]]:
     has_sides = any(dataset.sides)
     for index, file in enumerate(dataset.files):
         digest = _digest(file)
-        side = VALIDATION if any(digest.startswith(known) for known in held_out) else TRAIN
+        side = VALIDATION if is_held_out(digest) else TRAIN
         cells = corrected.pop(digest, None)
         answer = _answer(dataset, index) if cells is None else {name: cells[name] for name in _columns(dataset)}
         given = (dataset.sides[index] or TRAIN) if has_sides else side
@@ -63,7 +66,10 @@ def _read_corrections(dataset: Dataset, manifest: Path) -> dict[str, Cells]:
     for row in read_rows(manifest, ("path", *_columns(dataset)), DatasetError):
         _check_labels(dataset, row.cells, manifest, row.line)
         path = (manifest.parent / row.cells["path"]).resolve()
-        found[_digest(path)] = row.cells | {"path": str(path)}
+        digest = _digest(path)
+        if not digest:
+            raise DatasetError(f"{manifest}, line {row.line}: {path} cannot be read. Put it back, or remove the row.")
+        found[digest] = row.cells | {"path": str(path)}
     return found
 
 

@@ -1,6 +1,7 @@
 """Corrections join the data they belong to: on the side of their image, or to learn from."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,16 @@ import pytest
 from clip_export.data.corrected import write_corrected
 from clip_export.data.image_folder import read_image_folder
 from clip_export.data.manifest import read_manifest
-from clip_export.heads.references import content_digest
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 
 def digest(path: Path) -> str:
-    import hashlib
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    return content_digest(hashlib.sha256(path.read_bytes()).hexdigest())
+
+def none(_sha256: str) -> bool:
+    return False
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_correction_keeps_the_side_of_its_image_and_new_ones_are_learnt(photos
     (tmp_path / "kept" / "held.jpg").write_text("bee 2", encoding="utf-8")
     held_out = frozenset(digest(photos / name) for name in ("ant/2.jpg", "bee/2.jpg"))
     output = tmp_path / "kept" / "training.csv"
-    write_corrected(read_image_folder(photos), manifest, held_out, output)
+    write_corrected(read_image_folder(photos), manifest, held_out.__contains__, output)
     assert rows(output) == {
         "ant/0.jpg": ("bee", "train"),
         "ant/1.jpg": ("ant", "train"),
@@ -77,7 +79,7 @@ def test_other_tasks_and_sides_of_the_data(
     manifest = corrections(tmp_path / "kept", f"path,{heading}\nnew.jpg,{right}\n")
     (tmp_path / "kept" / "new.jpg").write_text("new", encoding="utf-8")
     output = tmp_path / "kept" / "training.csv"
-    write_corrected(read_manifest(data, task), manifest, frozenset(), output)
+    write_corrected(read_manifest(data, task), manifest, none, output)
     assert rows(output) == {
         "ant/0.jpg": (*first.split(","), "test"),
         "ant/1.jpg": (*second.split(","), "train"),
@@ -88,9 +90,13 @@ def test_other_tasks_and_sides_of_the_data(
 def test_what_cannot_be_judged_or_is_unknown_is_refused(photos: Path, tmp_path: Path):
     dataset, output = read_image_folder(photos), tmp_path / "kept" / "training.csv"
     manifest = corrections(tmp_path / "kept", "path,label\nnew.jpg,bee\n")
+    (tmp_path / "kept" / "new.jpg").write_text("new", encoding="utf-8")
     with pytest.raises(DatasetError, match="no image that the head was judged by"):
-        write_corrected(dataset, manifest, frozenset({"0" * 32}), output)
+        write_corrected(dataset, manifest, none, output)
     manifest = corrections(tmp_path / "kept", "path,label\nnew.jpg,wasp\n")
     with pytest.raises(DatasetError, match="line 2: the training data have no label 'wasp'"):
-        write_corrected(dataset, manifest, frozenset({digest(photos / "ant" / "2.jpg")}), output)
+        write_corrected(dataset, manifest, none, output)
+    manifest = corrections(tmp_path / "kept", "path,label\ngone.jpg,bee\n")
+    with pytest.raises(DatasetError, match=r"line 2: .*gone\.jpg cannot be read"):
+        write_corrected(dataset, manifest, none, output)
     assert not output.exists()

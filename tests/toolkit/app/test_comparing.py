@@ -9,6 +9,7 @@ from tiny_fused_model import png
 
 from clip_app.comparing import compare, held_out, read_labelled
 from clip_toolkit import Classifier, load
+from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 COLOURS = {"red.png": (200, 30, 40), "blue.png": (10, 90, 250), "dark.png": (9, 40, 20)}
@@ -40,6 +41,8 @@ def test_a_single_label(opened: Callable[[str], Classifier], tmp_path: Path):
     same = compare(before, before, images)
     assert (same.before, same.after, same.images) == ({"right": 1.0}, {"right": 1.0}, 3)
     assert same.mended == same.broken == []
+    with pytest.raises(DatasetError, match="none of the 1 images"):
+        compare(before, before, images[3:])
 
     after = opened(SINGLE_LABEL)
     object.__setattr__(after.spec, "thresholds", {"pneumonia": 0.0})  # says pneumonia of everything

@@ -78,16 +78,31 @@ def test_pixels_become_square(tmp_path: Path):
     assert found[0].image.shape == (48, 128, 3)
 
 
-def test_a_phones_video_is_turned_upright(tmp_path: Path):
-    path = write(tmp_path / "phone.mp4", seconds=1)
-    content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
-    content[matrix : matrix + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30)
+def shown_by(path: Path, *matrix: int) -> Path:
+    """Write a video that says by what matrix it is to be shown."""
+    content = bytearray(write(path, seconds=1).read_bytes())
+    start = content.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+    content[start : start + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(content)
-    found, _ = taken(path)
+    return path
+
+
+def test_a_phones_video_is_turned_upright(tmp_path: Path):
+    found, _ = taken(shown_by(tmp_path / "phone.mp4", 0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30))
     assert found[0].image.shape == (64, 48, 3)
     assert found[0].image[32, 40].tolist() == pytest.approx(COLOURS[0], abs=16)
     assert found[0].image[32, 8].max() < 16
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [(-65536, 0, 0, 0, 65536, 0, 64 << 16, 0, 1 << 30), (46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)],
+    ids=["mirrored", "by 45 degrees"],
+)
+def test_what_is_shown_mirrored_or_aslant_is_refused(tmp_path: Path, matrix: tuple[int, ...]):
+    found, error = taken(shown_by(tmp_path / "front.mp4", *matrix))
+    assert not found
+    assert "mirrored or aslant" in error
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,11 @@ def _upright(frame: Any, stream: Any) -> NDArray[np.uint8]:
         raise ImageError(f"is HDR ({_HDR[frame.color_trc]}), whose tones are not mapped. Convert it to SDR first.")
     if any(component.is_alpha for component in frame.format.components):
         raise ImageError("has transparent frames, which are not read. Put it on a background first.")
+    matrix = next((item for item in frame.side_data if item.type.name == "DISPLAYMATRIX"), None)
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32, 5).astype(float)  # FFmpeg's libavutil/display.h
+        if a * d < b * c or frame.rotation % 90:
+            raise ImageError("is to be shown mirrored or aslant, which is not done. Turn it: ffmpeg -i FILE NEW.mp4")
     width = round(frame.width * float(stream.sample_aspect_ratio or 1))
     turned = np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
     return np.ascontiguousarray(turned, dtype=np.uint8)
