@@ -103,10 +103,15 @@ def test_correct_retrain_and_reload(browser: list[str], folder: Path, start: Sta
             {"wait": "Drop File Here"},
         ]
     steps += [
+        {"click": "button[role=tab]:has-text('Many images')"},
+        {"upload": ["[role=tabpanel]:visible input[type=file]", [str(star) for star in stars]]},
+        {"wait": "3 images[\\s\\S]*2\\.png"},
         {"click": "button[role=tab]:has-text('Retrain')"},
+        {"click": "text=Use the retrained model"},
+        {"wait": "there is no retrained model yet"},
         {"click": "text=Retrain on the corrections"},
         {"wait": "before[\\s\\S]*after"},
-        {"text": "table"},
+        {"text": "table:has-text('before')"},
         {"click": "text=Use the retrained model"},
         {"wait": "is shown from now on"},
     ]

@@ -24,13 +24,13 @@ class BatchTab:
         self._shown = shown
         files = gr.File(label="Images", file_count="multiple", height=200)
         summary = gr.HTML()
-        download = gr.DownloadButton("Download the table as CSV", visible=False)
-        table = gr.Dataframe(interactive=False, wrap=True, visible=False, label="Answers")
+        download = gr.DownloadButton("Download the table as CSV")
+        table = gr.Dataframe(interactive=False, wrap=True, label="Answers")
         files.change(in_words(self._run), files, [summary, download, table], api_visibility="private")
 
     def _run(self, files: list[str] | None) -> list[Any]:
         if not files:
-            return ["", gr.update(visible=False), gr.update(visible=False)]
+            return ["", None, None]
         answers = list(classify(self._shown.classifier, files))
         lines = csv_lines(self._shown.classifier, answers)
         headings, *rows = csv.reader(lines, strict=True)
@@ -39,5 +39,4 @@ class BatchTab:
         failed = sum(isinstance(answer.result, ImageError) for answer in answers)
         problems = [f"{failed} of {len(files)} files cannot be read: the column error says why"] if failed else []
         summary = problems_html(problems) or f"<p>{len(files)} image{'s' * (len(files) != 1)}</p>"
-        table = gr.update(value={"headers": headings, "data": rows}, visible=True)
-        return [summary, gr.update(value=str(path), visible=True), table]
+        return [summary, str(path), {"headers": headings, "data": rows}]

@@ -21,38 +21,39 @@ class RetrainTab:
 
     def __init__(self, retraining: Retraining) -> None:
         """Lay out the components and connect them."""
-        self._retraining = retraining
+        self._retraining, self._is_ready = retraining, False
         gr.Markdown("Trains a new head on the training data and the corrections. Nothing changes until you accept it.")
         start = gr.Button("Retrain on the corrections", variant="primary")
         self._comparison = gr.HTML()
-        accept = gr.Button("Use the retrained model", visible=False)
+        accept = gr.Button("Use the retrained model")  # always: gradio 6.17 at times does not show what was hidden
         accepted = gr.Markdown()
         with gr.Accordion("What the training says", open=False):
             log = gr.Textbox(show_label=False, lines=12, max_lines=12, interactive=False)
-        start.click(
-            self._train, None, [log, self._comparison, accept, accepted], concurrency_limit=1, api_visibility="private"
-        )
-        accept.click(in_words(self._accept), None, [accepted, accept], api_visibility="private")
+        start.click(self._train, None, [log, self._comparison, accepted], concurrency_limit=1, api_visibility="private")
+        accept.click(in_words(self._accept), None, accepted, api_visibility="private")
 
     def _train(self) -> Iterator[list[Any]]:
-        log = list[str]()
-        hidden = gr.update(visible=False)
-        yield ["", "<p>Training: this takes from seconds to minutes.</p>", hidden, ""]
+        self._is_ready = False
+        log, same = list[str](), gr.update()
+        yield ["", "<p>Training: this takes from seconds to minutes.</p>", ""]
         try:
             for line in self._retraining.train():
                 log.append(line)
-                yield ["\n".join(log), gr.update(), hidden, ""]
-            yield [gr.update(), "<p>Comparing the two models.</p>", hidden, ""]
+                yield ["\n".join(log), same, same]
+            yield [same, "<p>Comparing the two models.</p>", same]
             compared = comparison_html(self._retraining.compare())
         except (ClipToolkitError, OSError) as error:
-            yield ["\n".join(log), f'<p class="problem">{escape(str(error))}</p>', hidden, ""]
+            yield ["\n".join(log), f'<p class="problem">{escape(str(error))}</p>', same]
         else:
-            yield [gr.update(), compared, gr.update(visible=True), ""]
+            self._is_ready = True
+            yield [same, compared, same]
 
-    def _accept(self) -> list[Any]:
+    def _accept(self) -> str:
+        if not self._is_ready:
+            raise ClipToolkitError("there is no retrained model yet: retrain first, and compare")
         previous = self._retraining.accept()
-        told = f"The retrained model is shown from now on. The one so far is kept as `{previous.name}`."
-        return [told, gr.update(visible=False)]
+        self._is_ready = False
+        return f"The retrained model is shown from now on. The one so far is kept as `{previous.name}`."
 
 
 def comparison_html(comparisons: Mapping[str, Comparison]) -> str:
