@@ -101,7 +101,8 @@ def _differences(trained: EncoderReference, used: Encoder) -> Iterator[str]:
     """Tell where an encoder that the options name is not, or may not be, the one that the head was trained on."""
     from clip_export.encoders.digest import tokenizer_digest
 
-    if trained.revision != used.revision and trained.folder is None:
+    is_own = trained.folder is not None or (trained.revision is None and trained.id == used.id)  # all that is known
+    if trained.revision != used.revision and not is_own:
         before, now = (f"{it.id} of revision {(it.revision or 'unknown')[:12]}" for it in (trained, used))
         yield f"assumed: {now} does as {before}, on which the head was trained. The parity below does not prove it."
     if trained.feature != used.feature:

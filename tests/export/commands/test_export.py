@@ -219,6 +219,10 @@ def test_an_encoder_that_changed_after_the_training_is_refused(photos: Path, che
 def test_a_feature_that_the_head_was_not_trained_on_is_said():
     trained = EncoderReference("org/clip", "1" * 40, "pooled")
     assert list(_differences(trained, trained)) == []
+    unknown = replace(trained, revision=None)
+    assert list(_differences(unknown, trained)) == []
+    (line,) = _differences(unknown, replace(trained, id="other/clip"))
+    assert line.startswith("assumed: other/clip of revision 111111111111 does as org/clip of revision unknown,")
     (line,) = _differences(trained, replace(trained, feature="projected"))
     assert line == "assumed: the head takes the projected feature, though it was trained on the pooled one."
 
