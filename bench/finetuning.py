@@ -20,8 +20,6 @@ import torch
 from sections import replaced_section
 from torch import Tensor, nn
 
-from clip_export.data.dataset import Dataset
-from clip_export.data.image_folder import read_image_folder
 from clip_export.data.splits import split_dataset
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
@@ -40,6 +38,8 @@ from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
 from clip_export.training.run import Pace, Run
 from clip_toolkit import open_image, preprocess
+from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.data.image_folder import read_image_folder
 from clip_toolkit.images.preprocess import normalise
 from encoders import SUBJECTS, save_checkpoint
 from training import ENCODER, ROOT, few

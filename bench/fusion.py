@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from sections import replaced_section
 
-from clip_export.data.manifest import read_manifest
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
 from clip_export.features.images import image_features
@@ -29,6 +28,7 @@ from clip_export.training.loop import train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from sections import replaced_section
 
-from clip_export.data.image_folder import read_image_folder
 from clip_export.data.splits import split_dataset
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
@@ -33,6 +32,7 @@ from clip_export.training.loop import train_head
 from clip_export.training.objective import score
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import examples
+from clip_toolkit.data.image_folder import read_image_folder
 from encoders import SUBJECTS, save_checkpoint
 
 ROOT = Path(__file__).parents[1]

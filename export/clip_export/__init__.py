@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from clip_toolkit.lazy import lazy_names
 
 _HOMES = {
-    "Dataset": "data.dataset",
+    "Dataset": "clip_toolkit.data.dataset",
     "Encoder": "encoders.image",
     "EncoderReference": "heads.references",
     "Evaluation": "training.judging.evaluation",
@@ -39,8 +39,8 @@ _HOMES = {
     "hidden_states": "training.finetuning.hidden_states",
     "image_features": "features.images",
     "load_head": "heads.files",
-    "read_image_folder": "data.image_folder",
-    "read_manifest": "data.manifest",
+    "read_image_folder": "clip_toolkit.data.image_folder",
+    "read_manifest": "clip_toolkit.data.manifest",
     "save_head": "heads.files",
     "save_with_encoder": "heads.tuned_encoder",
     "split_dataset": "data.splits",
@@ -54,10 +54,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
-    from clip_export.data.dataset import Dataset as Dataset
     from clip_export.data.groups import with_groups as with_groups
-    from clip_export.data.image_folder import read_image_folder as read_image_folder
-    from clip_export.data.manifest import read_manifest as read_manifest
     from clip_export.data.splits import Split as Split
     from clip_export.data.splits import split_dataset as split_dataset
     from clip_export.encoders.image import Encoder as Encoder
@@ -89,5 +86,8 @@ if TYPE_CHECKING:
     from clip_export.training.loop import train_head as train_head
     from clip_export.training.options import TrainingOptions as TrainingOptions
     from clip_export.training.preparation import examples as examples
+    from clip_toolkit.data.dataset import Dataset as Dataset
+    from clip_toolkit.data.image_folder import read_image_folder as read_image_folder
+    from clip_toolkit.data.manifest import read_manifest as read_manifest
 else:
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -11,12 +11,17 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
     Args:
         package: its ``__name__``.
-        homes: the module of the package in which each public name lives.
+        homes: the module of the package in which each public name lives, or in full one of the runtime.
     """
 
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        return getattr(import_module(module_of(package, homes[name])), name)
 
     return get, lambda: list(homes)
+
+
+def module_of(package: str, home: str) -> str:
+    """Return the full name of the module that a home stands for."""
+    return home if home.startswith("clip_toolkit.") else f"{package}.{home}"

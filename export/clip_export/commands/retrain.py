@@ -62,10 +62,10 @@ def _training(command: RetrainCommand) -> TrainCommand:
     from clip_export.data.corrected import write_corrected
     from clip_export.heads.files import load_head
     from clip_export.heads.references import content_digest
-    from clip_export.training.judging.thresholds import OperatingRule
     from clip_export.training.options import DataOptions, TrainingOptions
     from clip_export.training.preparation import read_dataset
     from clip_toolkit.errors import HeadError
+    from clip_toolkit.judging.thresholds import OperatingRule
 
     head = load_head(command.head)
     known, spec, summary = head.encoder, head.module.spec, head.training

@@ -15,7 +15,6 @@ from clip_export.commands.train_options import TrainCommand
 from clip_export.commands.train_stages import Report, cache_folder, watch
 from clip_export.encoders.image import Encoder
 from clip_export.features.images import row_key
-from clip_export.heads.outputs import SCORES
 from clip_export.progress import bar
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
 from clip_export.training.epochs import Examples
@@ -31,12 +30,12 @@ from clip_export.training.finetuning.hidden_states import (
 )
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.judging.decisions import Judge
-from clip_export.training.judging.outcome import share_text
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
 from clip_export.training.state import TrainingState
 from clip_toolkit.files.atomic import temporary_beside
+from clip_toolkit.judging.scores import SCORES, share_text
 from clip_toolkit.terminal import say, show
 
 PART = "encoder"

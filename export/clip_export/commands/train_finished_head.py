@@ -9,14 +9,16 @@ from clip_export.commands.train_options import TrainCommand
 from clip_export.encoders.digest import tokenizer_digest
 from clip_export.encoders.image import Encoder
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.outputs import SCORES
 from clip_export.heads.references import EncoderReference
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
-from clip_export.training.judging.outcome import Judgement, brief_text, figure_text, rates_text, share_text
+from clip_export.training.judging.outcome import Judgement, brief_text
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
+from clip_toolkit.judging.figures import figure_text
+from clip_toolkit.judging.rates import rates_text
+from clip_toolkit.judging.scores import SCORES, share_text
 from clip_toolkit.spec.tasks import REGRESSION
 
 

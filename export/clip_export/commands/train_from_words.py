@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from clip_export.commands.train_options import StartOptions, TrainCommand
-from clip_export.data.dataset import Dataset
 from clip_export.encoders.text import TextEncoder
 from clip_export.heads.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
 from clip_export.progress import bar
@@ -12,6 +11,7 @@ from clip_export.training.few_shot import PULLS, train_from_words
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
+from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.tasks import MULTI_LABEL
 from clip_toolkit.terminal import show

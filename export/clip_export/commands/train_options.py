@@ -10,8 +10,8 @@ from typing import Annotated
 from clip_export.commands import TRAIN
 from clip_export.commands.encoder_options import Feature, Revision
 from clip_export.training.finetuning.options import FinetuningOptions
-from clip_export.training.judging.thresholds import RULES, OperatingRule
 from clip_export.training.options import DataOptions, TrainingOptions
+from clip_toolkit.judging.thresholds import RULES, OperatingRule
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION

@@ -8,22 +8,17 @@ from torch import full, nn
 
 from clip_export.commands.train_options import TrainCommand
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.outputs import SCORES
 from clip_export.heads.zero_shot import ZeroShot, linear_head
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.baseline import baseline_name, fit_baseline
 from clip_export.training.judging.decisions import Judge
-from clip_export.training.judging.outcome import (
-    Judgement,
-    brief_text,
-    figure_text,
-    judge_head,
-    rates_text,
-    share_text,
-)
+from clip_export.training.judging.outcome import Judgement, brief_text, judge_head
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
+from clip_toolkit.judging.figures import figure_text
+from clip_toolkit.judging.rates import rates_text
+from clip_toolkit.judging.scores import SCORES, share_text
 from clip_toolkit.terminal import say, show
 
 WORDS = "zero-shot from the words alone"

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clip_export.commands.train_options import FeatureOptions, TrainCommand
-from clip_export.data.dataset import Dataset
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
 from clip_export.features.cache import FeatureCache, default_folder
@@ -17,13 +16,14 @@ from clip_export.training.checkpoints import Checkpoints, checkpoint_path, finge
 from clip_export.training.epochs import Epoch
 from clip_export.training.fusion import Parts, parts
 from clip_export.training.judging.decisions import Judge
-from clip_export.training.judging.outcome import share_text
 from clip_export.training.loop import Training, train_head
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_export.training.preparation import Prepared, prepare
 from clip_export.training.report.tensorboard import scalars
 from clip_export.training.state import TrainingState
 from clip_export.training.sweep import sweep, trials_count
+from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.judging.scores import share_text
 from clip_toolkit.terminal import say, show
 
 Report = Callable[[Epoch], None]

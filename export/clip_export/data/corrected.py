@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from clip_export.data.dataset import TRAIN, VALIDATION, Dataset
-from clip_export.data.manifest import SEPARATOR
+from clip_toolkit.data.dataset import TRAIN, VALIDATION, Dataset
+from clip_toolkit.data.manifest import SEPARATOR
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.files.csv_table import read_rows

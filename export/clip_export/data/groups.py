@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from clip_export.data.dataset import Dataset
+from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.files.csv_table import read_rows
 

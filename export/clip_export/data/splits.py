@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from clip_export.data.dataset import TEST, TRAIN, VALIDATION, Dataset, memberships
+from clip_toolkit.data.dataset import TEST, TRAIN, VALIDATION, Dataset, memberships
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 

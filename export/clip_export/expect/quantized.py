@@ -9,9 +9,9 @@ from pathlib import Path
 from clip_export.expect.answers import Answers, Rows
 from clip_export.expect.comparing import Comparison, compare
 from clip_export.expect.proving import Expected, file_logits, row_name
-from clip_export.heads.outputs import r_squared
 from clip_toolkit import load
 from clip_toolkit.errors import QuantizationError
+from clip_toolkit.judging.scores import r_squared
 from clip_toolkit.spec.receipts import NotebookReceipt, agreement_text
 from clip_toolkit.spec.tasks import REGRESSION
 

@@ -19,7 +19,7 @@ class Inputs(Protocol):
 
 
 class Examples(NamedTuple):
-    """Features float32 ``[n, dim]`` and targets, as in `clip_export.data.dataset.Dataset`.
+    """Features float32 ``[n, dim]`` and targets, as in `clip_toolkit.data.dataset.Dataset`.
 
     While an encoder is fine-tuned, the features are `Inputs`: hidden states ``[n, tokens, width]``.
     """

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clip_export.heads.mlp import VLMtoMLP
-from clip_export.heads.outputs import r_squared
 from clip_export.training.epochs import Examples
 from clip_export.training.options import TrainingOptions
+from clip_toolkit.judging.scores import r_squared
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 

@@ -12,10 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from clip_export.data.dataset import Dataset
 from clip_export.data.groups import with_groups
-from clip_export.data.image_folder import read_image_folder
-from clip_export.data.manifest import read_manifest
 from clip_export.data.splits import Split, duplicate_notes, few_shots, split_dataset
 from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
@@ -25,6 +22,9 @@ from clip_export.heads.references import DataReference, content_digest
 from clip_export.progress import Advance
 from clip_export.training.epochs import Examples
 from clip_export.training.options import DataOptions
+from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.data.image_folder import read_image_folder
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 

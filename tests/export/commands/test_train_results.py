@@ -17,10 +17,10 @@ from clip_export.heads.files import TrainedHead, load_head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Epoch
 from clip_export.training.judging.decisions import Decisions
-from clip_export.training.judging.figures import Interval
 from clip_export.training.judging.outcome import Judgement, Outcome
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
+from clip_toolkit.judging.figures import Interval
 from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import Done, run
 

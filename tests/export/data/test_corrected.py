@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clip_export.data.corrected import write_corrected
-from clip_export.data.image_folder import read_image_folder
-from clip_export.data.manifest import read_manifest
+from clip_toolkit.data.image_folder import read_image_folder
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from questions import write_questions
 
-from clip_export.data.manifest import read_manifest
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.features.images import Features
 from clip_export.features.texts import TextCache, encoded_texts, fused
 from clip_export.heads.files import load_head
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 from commands_in_process import failed, run, train

@@ -6,20 +6,18 @@ import torch
 from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import r2_score
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from clip_export.heads.calibration import BOUNDS, fit_temperature, reliability
-from clip_export.heads.outputs import probabilities, r_squared
+from clip_export.heads.calibration import BOUNDS, fit_temperature
+from clip_export.heads.outputs import probabilities
 from clip_export.training.epochs import Examples
 from clip_export.training.judging.baseline import fit_baseline
 from clip_export.training.judging.decisions import Judge, plain_score
 from clip_export.training.judging.evaluation import evaluate
-from clip_export.training.judging.thresholds import OperatingRule, choose_thresholds, threshold_at
-from clip_toolkit.errors import DatasetError
+from clip_toolkit.judging.thresholds import OperatingRule
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 RNG = np.random.default_rng(0)
@@ -55,81 +53,6 @@ def test_without_a_mistake_the_temperature_stays_at_1(factor: float):
     logits = factor * (torch.eye(4) - 0.5)
     assert fit_temperature(logits, torch.arange(4), SINGLE_LABEL) == 1
     assert fit_temperature(logits, torch.eye(4), MULTI_LABEL) == 1
-
-
-def test_r_squared_is_that_of_scikit_learn_and_is_defined_for_constant_values():
-    true = RNG.normal(size=(50, 3))
-    predicted = true + RNG.normal(size=(50, 3)) * [0.1, 1, 10]
-    np.testing.assert_allclose(r_squared(true, predicted), r2_score(true, predicted, multioutput="raw_values"))
-    assert r_squared(np.ones(4), np.ones(4)) == 1
-    assert r_squared(np.ones(4), np.arange(4)) == 0
-    assert np.isnan(r_squared(np.ones((1, 2)), np.ones((1, 2)))).all()
-
-
-def test_reliability_of_a_known_case():
-    table, error = reliability(
-        np.array([0.9] * 10 + [0.5] * 10), np.array([True] * 7 + [False] * 3 + [True] * 5 + [False] * 5)
-    )
-    assert sorted(table[:, 2].tolist()) == [10, 10]
-    assert error == pytest.approx((0.2 * 10 + 0 * 10) / 20)
-    assert reliability(np.array([1.0]), np.array([True]))[1] == 0
-
-
-def rates(scores: np.ndarray, positive: np.ndarray, threshold: float) -> tuple[float, float]:
-    said = scores >= threshold
-    return said[positive].mean(), (~said)[~positive].mean()
-
-
-@pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 1.0])
-def test_thresholds_reach_what_was_asked_and_waste_nothing(share: float):
-    positive = RNG.random(300) < 0.3
-    scores = (0.3 * positive + 0.7 * RNG.random(300)).round(2)  # with ties
-    for kind, position in (("sensitivity", 0), ("specificity", 1)):
-        threshold = threshold_at(scores, positive, OperatingRule(kind, share))
-        reached = rates(scores, positive, threshold)
-        assert reached[position] >= share
-        every = [rates(scores, positive, t) for t in np.linspace(0, 1.01, 203)]
-        assert reached[1 - position] == max(pair[1 - position] for pair in every if pair[position] >= share)
-        assert not np.isclose(scores, threshold).any()
-
-
-def test_youden_is_the_best_sum():
-    positive = RNG.random(200) < 0.5
-    scores = 0.4 * positive + 0.6 * RNG.random(200)
-    best = max(sum(rates(scores, positive, t)) for t in [*scores, 1.1])
-    assert sum(rates(scores, positive, threshold_at(scores, positive, OperatingRule("youden")))) == pytest.approx(best)
-
-
-def test_thresholds_by_task():
-    answers, targets = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]]), np.array([0, 1, 1])
-    rule = OperatingRule.parse("sensitivity=1")
-    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), OperatingRule()) == {}
-    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule) == {"b": pytest.approx(0.2)}
-    assert choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule, positive="a") == {
-        "a": pytest.approx(0.8)
-    }
-    several = choose_thresholds(answers, np.eye(2)[targets], MULTI_LABEL, ("a", "b"), rule)
-    assert list(several) == ["a", "b"]
-    with pytest.raises(DatasetError, match="two labels"):
-        choose_thresholds(np.eye(3), np.arange(3), SINGLE_LABEL, ("a", "b", "c"), rule)
-    with pytest.raises(DatasetError, match="expected one of a, b, got 'z'"):
-        choose_thresholds(answers, targets, SINGLE_LABEL, ("a", "b"), rule, positive="z")
-
-
-@pytest.mark.parametrize("text", ["best", "sensitivity", "specificity=2", "sensitivity=x", "youden=0.5"])
-def test_unknown_rules(text: str):
-    with pytest.raises(ValueError, match="expected most-probable"):
-        OperatingRule.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [("sensitivity=9e-1", 0.9), ("sensitivity=1.00", 1), ("sensitivity=+0.95", 0.95), ("specificity=.5", 0.5)],
-)
-def test_a_share_is_any_number(text: str, share: float):
-    rule = OperatingRule.parse(text)
-    assert rule == OperatingRule(text.partition("=")[0], share)
-    assert OperatingRule.parse(str(rule)) == rule
 
 
 class Fixed(nn.Module):

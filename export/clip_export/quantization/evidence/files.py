@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_export.data.dataset import SIDES
-from clip_export.data.manifest import read_manifest
+from clip_toolkit.data.dataset import SIDES
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import DatasetError, QuantizationError
 from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.spec.classifier import Preprocessing

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.heads.outputs import r_squared
 from clip_toolkit import Classifier, Prediction
+from clip_toolkit.judging.scores import r_squared
 from clip_toolkit.spec.receipts import Flip
 from clip_toolkit.spec.tasks import REGRESSION
 

@@ -11,9 +11,11 @@ from torch import nn
 from clip_export.heads.calibration import fit_temperature
 from clip_export.heads.outputs import probabilities
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.answers import Answers, answer, share_right
-from clip_export.training.judging.thresholds import OperatingRule, check_rule, choose_thresholds
+from clip_export.training.judging.evaluation import answer
 from clip_export.training.objective import score
+from clip_toolkit.judging.answers import Answers
+from clip_toolkit.judging.scores import share_right
+from clip_toolkit.judging.thresholds import OperatingRule, check_rule, choose_thresholds
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import from_numpy, nn
 
 from clip_export.heads.outputs import probabilities
 from clip_export.training.epochs import Examples
-from clip_export.training.judging.answers import Answers, Array, answer
-from clip_export.training.judging.figures import (
+from clip_toolkit.judging.answers import Answers, Array
+from clip_toolkit.judging.figures import (
     Interval,
     LabelFigures,
     Samples,
     label_figures,
     score_interval,
 )
+from clip_toolkit.spec.decisions import decide
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
@@ -69,3 +71,30 @@ def evaluate(
         by_label=tuple(label_figures(answers, index, samples) for index in range(len(answers.labels))),
         calibration_error=errors,
     )
+
+
+def answer(
+    head: nn.Module,
+    examples: Examples,
+    labels: Sequence[str],
+    *,
+    task: str = SINGLE_LABEL,
+    temperature: float = 1.0,
+    thresholds: Mapping[str, float] | None = None,
+) -> Answers:
+    """Run a head on examples.
+
+    Args:
+        head: from features to logits.
+        examples: what it did not learn from.
+        labels: class names, or names of values.
+        task: one of `clip_toolkit.spec.tasks.TASKS`.
+        temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
+        thresholds: likewise.
+    """
+    head.eval()
+    with torch.inference_mode():
+        logits = head(examples.features)
+        found = probabilities(logits, task, temperature).numpy()
+    predicted = decide(found, task, labels, thresholds or {})
+    return Answers(task, tuple(labels), examples.targets.numpy(), logits.numpy(), found, predicted)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import nn
 
-from clip_export.training.judging.answers import Answers, share_right
 from clip_export.training.judging.decisions import Decisions, Judge
-from clip_export.training.judging.figures import Interval, Samples, score_interval, share_interval
-from clip_export.training.judging.thresholds import positive_index
 from clip_export.training.preparation import Prepared
-from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
-
-
-class Rates(NamedTuple):
-    """How many images that have a label are found, and how many that have not are spared."""
-
-    label: str
-    sensitivity: Interval
-    specificity: Interval
+from clip_toolkit.judging.figures import Interval, Samples, score_interval
+from clip_toolkit.judging.rates import Rates, label_rates
+from clip_toolkit.judging.scores import share_right, share_text
+from clip_toolkit.judging.thresholds import positive_index
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ def _outcome(judge: Judge, prepared: Prepared, head: nn.Module, decisions: Decis
     answers = judge.answers(head, decisions, examples)
     samples = Samples.of(len(indices), [prepared.dataset.groups[index] for index in indices])
     shown = _labels_to_detect(judge, decisions)
-    rates = tuple(_rates(answers, judge.labels.index(label), samples) for label in shown)
+    rates = tuple(label_rates(answers, judge.labels.index(label), samples) for label in shown)
     return Outcome(side, len(indices), score_interval(answers, samples), rates)
 
 
@@ -99,34 +90,6 @@ def _labels_to_detect(judge: Judge, decisions: Decisions) -> Sequence[str]:
     if decisions.thresholds or judge.task != SINGLE_LABEL or len(judge.labels) != 2:
         return [*decisions.thresholds]
     return [judge.labels[positive_index(judge.labels, judge.positive)]]
-
-
-def _rates(answers: Answers, index: int, samples: Samples) -> Rates:
-    true, predicted = answers.true[:, index], answers.predicted[:, index]
-    return Rates(
-        answers.labels[index],
-        share_interval(predicted, samples, among=true),
-        share_interval(~predicted, samples, among=~true),
-    )
-
-
-def share_text(score: float, task: str) -> str:
-    """Format a share as a percentage, R squared as it is."""
-    if math.isnan(score):
-        return "not defined"
-    return f"{score:.3f}" if task == REGRESSION else f"{score:.1%}"
-
-
-def figure_text(figure: Interval, task: str = SINGLE_LABEL, interval: str = "95% interval ") -> str:
-    """Format a share, or R squared, with its 95 % interval, which is named unless ``interval`` is empty."""
-    value, low, high = (share_text(each, task) for each in figure)
-    return value if math.isnan(figure.value) else f"{value} ({interval}{low} to {high})"
-
-
-def rates_text(rates: Rates) -> str:
-    """Format sensitivity and specificity with their 95 % intervals; they follow a figure that names them."""
-    sensitivity, specificity = (figure_text(rate, interval="") for rate in (rates.sensitivity, rates.specificity))
-    return f"sensitivity {sensitivity}, specificity {specificity}"
 
 
 def brief_text(outcome: Outcome, task: str) -> str:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, precision_recall_curve, roc_curve
 
-from clip_export.heads.outputs import SCORES
 from clip_export.training.judging.evaluation import Evaluation
 from clip_export.training.loop import Training
+from clip_toolkit.judging.scores import SCORES
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 DPI = 110

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 
 from clip_export.encoders.checkpoint import encoder_name
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.outputs import SCORES
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.baseline import baseline_name
 from clip_export.training.judging.evaluation import Evaluation, evaluate
-from clip_export.training.judging.figures import RESAMPLES
-from clip_export.training.judging.outcome import Judgement, brief_text, figure_text, share_text
+from clip_export.training.judging.outcome import Judgement, brief_text
 from clip_export.training.loop import Training
 from clip_export.training.preparation import Prepared
 from clip_export.training.report import charts
-from clip_export.training.report.page import Section, figures_table, render
 from clip_export.training.report.predictions import PREDICTIONS, write_predictions
 from clip_export.training.report.wrong_images import mistakes_section
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.judging.figures import RESAMPLES, figure_text
+from clip_toolkit.judging.page import Section, figures_table, render
+from clip_toolkit.judging.scores import SCORES, share_text
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 PAGE = "report.html"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from textwrap import shorten
 
 from clip_export.training.judging.evaluation import Evaluation
-from clip_export.training.judging.mistakes import Mistake, mistakes
 from clip_export.training.preparation import Prepared
-from clip_export.training.report.page import Section, Thumbnail, gallery
 from clip_export.training.report.predictions import PREDICTIONS
-from clip_toolkit import open_image
+from clip_toolkit.judging.mistakes import Mistake, mistakes
+from clip_toolkit.judging.page import Section, Thumbnail, gallery
 from clip_toolkit.spec.tasks import REGRESSION
 
-_THUMBNAIL = 200  # pixels
 _CAPTION = 60  # characters of a text below a thumbnail
 _MOST = 120  # on the page, which would be slow to open with thousands
 _NOTE = "Look at each: wrong labels in the data, bad images and shortcuts (a caption, a marker, a border) show here."
@@ -37,8 +34,4 @@ def _thumbnail(prepared: Prepared, mistake: Mistake) -> Thumbnail:
     index, dataset = prepared.held_out.indices[mistake.row], prepared.dataset
     text = [] if dataset.texts is None else [shorten(dataset.texts[index], _CAPTION, placeholder="...")]
     lines = [*text, f"predicted {mistake.said}", f"true: {mistake.true}"]
-    image = open_image(dataset.files[index])
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=85)
-    return Thumbnail(buffer.getvalue(), dataset.relative(index), lines)
+    return Thumbnail.of(dataset.files[index], dataset.relative(index), lines)

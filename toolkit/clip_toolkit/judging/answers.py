@@ -1,33 +1,27 @@
-"""What a head answers to examples, and how far its confidence can be trusted."""
+"""What a model answers to examples, and how far its confidence can be trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from clip_export.heads.calibration import reliability
-from clip_export.heads.outputs import probabilities, r_squared
-from clip_export.training.epochs import Examples
-from clip_toolkit.spec.decisions import decide
-from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
+from clip_toolkit.judging.calibration import reliability
+from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a head answers to examples.
+    """What a model answers to examples.
 
     Attributes:
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         labels: class names, or names of values.
-        targets: as in `clip_export.data.dataset.Dataset`.
+        targets: as in `clip_toolkit.data.dataset.Dataset`.
         logits: float32 ``[n, labels]``; the values of a regression.
         probabilities: float32 ``[n, labels]``, calibrated; ``[n, 0]`` for a regression.
         predicted: bool ``[n, labels]``: which labels are predicted; none in a regression.
@@ -62,42 +56,8 @@ class Answers:
         return self.true.T.astype(np.int64) @ self.predicted
 
     def reliability(self, of: Array | None = None) -> tuple[Array, float]:
-        """Reliability of the probabilities, or ``of`` others, as `clip_export.heads.calibration.reliability`."""
+        """Reliability of the probabilities, or ``of`` others, as `clip_toolkit.judging.calibration.reliability`."""
         confidence = (self.probabilities if of is None else of).astype(np.float64)
         if self.task == SINGLE_LABEL:
             return reliability(confidence.max(1), confidence.argmax(1) == self.targets)
         return reliability(confidence.ravel(), self.true.ravel())
-
-
-def share_right(answers: Answers) -> float:
-    """Share of right decisions, 0 to 1; of a regression R squared, the mean of all values."""
-    if answers.task == REGRESSION:
-        return float(r_squared(answers.targets, answers.logits).mean())
-    return float(answers.right.mean())
-
-
-def answer(
-    head: nn.Module,
-    examples: Examples,
-    labels: Sequence[str],
-    *,
-    task: str = SINGLE_LABEL,
-    temperature: float = 1.0,
-    thresholds: Mapping[str, float] | None = None,
-) -> Answers:
-    """Run a head on examples.
-
-    Args:
-        head: from features to logits.
-        examples: what it did not learn from.
-        labels: class names, or names of values.
-        task: one of `clip_toolkit.spec.tasks.TASKS`.
-        temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
-        thresholds: likewise.
-    """
-    head.eval()
-    with torch.inference_mode():
-        logits = head(examples.features)
-        found = probabilities(logits, task, temperature).numpy()
-    predicted = decide(found, task, labels, thresholds or {})
-    return Answers(task, tuple(labels), examples.targets.numpy(), logits.numpy(), found, predicted)

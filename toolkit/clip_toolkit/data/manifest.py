@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_export.data.dataset import SIDES, Dataset
+from clip_toolkit.data.dataset import SIDES, Dataset
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.files.csv_table import Row, read_rows
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL

@@ -1,4 +1,4 @@
-"""The images that a head is wrong about: the first thing to look at."""
+"""The images that a model is wrong about: the first thing to look at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clip_export.training.judging.answers import Answers
+from clip_toolkit.judging.answers import Answers
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
@@ -15,7 +15,7 @@ class Mistake(NamedTuple):
 
     Attributes:
         row: of the example in the answers.
-        said: what the head said, for people.
+        said: what the model said, for people.
         true: what is so.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_export.data.dataset import SIDES, TRAIN, Dataset
+from clip_toolkit.data.dataset import SIDES, TRAIN, Dataset
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.images.folder import ImageListing, is_hidden
 from clip_toolkit.spec.tasks import SINGLE_LABEL

@@ -1,19 +1,20 @@
-"""Figures of a head on examples, each with its 95 % interval."""
+"""Figures of answers to examples, each with its 95 % interval."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, rankdata
-from sklearn.metrics import average_precision_score
 
-from clip_export.heads.outputs import r_squared
-from clip_export.training.judging.answers import Answers, Array
-from clip_export.training.judging.thresholds import OperatingRule, threshold_at
-from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.judging.answers import Answers, Array
+from clip_toolkit.judging.curves import area_under_roc, average_precision
+from clip_toolkit.judging.scores import r_squared, share_text
+from clip_toolkit.judging.thresholds import OperatingRule, threshold_at
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 RESAMPLES = 500
 """Bootstrap samples behind the interval of what is no share (percentile method: Efron and Tibshirani 1993, ch. 13)."""
@@ -99,7 +100,6 @@ def _label_shares(answers: Answers, index: int, samples: Samples) -> dict[str, I
 
 
 def _label_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array], float]]:
-    """Plain counts where a count will do: scikit-learn's checks of its arguments take longer than all of them."""
     true, scores = answers.true[:, index], answers.probabilities[:, index].astype(np.float64)
     said = answers.predicted[:, index]
 
@@ -108,21 +108,14 @@ def _label_statistics(answers: Answers, index: int) -> dict[str, Callable[[Array
 
     return {
         "F1": lambda rows: _share(2 * (said & true)[rows].sum(), said[rows].sum() + true[rows].sum()),
-        "AUROC": where_both(_area_under_roc),
-        "AUPRC": where_both(average_precision_score),
+        "AUROC": where_both(area_under_roc),
+        "AUPRC": where_both(average_precision),
         f"sensitivity at {FIXED_SPECIFICITY:.0%} specificity": where_both(_sensitivity),
     }
 
 
 def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else float("nan")
-
-
-def _area_under_roc(true: Array, scores: Array) -> float:
-    """Compute the Mann-Whitney statistic: the chance that a positive scores above a negative, ties as half."""
-    positives = int(true.sum())
-    ranks = rankdata(scores)[true].sum() - positives * (positives + 1) / 2
-    return float(ranks / (positives * (len(true) - positives)))
 
 
 def _sensitivity(true: Array, scores: Array) -> float:
@@ -170,8 +163,14 @@ def share_interval(right: Array, samples: Samples, among: Array | None = None) -
     count = len(np.unique(samples.groups[rows]))
     if not count:
         return Interval(np.nan, np.nan, np.nan)
-    value, z = float(right[rows].mean()), float(norm.ppf(0.975))
+    value, z = float(right[rows].mean()), NormalDist().inv_cdf(0.975)
     centre = value + z**2 / (2 * count)
     half = z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2)
     low, high = (centre - half) / (1 + z**2 / count), (centre + half) / (1 + z**2 / count)
     return Interval(value, min(float(low), value), max(float(high), value))  # rounding: they meet at 0 and 1
+
+
+def figure_text(figure: Interval, task: str = SINGLE_LABEL, interval: str = "95% interval ") -> str:
+    """Format a share, or R squared, with its 95 % interval, which is named unless ``interval`` is empty."""
+    value, low, high = (share_text(each, task) for each in figure)
+    return value if math.isnan(figure.value) else f"{value} ({interval}{low} to {high})"

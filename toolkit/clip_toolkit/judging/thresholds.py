@@ -61,7 +61,7 @@ def choose_thresholds(
 
     Args:
         probabilities: ``[n, labels]``, calibrated, of examples that were not learnt from.
-        targets: as in `clip_export.data.dataset.Dataset`.
+        targets: as in `clip_toolkit.data.dataset.Dataset`.
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         labels: class names.
         rule: how to choose.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from clip_export.training.judging.figures import Interval, LabelFigures
+from clip_toolkit.images import ImageSource, open_image
+from clip_toolkit.judging.figures import Interval, LabelFigures
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2128; }
@@ -29,6 +31,9 @@ figcaption b { font-weight: 600; } figcaption span { display: block; }
 """
 
 
+_THUMBNAIL = 200  # pixels of the longer side
+
+
 class Section(NamedTuple):
     """A part of the page: a heading, what to make of it, and a figure (PNG), a table or a gallery (HTML)."""
 
@@ -44,6 +49,19 @@ class Thumbnail(NamedTuple):
     jpeg: bytes
     name: str
     lines: Sequence[str]
+
+    @classmethod
+    def of(cls, image: ImageSource, name: str, lines: Sequence[str]) -> Thumbnail:
+        """Make one of an image.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        picture = open_image(image)
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, "JPEG", quality=85)
+        return cls(buffer.getvalue(), name, lines)
 
 
 def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str], sections: Iterable[Section]) -> str:

@@ -1,0 +1,1 @@
+"""Labelled images: what a folder or a manifest holds."""
