@@ -16,7 +16,7 @@ _PROCESSOR = (
     "answers again; if they change what matters to you, train the head on such features (clip-train does)"
 )
 
-RESIZE_NAMES = {
+_RESIZE_NAMES = {
     "torchvision": "resized tensors as torchvision does, the fast image processors among them",
     "no-antialias": "resized without antialiasing",
     "crop": "cropped by torchvision's rule",
@@ -25,6 +25,7 @@ RESIZE_NAMES = {
     "squash-bilinear": "squashed images to a square bilinearly, as torchvision's Resize((size, size))",
     "opencv": "resized as OpenCV does, to a square and without antialiasing",
 }
+_CROP_OR_SQUASH = "resized the shorter edge and cropped the centre"  # where the encoder's own rule is a square
 _FEATURE_NAMES = {
     "class": "read the class token of last_hidden_state, before the final normalisation",
     "mean": "read the mean of last_hidden_state",
@@ -88,9 +89,10 @@ def image_reasons(subject: Subject, *, rotated: bool) -> Iterator[Reason]:
         "read images in BGR order, as OpenCV does", f"convert them to RGB there; {_PROCESSOR}", Variant(bgr=True)
     )
     rule = subject.encoder.preprocessing
-    for name, text in RESIZE_NAMES.items():
+    for name, text in _RESIZE_NAMES.items():
         if not (name == "squash" and rule.mode == "squash") and not (name == "bilinear" and rule.resample == name):
-            yield Reason(text, _PROCESSOR, Variant(resize=name))
+            told = _CROP_OR_SQUASH if (name, rule.mode) == ("crop", "squash") else text
+            yield Reason(told, _PROCESSOR, Variant(resize=name))
     for name, (mean, std) in NORMALISATIONS.items():
         if max(abs(a - b) for a, b in zip(mean + std, rule.mean + rule.std, strict=True)) > 1e-3:
             yield Reason(_NORMALISATION_NAMES[name], _PROCESSOR, Variant(normalisation=name))

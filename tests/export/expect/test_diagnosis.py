@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from notebooks import LABELS, Notebook, features_of, make_notebook
+from notebooks import HIDDEN, LABELS, Notebook, features_of, make_notebook
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
@@ -32,6 +33,12 @@ SETTING = Setting(SINGLE_LABEL, LABELS, 1.0, 1e-3)
 @pytest.fixture(scope="module")
 def notebook(encoder: EncoderOf, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
     return make_notebook(encoder("clip-crop"), tmp_path_factory.mktemp("notebook"))
+
+
+@pytest.fixture(scope="module")
+def squashing(encoder: EncoderOf, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
+    """A notebook whose encoder's own rule is a square, with 0.5 and 0.5."""
+    return make_notebook(encoder("siglip"), tmp_path_factory.mktemp("squashing"))
 
 
 def diagnosed(notebook: Notebook, **answers: object) -> str:
@@ -159,21 +166,107 @@ def test_antialias_off(notebook: Notebook):
     assert "resized without antialiasing" in diagnosed(notebook, logits=notebook.logits(features))
 
 
-def test_squashed(notebook: Notebook):
-    def squash(values: Tensor, size: tuple[int, int]) -> Tensor:
-        image = Image.fromarray(values[0].permute(1, 2, 0).byte().numpy()).resize(size, Image.Resampling.BICUBIC)
+def by_pillow(resample: Image.Resampling) -> Callable[[Tensor, tuple[int, int]], Tensor]:
+    def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+        image = Image.fromarray(values[0].permute(1, 2, 0).byte().numpy()).resize(size[::-1], resample)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
 
-    features = resized(notebook, squash, square=True)
+    return resize
+
+
+def by_opencv(values: Tensor, size: tuple[int, int]) -> Tensor:
+    image = cv2.resize(values[0].permute(1, 2, 0).byte().numpy(), size[::-1])
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float()
+
+
+def test_squashed(notebook: Notebook):
+    features = resized(notebook, by_pillow(Image.Resampling.BICUBIC), square=True)
     assert "squashed images to a square" in diagnosed(notebook, logits=notebook.logits(features))
 
 
-def test_imagenets_mean(notebook: Notebook):
+def test_squashed_bilinearly(notebook: Notebook):
+    features = resized(notebook, by_pillow(Image.Resampling.BILINEAR), square=True)
+    assert "squashed images to a square bilinearly" in diagnosed(notebook, logits=notebook.logits(features))
+
+
+def test_bilinear(notebook: Notebook):
+    features = resized(notebook, by_pillow(Image.Resampling.BILINEAR))
+    text = diagnosed(notebook, logits=notebook.logits(features))
+    assert "the notebook resized bilinearly, torchvision's default" in text
+
+
+def test_torchvisions_crop(notebook: Notebook):
+    """Half of an odd difference is rounded to even there, where the checkpoint's processor truncates."""
+    features = resized(notebook, by_pillow(Image.Resampling.BICUBIC))
+    text = diagnosed(notebook, logits=notebook.logits(features))
+    assert "the notebook cropped by torchvision's rule" in text
+
+
+def test_cropped_in_place_of_a_square(squashing: Notebook):
+    features = resized(squashing, by_pillow(Image.Resampling[squashing.encoder.preprocessing.resample.upper()]))
+    text = diagnosed(squashing, logits=squashing.logits(features))
+    assert "the notebook resized the shorter edge and cropped the centre" in text
+
+
+def test_opencvs_resize(notebook: Notebook):
+    few = replace(notebook, paths=notebook.paths[:8])  # OpenCV's rounding leaves a rest: every reason is tried
+    text = diagnosed(few, logits=few.logits(resized(few, by_opencv, square=True)))
+    assert "Closest: the notebook resized as OpenCV does, to a square and without antialiasing" in text
+
+
+def normalised(notebook: Notebook, mean: list[float], std: list[float]) -> str:
     processor = copy.deepcopy(notebook.encoder.processor)
-    processor.image_mean, processor.image_std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    processor.image_mean, processor.image_std = mean, std
     found = [processor(images=[image], return_tensors="pt")["pixel_values"] for image in opened(notebook)]
-    text = diagnosed(notebook, logits=notebook.logits(features_of(notebook.encoder, found)))
-    assert "normalised pixels with ImageNet's" in text
+    return diagnosed(notebook, logits=notebook.logits(features_of(notebook.encoder, found)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "normalised pixels with ImageNet's"),
+        ([0.5] * 3, [0.5] * 3, "normalised pixels with 0.5 and 0.5"),
+        ([0.0] * 3, [1.0] * 3, "did not normalise pixels"),
+    ],
+)
+def test_normalisation(notebook: Notebook, mean: list[float], std: list[float], said: str):
+    assert f"the notebook {said}" in normalised(notebook, mean, std)
+
+
+def test_clips_normalisation(squashing: Notebook):
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    assert "the notebook normalised pixels with CLIP's mean" in normalised(squashing, mean, std)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+@pytest.mark.parametrize(
+    ("position", "names"),
+    [
+        ("after", ("first", "norm", "last")),  # attributes, whose names say nothing: before is assumed
+        ("before", ("0", "2", "5")),  # a Dropout between the two layers: after is assumed
+    ],
+)
+def test_norm_position(
+    notebook: Notebook, tmp_path: Path, norm: type[nn.BatchNorm1d | nn.LayerNorm], position: str, names: tuple[str, ...]
+):
+    between = norm(HIDDEN).eval()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        for value in between.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape) + 0.5)
+    layers = dict(zip(names, (notebook.head[0], between, notebook.head[3]), strict=True))
+    state = {f"{name}.{own}": value for name, layer in layers.items() for own, value in layer.state_dict().items()}
+    torch.save(state, tmp_path / "head.pt")
+
+    def activation(values: Tensor) -> Tensor:
+        return between(values).relu() if position == "before" else between(values.relu())
+
+    text = diagnosed(
+        replace(notebook, file=tmp_path / "head.pt"), logits=notebook.logits(notebook.features, activation)
+    )
+    assert f"had the head's normalisation {position} its activation" in text
+    assert f"To do: export with --norm-position {position}." in text
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
