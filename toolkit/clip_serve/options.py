@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from clip_toolkit.commands.infer_options import MOST, DeviceOptions, IsolationOptions
+from clip_toolkit.commands.infer_options import MOST, DeviceOptions, IsolationOptions, MaxMemory
 from clip_toolkit.images import MAX_PIXELS
 from clip_toolkit.numbers import number, whole
 from clip_toolkit.options import Group, Option, UsageError
@@ -72,6 +72,7 @@ class LimitOptions:
         50_000_000
     )
     allow_truncated: Annotated[bool, Option("use what there is of truncated images")] = False
+    max_memory: MaxMemory = None
     timeout: Annotated[float, Option("time from a request's head to its answer", parse=_seconds, metavar="SECONDS")] = (
         30.0
     )

@@ -14,6 +14,7 @@ from clip_serve.models.repository import Repository
 from clip_serve.models.served import ONE_BY_ONE, Opened, Pools, Served
 from clip_serve.options import ServeOptions
 from clip_toolkit.errors import ClipToolkitError
+from clip_toolkit.runtime.memory import limit_memory
 
 
 class Service:
@@ -37,6 +38,8 @@ class Service:
             DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
         """
         self.options, self.metrics, self.draining = options, Metrics(), False
+        if options.limits.max_memory is not None:
+            limit_memory(options.limits.max_memory)
         self.repository = Repository(options)
         self._pools = Pools(options.device.threads)
         self._turn = asyncio.Lock()

@@ -37,6 +37,15 @@ def test_a_missing_and_a_foreign_model(tmp_path: Path, capsys: pytest.CaptureFix
         assert name in line
 
 
+def test_memory_is_limited_before_a_model_is_opened(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    def limit(mebibytes: int) -> None:
+        raise RuntimeError(mebibytes)
+
+    monkeypatch.setattr("clip_serve.service.limit_memory", limit)
+    with pytest.raises(RuntimeError, match="18"):
+        main([str(demo), "--port", "0", "--max-memory", "18"])
+
+
 def test_a_port_in_use(demo: Path, capsys: pytest.CaptureFixture[str]):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
 import pytest
 from serve_client import Client
 from starlette.routing import Route
 
 from clip_serve import ServeOptions
+from clip_serve.middleware import access_log
 from clip_serve.options import LimitOptions
 from clip_toolkit import Classifier, ModelError
 
@@ -46,22 +49,35 @@ def test_figures_count_what_was_done(fresh: Client, images: list[bytes], classif
         assert figures[name] == 3 * labels.count(label)
 
 
-def logged(capfd: pytest.CaptureFixture[str], count: int) -> list[str]:
-    """The lines of the log, which are written once the answer is on its way."""
-    text = ""
-    while text.count("\n") < count:
-        text += capfd.readouterr().err
-        time.sleep(0.001)
-    return text.splitlines()
+class Log:
+    """The log as a file: pytest's capture loses what is written between its reading and its emptying."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def lines(self, count: int) -> list[str]:
+        """So many lines, which are written once the answer is on its way."""
+        deadline = time.monotonic() + 60
+        while (text := Path(self._file.name).read_text(encoding="utf-8")).count("\n") < count:
+            assert time.monotonic() < deadline, text
+            time.sleep(0.001)
+        return text.splitlines()
 
 
-def test_the_log_has_a_line_for_each_request(fresh: Client, images: list[bytes], capfd: pytest.CaptureFixture[str]):
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    with (tmp_path / "log").open("w", encoding="utf-8", buffering=1) as file:
+        monkeypatch.setattr(access_log, "sys", SimpleNamespace(stderr=file))
+        yield Log(file)
+
+
+def test_the_log_has_a_line_for_each_request(fresh: Client, images: list[bytes], log: Log):
     reply = fresh.post("/v1/predict", images[0], "image/jpeg", x_request_id="mine", traceparent=TRACE)
     assert (reply.headers["x-request-id"], reply.headers["traceparent"]) == ("mine", TRACE)
     other = fresh.get("/v2/\x1b[31m".replace("\x1b", "%1b"), x_request_id="two words", traceparent="none")
     assert re.fullmatch(r"[0-9a-f]{32}", other.headers["x-request-id"])
     assert "traceparent" not in other.headers
-    lines = logged(capfd, 2)
+    lines = log.lines(2)
     first, second = map(json.loads, lines)
     assert first["time"].endswith("+00:00")
     del first["time"], first["seconds"]
@@ -82,7 +98,7 @@ def test_the_log_has_a_line_for_each_request(fresh: Client, images: list[bytes],
 
 
 def test_a_failure_inside_is_told_to_the_log_alone(
-    fresh: Client, images: list[bytes], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fresh: Client, images: list[bytes], log: Log, monkeypatch: pytest.MonkeyPatch
 ):
     [served] = fresh.service.models.values()
 
@@ -92,7 +108,7 @@ def test_a_failure_inside_is_told_to_the_log_alone(
     monkeypatch.setattr(served._batcher, "_compute", fail)
     reply = fresh.post("/v1/predict", images[0], "image/jpeg", x_request_id="it")
     assert (reply.status, "secret" in reply.error) == (500, False)
-    failure, _ = map(json.loads, logged(capfd, 2))
+    failure, _ = map(json.loads, log.lines(2))
     assert (failure["id"], "/secret/model.onnx: broken" in failure["error"]) == ("it", True)
 
 

@@ -26,6 +26,10 @@ def run(options: InferOptions) -> int:
     from clip_toolkit.files.locate import find_model
 
     located = find_model(options.model)
+    if options.running.max_memory is not None:
+        from clip_toolkit.runtime.memory import limit_memory
+
+        limit_memory(options.running.max_memory)
     if options.actions.chosen is not None:
         action, _ = options.actions.chosen
         return {"describe": _describe, "selftest": _selftest, "doctor": _doctor}[action](located.path, options)

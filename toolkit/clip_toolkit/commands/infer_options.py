@@ -27,6 +27,15 @@ QuoteFormulas = Annotated[
     bool, Option("in CSV, put ' before text that a spreadsheet would compute (=, +, -, @, tab or return)")
 ]
 
+MaxMemory = Annotated[
+    int | None,
+    Option(
+        "memory that the network may take on the CPU, for model files from strangers (default: no limit)",
+        parse=whole(16, 2**20),
+        metavar="MIB",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -58,6 +67,7 @@ class ClassifyingOptions(RunningOptions):
     resize: Annotated[str, Option("who resizes the images: Pillow, exactly, or the model's graph", choices=RESIZES)] = (
         "pillow"
     )
+    max_memory: MaxMemory = None
 
 
 @dataclass(frozen=True)

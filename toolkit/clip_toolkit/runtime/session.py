@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from clip_toolkit.runtime.devices import (
     import_onnxruntime,
     outdated,
 )
+from clip_toolkit.runtime.memory import is_out_of_memory, memory_in_force
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
 
@@ -99,9 +101,9 @@ class Session:
         """
         try:
             with self._turn:
-                found: list[NDArray[Any]] = self._inner.run(list(outputs), dict(feeds))
+                found: list[NDArray[Any]] = self._inner.run(list(outputs), dict(feeds), _silent())
         except Exception as error:
-            raise ModelError(f"ONNX Runtime failed on {self.provider}: {first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime failed on {self.provider}: {_reason(error)}") from error
         return found
 
 
@@ -196,7 +198,22 @@ def _inner(
         # Idle threads that spin would take the cores from those that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+        options.add_session_config_entry("session.use_env_allocators", "0" if memory_in_force() is None else "1")
         # Without its fallback, which would go on on the CPU and leave the provider's name standing.
         return runtime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base
-        raise ModelError(f"{name}: ONNX Runtime cannot open it ({first_line(error)})") from error
+        raise ModelError(f"{name}: ONNX Runtime cannot open it ({_reason(error)})") from error
+
+
+@cache
+def _silent() -> onnxruntime.RunOptions:
+    """Options of a run which does not print what it raises as well."""
+    options = import_onnxruntime().RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+def _reason(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return f"it takes more than the {memory_in_force()} MiB of --max-memory"
+    return first_line(error)
