@@ -21,7 +21,8 @@ from clip_toolkit.images import DecodeOptions
 from clip_toolkit.spec.description import describe
 from clip_toolkit.spec.model_file import parse_any_spec, read_spec
 from clip_toolkit.stream.inputs import Input
-from clip_toolkit.stream.part_file import PartFile, line
+from clip_toolkit.stream.journal import line
+from clip_toolkit.stream.part_file import PartFile
 
 _ROOT = Path(__file__).parents[2]
 _LIMIT = 2**22  # pixels; headers that lie about the size are refused early, as --max-pixels does

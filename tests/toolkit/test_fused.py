@@ -233,7 +233,8 @@ def test_a_broken_off_run_goes_on_with_the_same_texts_only(
 
 def _interrupted(arguments: list[str], output: Path, whole: bytes) -> bytes:
     """What a run leaves that was broken off after two of its records."""
-    from clip_toolkit.stream.part_file import PartFile, line
+    from clip_toolkit.stream.journal import line
+    from clip_toolkit.stream.part_file import PartFile
 
     settings: list[dict[str, object]] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -291,7 +291,7 @@ def test_a_foreign_part_file_is_left_alone(folder: Path, capsys: Captured, text:
     content = (b"%08x %s\n" % (zlib.crc32(text), text)) if has_checksum else text + b"\n"
     Path("out.part").write_bytes(content)
     assert main([str(folder), "--output", "out", "--resume"]) == 1
-    assert "no part file" in capsys.readouterr().err
+    assert "not written by this version" in capsys.readouterr().err
     assert Path("out.part").read_bytes() == content
 
 

@@ -15,6 +15,7 @@ from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import Located
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.folder import ImageListing
+from clip_toolkit.images.limits import raise_pillows_limit
 from clip_toolkit.listing import Style
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.stream.frames import frames, import_av
@@ -63,10 +64,7 @@ def classify(located: Located, options: InferOptions) -> int:
 
 def _open(located: Located, options: InferOptions) -> Classifier:
     running, decoding = options.running, options.decoding
-    if decoding.max_pixels and decoding.max_pixels > MAX_PIXELS:
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = decoding.max_pixels  # Pillow's own limit, which would refuse what was asked for
+    raise_pillows_limit(decoding.max_pixels or MAX_PIXELS)
     classifier = load(
         located.path,
         running.device,

@@ -53,6 +53,12 @@ class DecodeOptions:
     draft_side: int | None = None
 
 
+def raise_pillows_limit(max_pixels: int) -> None:
+    """Let Pillow's own limit, which is one for the whole process, not refuse what a higher one of ours allows."""
+    if max_pixels > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
 def bytes_a_pixel(image: Image.Image) -> int:
     """Bytes a pixel that an opened image takes at its peak, its copy in RGB included."""
     mode, bands = image.mode, len(image.getbands())

@@ -22,10 +22,26 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Ima
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
+class NamedBytes(io.BytesIO):
+    """The bytes of an image file, under the name that messages call it by."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """Keep both."""
+        super().__init__(content)
+        self.name = name
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a name is a URL, not a path."""
+    return _URL.match(name) is not None
+
+
 def source_name(source: ImageSource) -> str:
     """How messages call an image: its path, or its type where it has none."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
+    if isinstance(source, NamedBytes):
+        return str(source.name)
     return f"<{type(source).__name__}>"
 
 
@@ -55,7 +71,7 @@ def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
     try:
         return Path(path).open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
-        if _URL.match(name):
+        if is_url(name):
             raise ImageError(f"{name}: URLs are not fetched. Download the image and name the file.") from error
         raise ImageNotFoundError(f"{name}: there is no such image file") from error
     except OSError as error:

@@ -21,7 +21,7 @@ Record: TypeAlias = dict[str, Any]
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
 text with each image also ``text`` and ``text_truncated``; of a frame of a video also ``time``, its seconds from the
 start. For `COLUMNAR` forms also ``p:<label>``, the probability of
-each label."""
+each label; and where it is asked for `EMBEDDING`, a list of numbers."""
 
 _SHOWN = 40  # characters of a text in a table
 
@@ -33,6 +33,8 @@ COLUMNAR = ("table", "csv", "parquet")
 
 PROBABILITY = "p:"
 """How the heading of a column of probabilities begins; the label follows."""
+
+EMBEDDING = "embedding"
 
 _MARK = {
     False: "* predicted by the model's threshold, though not the most probable label: see clip-infer --describe",

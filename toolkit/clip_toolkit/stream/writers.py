@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.listing import Style
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
-from clip_toolkit.stream.records import Record, lines, probability_columns
+from clip_toolkit.stream.records import EMBEDDING, Record, lines, probability_columns
 
 _ROWS = 4096  # of a Parquet row group
 
@@ -24,12 +24,28 @@ def write(records: Iterable[Record], style: Style, path: Path, spec: ModelSpec, 
         OutputError: the file cannot be written.
         MissingDependencyError: Parquet without pyarrow.
     """
-    with written_atomically(path) as temporary:
-        if style.form == "parquet":
-            _write_parquet(records, temporary, _schema(import_pyarrow(), spec, timed=timed))
-            return
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines(records, style))
+    with written_atomically(path) as temporary, temporary.open("wb") as file:
+        encode(records, style, file, spec, timed=timed)
+
+
+def encode(
+    records: Iterable[Record],
+    style: Style,
+    file: IO[bytes],
+    spec: ModelSpec,
+    *,
+    timed: bool = False,
+    embedding: str | None = None,
+) -> None:
+    """Write likewise to an open file; ``embedding`` is the type of the records' `EMBEDDING`, if they have one.
+
+    Raises:
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    if style.form == "parquet":
+        _write_parquet(records, file, schema(import_pyarrow(), spec, timed=timed, embedding=embedding))
+        return
+    file.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines(records, style))
 
 
 def import_pyarrow() -> Any:
@@ -46,9 +62,9 @@ def import_pyarrow() -> Any:
     return pa
 
 
-def _write_parquet(records: Iterable[Record], path: Path, schema: Any) -> None:
+def _write_parquet(records: Iterable[Record], file: IO[bytes], schema: Any) -> None:
     arrow = import_pyarrow()
-    with arrow.parquet.ParquetWriter(path, schema) as writer:
+    with arrow.parquet.ParquetWriter(file, schema) as writer:
         for rows in _groups(iter(records)):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
 
@@ -68,7 +84,8 @@ def _decodable(item: Record) -> Record:
     }
 
 
-def _schema(arrow: Any, spec: ModelSpec, *, timed: bool) -> Any:
+def schema(arrow: Any, spec: ModelSpec, *, timed: bool = False, embedding: str | None = None) -> Any:
+    """Return the Arrow schema of a model's records; the arguments are those of `encode`."""
     score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
     columns = [
         ("image", arrow.string()),
@@ -87,4 +104,6 @@ def _schema(arrow: Any, spec: ModelSpec, *, timed: bool) -> Any:
     if spec.task == REGRESSION:
         columns.append(("values", arrow.struct([(name, arrow.float64()) for name in spec.labels])))
     columns += [(name, arrow.float64()) for name in probability_columns(spec)]
+    if embedding is not None:
+        columns.append((EMBEDDING, arrow.list_(getattr(arrow, embedding)(), spec.encoder.dim)))
     return arrow.schema(columns)
