@@ -55,7 +55,7 @@ def test_every_command_and_program_of_the_readme_works(desk: Path):
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         }
         for command in commands:
-            assert command.split()[0] in {"clip-train", "clip-export", "clip-infer", "clip-search"}
+            assert command.split()[0] in {"clip-train", "clip-export", "clip-infer", "clip-search", "clip-scale"}
             done = subprocess.run(
                 shlex.split(command), cwd=desk, env=environment, capture_output=True, text=True, check=False
             )

@@ -9,12 +9,13 @@ from types import ModuleType
 import pytest
 
 import clip_app
+import clip_scale
 import clip_search
 import clip_serve
 import clip_toolkit
 
 FACES = pytest.mark.parametrize(
-    "face", [clip_toolkit, clip_search, clip_serve, clip_app], ids=lambda face: face.__name__
+    "face", [clip_toolkit, clip_search, clip_serve, clip_app, clip_scale], ids=lambda face: face.__name__
 )
 NAMES = {
     "clip_toolkit": """
@@ -26,6 +27,7 @@ NAMES = {
     "clip_search": "Duplicate EncoderIdentity Hit SearchIndex UpdateReport",
     "clip_serve": "ServeOptions create_app",
     "clip_app": "AppOptions create_app",
+    "clip_scale": "BatchClassifier Columns LocalEngine Source SourceError Summary WorkerError run",
 }
 
 

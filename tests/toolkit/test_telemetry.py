@@ -31,11 +31,14 @@ def test_importing_a_package_turns_telemetry_off(module: str, home: Path):
     assert run_at_home(home, "-c", show, **{VARIABLE: "0"}).strip() == "0"  # the user's own choice stands
 
 
-def test_importing_the_app_turns_gradios_analytics_off(home: Path):
-    variable = "GRADIO_ANALYTICS_ENABLED"
-    show = f"import os, clip_app; print(os.environ['{variable}'])"
-    assert run_at_home(home, "-c", show).strip() == "False"
-    assert run_at_home(home, "-c", show, **{variable: "True"}).strip() == "True"
+@pytest.mark.parametrize(
+    ("package", "variable", "off", "on"),
+    [("clip_app", "GRADIO_ANALYTICS_ENABLED", "False", "True"), ("clip_scale", "RAY_USAGE_STATS_ENABLED", "0", "1")],
+)
+def test_importing_a_package_turns_off_that_of_others(package: str, variable: str, off: str, on: str, home: Path):
+    show = f"import os, {package}; print(os.environ['{variable}'])"
+    assert run_at_home(home, "-c", show).strip() == off
+    assert run_at_home(home, "-c", show, **{variable: on}).strip() == on
 
 
 @pytest.mark.parametrize(("value", "status"), [("1", "fine"), ("true", "fine"), ("0", "note")])

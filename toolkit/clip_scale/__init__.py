@@ -1,0 +1,42 @@
+"""Classify more images than one machine should, with one callable that every data engine takes.
+
+from clip_scale import BatchClassifier
+
+classify = BatchClassifier("model.onnx")
+columns = classify({"bytes": [image], "path": ["image.jpg"]})
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from clip_toolkit.lazy import lazy_names
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when a cluster is started, and would phone home
+
+_HOMES = {
+    "BatchClassifier": "batch_classifier",
+    "Columns": "columns",
+    "LocalEngine": "engines.local",
+    "Source": "sources.source",
+    "SourceError": "errors",
+    "Summary": "summary",
+    "WorkerError": "errors",
+    "run": "running",
+}
+"""Where each public name lives."""
+
+__all__ = list(_HOMES)
+
+if TYPE_CHECKING:
+    from clip_scale.batch_classifier import BatchClassifier as BatchClassifier
+    from clip_scale.columns import Columns as Columns
+    from clip_scale.engines.local import LocalEngine as LocalEngine
+    from clip_scale.errors import SourceError as SourceError
+    from clip_scale.errors import WorkerError as WorkerError
+    from clip_scale.running import run as run
+    from clip_scale.sources.source import Source as Source
+    from clip_scale.summary import Summary as Summary
+else:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

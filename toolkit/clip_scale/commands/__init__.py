@@ -1,0 +1,3 @@
+"""The command line ``clip-scale``."""
+
+PROGRAM = "clip-scale"

@@ -1,0 +1,102 @@
+"""The options of ``clip-scale run``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from clip_scale.batch_classifier import EMBEDDINGS
+from clip_scale.columns import Columns
+from clip_scale.commands import PROGRAM
+from clip_scale.running import FORMS
+from clip_scale.sources.source import PART_SIZE
+from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, ClassifyingOptions, DecodingOptions
+from clip_toolkit.numbers import whole
+from clip_toolkit.options import Group, Option, Parser, UsageError, add_options, read_options
+
+ENGINES = ("local", "ray")
+
+_EPILOG = (
+    f"{MODEL_HELP} Exit code: 0 all fine, 1 some images failed or nothing could run, 2 usage error, 130 and 143 "
+    "interrupted."
+)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Who does the work."""
+
+    engine: Annotated[str, Option("processes of this machine, or a Ray cluster", choices=ENGINES)] = "local"
+    workers: Annotated[
+        int | None, Option("worker processes (default: one for each core)", parse=whole(most=2**16), metavar="N")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ManifestOptions:
+    """Columns of manifests."""
+
+    bytes_column: Annotated[str, Option("Parquet column of the bytes of images", metavar="NAME")] = Columns.bytes
+    path_column: Annotated[str, Option("Parquet column of their paths", metavar="NAME")] = Columns.path
+    text_column: Annotated[
+        str | None, Option("column of the texts, for a model that reads one with each image", metavar="NAME")
+    ] = None
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """What is written."""
+
+    format: Annotated[str, Option("format of the part files", choices=FORMS)] = "parquet"
+    top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
+    embedding: Annotated[str | None, Option("also write the embeddings", choices=EMBEDDINGS)] = None
+    part_size: Annotated[
+        int, Option("images per part, a multiple of the batch size", parse=whole(most=2**20), metavar="N")
+    ] = PART_SIZE
+    max_errors: Annotated[
+        int | None, Option("stop when more images than this have failed", parse=whole(0), metavar="N")
+    ] = None
+    resume: Annotated[bool, Option("continue the run that SINK holds")] = False
+    quiet: Annotated[bool, Option("no progress, no summary; errors and warnings stay")] = False
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of ``clip-scale run``.
+
+    Raises:
+        UsageError: some of them do not go together.
+    """
+
+    source: Annotated[
+        tuple[str, ...],
+        Option(
+            "image files, folders (searched recursively), patterns such as 'photos/**/*.jpg', CSV and Parquet "
+            "manifests, tar files",
+            "SOURCE",
+            nargs="+",
+        ),
+    ]
+    sink: Annotated[Path, Option("folder of the part files", "SINK", parse=Path)]
+    all_files: AllFiles = False
+    manifest: Annotated[ManifestOptions, Group("manifests")] = ManifestOptions()
+    engine: Annotated[EngineOptions, Group("engine")] = EngineOptions()
+    running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
+    decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
+    output: Annotated[SinkOptions, Group("output")] = SinkOptions()
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        if self.output.part_size % self.running.batch_size:
+            raise UsageError(f"--part-size: expected a multiple of the batch size, {self.running.batch_size}")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> RunOptions:
+    """Parse the command line; usage errors exit with code 2."""
+    parser = Parser(prog=PROGRAM, description="Classify more images than one process should.", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="classify a source into a folder of part files", epilog=_EPILOG)
+    add_options(run, RunOptions)
+    return read_options(run, RunOptions, parser.parse_args(argv))

@@ -1,0 +1,1 @@
+"""Where parts are classified: engines take tasks and give back what is done, in any order."""

@@ -1,0 +1,1 @@
+"""Where images come from, cut into parts that workers read by themselves."""
