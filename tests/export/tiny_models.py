@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
     BitImageProcessor,
     BlipConfig,
     BlipForConditionalGeneration,
@@ -22,8 +25,12 @@ from transformers import (
     CLIPModel,
     Dinov2Model,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     MetaClip2Config,
     MetaClip2Model,
+    MLCDVisionConfig,
+    MLCDVisionModel,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -126,7 +133,20 @@ def _chinese_clip() -> transformers.PreTrainedModel:
     return ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=24))
 
 
+def _altclip() -> transformers.PreTrainedModel:
+    tokens = tiny_tokenizers.ROBERTA_TOKENS
+    positions = tiny_tokenizers.CONTEXT + tokens["pad_token_id"] + 1
+    text = _TEXT | tokens | {"max_position_embeddings": positions, "project_dim": 20}
+    return AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=_VISION, projection_dim=24))
+
+
 _MAKERS |= {
+    "altclip": (_altclip, lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_roberta),
+    "mlcd": (
+        lambda: MLCDVisionModel(MLCDVisionConfig(**_VISION | {"num_hidden_layers": 2})),
+        lambda: CLIPImageProcessor(**_CROP),
+        lambda _: None,
+    ),
     "metaclip2": (_metaclip2, lambda: CLIPImageProcessor(**_CROP), tiny_tokenizers.save_clip),
     "chinese-clip": (
         _chinese_clip,
@@ -135,7 +155,29 @@ _MAKERS |= {
     ),
 }
 
-RELATED = ("metaclip2", "chinese-clip")
+
+def _dinov3(**options: object) -> transformers.PreTrainedModel:
+    sizes = _VISION | {"image_size": SIZE + 16, "num_register_tokens": 3}
+    return DINOv3ViTModel(DINOv3ViTConfig(**sizes | options))
+
+
+def _save_dinov3_processor(folder: Path) -> None:
+    """As the checkpoints have it. transformers' own class needs torchvision."""
+    content = {"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": 2, "rescale_factor": 1 / 255}
+    content |= dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True) | _SQUASH
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
+
+
+_MAKERS |= {
+    "dinov3": (_dinov3, lambda: None, _save_dinov3_processor),
+    "dinov3-gated": (
+        lambda: _dinov3(num_hidden_layers=2, use_gated_mlp=True, hidden_act="silu", mlp_bias=False, proj_bias=False),
+        lambda: None,
+        _save_dinov3_processor,
+    ),
+}
+
+RELATED = ("metaclip2", "chinese-clip", "altclip")
 """Families that consist of towers of the others: each is tested where it differs."""
 
 
@@ -162,7 +204,8 @@ def save_checkpoint(name: str, folder: Path) -> Path:
     model = make_model()
     _spread(model)
     model.save_pretrained(folder)
-    make_processor().save_pretrained(folder)
+    if (processor := make_processor()) is not None:
+        processor.save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

@@ -25,6 +25,7 @@ _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 CLIP_TOKENS = _tokens(2 * len(_BYTES) + 2, 2 * len(_BYTES), 2 * len(_BYTES) + 1, 2 * len(_BYTES) + 1)
 SIGLIP_TOKENS = _tokens(64, 1, 1, 1)
 SIGLIP2_TOKENS = _tokens(4 + 256 + 1 + len(_LETTERS), 2, 1, 0)
+ROBERTA_TOKENS = {"vocab_size": 6 + len(_LETTERS), "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
 BLIP_TOKENS = _tokens(5 + 2 * len(_LETTERS) + len(_WORDS), 2, 3, 0)
 
 
@@ -82,6 +83,21 @@ def save_blip(folder: Path) -> None:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     (folder / "vocab.txt").write_text("\n".join([*special, *pieces]) + "\n", encoding="utf-8")
     _save_configuration(folder, "BertTokenizer", do_lower_case=True)
+
+
+def save_roberta(folder: Path) -> None:
+    """XLM-RoBERTa's: a sentencepiece model of letters, in the form of the tokenizers package."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*special, "▁", *_LETTERS, "<mask>"]
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    marks = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    marks |= {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    _save_configuration(folder, "XLMRobertaTokenizer", **marks)
 
 
 def _save_configuration(folder: Path, kind: str, **options: Any) -> None:

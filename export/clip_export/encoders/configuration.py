@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from clip_export.encoders.families import FAMILIES
 from clip_toolkit.errors import EncoderError
 
 CONFIG = "config.json"
@@ -46,12 +47,22 @@ def read_config(folder: Path) -> Any:
     if not isinstance(kind, str):  # transformers would guess it from the folder's name
         raise EncoderError(f"{path}: does not name its model_type, such as clip. Restore the file of its authors.")
     refuse_code(path, content)
-    if kind not in transformers.CONFIG_MAPPING:
+    found = _configuration_class(kind)
+    if found is None:
         raise EncoderError(f"{path}: transformers {transformers.__version__} does not know the model_type {kind!r}.")
     try:
-        return transformers.CONFIG_MAPPING[kind].from_dict(_without_choices(content))
+        return found.from_dict(_without_choices(content))
     except Exception as error:  # whatever a configuration class makes of values that it did not expect
         raise EncoderError(f"{path}: is no configuration of {kind} ({' '.join(str(error).split())[:200]}).") from error
+
+
+def _configuration_class(kind: str) -> Any:
+    """Return the class of a model type; of towers by themselves, transformers registers only some."""
+    if kind in transformers.CONFIG_MAPPING:
+        return transformers.CONFIG_MAPPING[kind]
+    architectures = (name for family in FAMILIES if kind in family.model_types for name in family.architectures)
+    classes = (getattr(transformers, name).config_class for name in architectures if hasattr(transformers, name))
+    return next((found for found in classes if found.model_type == kind), None)
 
 
 def refuse_code(path: Path, content: Any) -> None:

@@ -94,6 +94,11 @@ class Encoder:
         """What is assumed of the checkpoint, one line each."""
         if is_open_clip(self.checkpoint.source):
             yield "assumed: images with a palette or transparency become RGB before the resize; in open_clip, after it"
+        if self.family.image.in_pillow:
+            yield (
+                f"assumed: the resize is Pillow's; that of transformers' {self.family.image.processor} is "
+                "torchvision's, which gives up to one step of 1/255 more or less"
+            )
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Compute the feature of a batch by the unpatched transformers modules.
@@ -142,7 +147,7 @@ def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear |
 def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
     if getattr(tower, "use_head", True) is False:
         raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
-    if checkpoint.family.image.positions is not None:
+    if checkpoint.family.image.takes_any_size:
         if preprocessing.size % tower.config.patch_size:
             raise EncoderError(
                 f"{checkpoint.id}: the image processor makes {preprocessing.size} pixels a side, no multiple of the "

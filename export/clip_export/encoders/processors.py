@@ -22,8 +22,13 @@ _KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do
 _PROCESSORS = {family.image.processor for family in FAMILIES} | {"ViTImageProcessor"}
 """Those whose options, as read here, are all that they do."""
 
+_IN_PILLOW = {family.image.processor: dict(family.image.in_pillow) for family in FAMILIES if family.image.in_pillow}
+"""For those that need torchvision, a configuration of a Pillow one that takes the same steps."""
+
 _PLAIN, _NESTED = "preprocessor_config.json", "processor_config.json"
 """Where the processor is described: on its own, and since transformers 5 as a part of what reads images and texts."""
+
+_KIND = "image_processor_type"
 
 LARGEST = 4096
 """Pixels of a side beyond which a processor's sizes are refused: one image would take gigabytes."""
@@ -61,12 +66,14 @@ def load_processor(folder: Path, default: str) -> Any:
 
 
 def _processor(content: dict[str, Any], default: str) -> Any:
-    named = str(content.get("image_processor_type") or content.get("feature_extractor_type") or default)
+    named = str(content.get(_KIND) or content.get("feature_extractor_type") or default)
     name = named.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if name not in _PROCESSORS:
         raise EncoderError(
             f"the image processor {named} is not supported. Supported: {', '.join(sorted(_PROCESSORS))}."
         )
+    if name in _IN_PILLOW:
+        return _processor(_IN_PILLOW[name] | content | {_KIND: _IN_PILLOW[name][_KIND]}, default)
     kind = getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)  # the former since transformers 5
     try:
         return kind.from_dict(content)

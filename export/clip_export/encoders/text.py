@@ -81,7 +81,7 @@ class TextEncoder:
             model=tower,
             projection=getattr(model, family.text.projection) if family.text.projection else None,
             tokenizer=tokenizer,
-            context=min(tower.config.max_position_embeddings, tokenizer.model_max_length),
+            context=min(family.text.context(tower.config), tokenizer.model_max_length),
             logit_scale=model.logit_scale.exp().item() if scale is None else scale,
             logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
             base=checkpoint.base_name,

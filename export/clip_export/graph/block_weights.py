@@ -90,15 +90,26 @@ _BLOCK_NAMES = {
     "self_attn.out_proj": "out",
 }
 
+_PACKS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "fc1": ("mlp.gate_proj", "mlp.fc1"),
+}
+"""Linear layers that read the same tokens, side by side in one; those of a checkpoint may be packed already."""
+
 
 def _packed(layer: Weights) -> Weights:
-    """Query, key and value in one, unless they come so."""
-    packed = {
-        f"qkv.{kind}": torch.cat([layer[f"self_attn.{name}_proj.{kind}"] for name in "qkv"])
-        for kind in ("weight", "bias")
-        if f"self_attn.q_proj.{kind}" in layer
-    }
-    return packed | renamed(layer, _BLOCK_NAMES)
+    """Query, key and value in one, a gate with what it opens, and a bias of zero where there is none."""
+    block = renamed(layer, _BLOCK_NAMES)
+    for packed, names in _PACKS.items():
+        if f"{names[0]}.weight" in layer:
+            weights = [layer[f"{name}.weight"] for name in names]
+            biases = [_bias(layer, name, weight) for name, weight in zip(names, weights, strict=True)]
+            block |= {f"{packed}.weight": torch.cat(weights), f"{packed}.bias": torch.cat(biases)}
+    return block | {f"{name}.bias": _bias(block, name, block[f"{name}.weight"]) for name in ("out", "fc1", "fc2")}
+
+
+def _bias(weights: Weights, name: str, weight: Tensor) -> Tensor:
+    return weights.get(f"{name}.bias", torch.zeros(len(weight)))
 
 
 def _folded_slope(block: Weights) -> Weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from clip_export.graph.operators import Operators
@@ -24,6 +25,8 @@ class BlockConfig:
         depth: number of blocks.
         activation: of `clip_export.graph.operators.ACTIVATIONS`.
         eps: of every layer normalisation.
+        gated: the activation is a factor: a second linear layer of ``hidden`` outputs, packed behind the first, is
+            multiplied by it (DINOv3).
         norm_behind: each layer normalisation follows its residual (BERT, and so BLIP's texts) instead of preceding it.
     """
 
@@ -33,12 +36,28 @@ class BlockConfig:
     depth: int
     activation: str
     eps: float
+    gated: bool = False
     norm_behind: bool = False
 
 
 def first_token(x: Tensor) -> Tensor:
     """Return the class token of ``[batch, tokens, width]``, as ``[batch, 1, width]``."""
     return x[:, :1]
+
+
+def rotated(x: Tensor, rotation: Tensor, heads: int) -> Tensor:
+    """Turn the channels of each head in pairs, the first half with the second: RoPE (arXiv:2104.09864).
+
+    Args:
+        x: ``[batch, tokens, width]``.
+        rotation: cosines, and sines with the sign that their half of the channels gets, ``[2, tokens, width / heads]``.
+        heads: number of heads.
+    """
+    split = x.reshape(-1, x.shape[1], heads, x.shape[2] // heads)
+    first, second = split.chunk(2, dim=-1)
+    cosines, sines = rotation[:, :, None]
+    turned: Tensor = split * cosines + torch.cat([second, first], dim=-1) * sines
+    return turned.reshape(-1, x.shape[1], x.shape[2])
 
 
 class Block(nn.Module):
@@ -64,21 +83,28 @@ class Block(nn.Module):
             self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         self.norm2 = nn.LayerNorm(config.width, config.eps)
-        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.gated = config.gated
+        self.fc1 = nn.Linear(config.width, (1 + config.gated) * config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.width)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, pick: Pick = first_token) -> Tensor:
+    def forward(
+        self, x: Tensor, bias: Tensor | None = None, pick: Pick = first_token, rotation: Tensor | None = None
+    ) -> Tensor:
         """Run the block.
 
         Args:
             x: ``[batch, tokens, width]``.
             bias: added to the attention scores, as in `clip_export.graph.operators.Operators.attention`.
-            pick: with ``one_token``, which one.
+            pick: with ``one_token``, which one; with a rotation the first.
+            rotation: what turns queries and keys, as in `rotated`.
         """
         read = x if self.norm_behind else self.norm1(x)
         if self.one_token:
             x = pick(x)
         query, key, value = self._query_key_value(read, pick)
+        if rotation is not None:
+            query = rotated(query, rotation[:, : query.shape[1]], self.heads)
+            key = rotated(key, rotation, self.heads)
         x = x + self.out(self.attention(query, key, value, self.heads, bias))
         if self.norm_behind:
             x = self.norm1(x)
@@ -95,6 +121,10 @@ class Block(nn.Module):
         return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:
-        widened = self.activation(self.fc1(x))
+        if self.gated:
+            gate, widened = self.fc1(x).chunk(2, dim=-1)
+            widened = self.activation(gate) * widened
+        else:
+            widened = self.activation(self.fc1(x))
         narrowed: Tensor = self.fc2(widened)
         return narrowed

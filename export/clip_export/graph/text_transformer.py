@@ -28,6 +28,8 @@ class TextConfig(BlockConfig):
         context: most tokens in a text.
         pooling: one of `POOLINGS`.
         end: number of the end mark, for the pooling of this name.
+        padding: number of the padding token, which has a position of its own, before the first; the others count
+            without it (XLM-RoBERTa). None where every place has the next position.
         causal: a token sees only itself and those before it (CLIP).
         masked: tokens of padding are not seen (BLIP). CLIP's padding stands behind what it reads, and SigLIP's is read.
         embedding_norm: a layer normalisation before the first block (BLIP).
@@ -40,6 +42,7 @@ class TextConfig(BlockConfig):
     context: int
     pooling: str
     end: int = 0
+    padding: int | None = None
     causal: bool = False
     masked: bool = False
     embedding_norm: bool = False
@@ -57,7 +60,7 @@ class TextTransformer(nn.Module):
         assert config.pooling in POOLINGS, config.pooling
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
-        self.positions = nn.Parameter(torch.empty(config.context, config.width))
+        self.positions = nn.Parameter(torch.empty(config.context + (config.padding is not None), config.width))
         self.embedding_norm = nn.LayerNorm(config.width, config.eps) if config.embedding_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, operators, i == config.depth - 1) for i in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width, config.eps) if config.final_norm else nn.Identity()
@@ -73,7 +76,7 @@ class TextTransformer(nn.Module):
         """
         # Not by the module, whose node would take the name of the output "embedding".
         words = self.tokens.weight[input_ids]
-        x = self.embedding_norm(words + self.positions[: input_ids.shape[1]])
+        x = self.embedding_norm(words + self._positions(input_ids))
         place = self._place(input_ids)
         seen, seen_by_read = self._biases(input_ids, attention_mask, place)
         *blocks, last = self.blocks
@@ -82,6 +85,13 @@ class TextTransformer(nn.Module):
         x = last(x, seen_by_read, lambda tokens: tokens.gather(1, place.expand(-1, 1, tokens.shape[2])))
         feature: Tensor = self.projection(self.final_norm(x[:, 0]))
         return feature
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        """Return what is added to each token: ``[batch or 1, tokens, width]``."""
+        if self.config.padding is None:
+            return self.positions[None, : input_ids.shape[1]]
+        counted = (input_ids != self.config.padding).long()
+        return self.positions[counted.cumsum(dim=1) * counted]
 
     def _place(self, input_ids: Tensor) -> Tensor:
         """Return the place of the token that is read: int64 ``[batch, 1, 1]``."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from clip_export.graph.block_weights import Weights, below, block_config, block_weights, named_like_clip, renamed
 from clip_export.graph.operators import STANDARD, Operators
 from clip_export.graph.text_transformer import TextConfig, TextTransformer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from clip_export.encoders.text import TextEncoder
 
@@ -32,7 +35,7 @@ def _config(tower: TextEncoder) -> TextConfig:
         **block_config(tower.rules.settings(config)),
         **tower.rules.switches(config),
         vocabulary=config.vocab_size,
-        context=config.max_position_embeddings,
+        context=tower.rules.context(config),
         projection=projection.out_features,
         projection_bias=projection.bias is not None,
     )
@@ -40,12 +43,23 @@ def _config(tower: TextEncoder) -> TextConfig:
 
 def _projection(tower: TextEncoder) -> nn.Linear:
     last: nn.Linear = tower.model.head if tower.projection is None else tower.projection
-    return last
+    if tower.rules.transformation is None:
+        return last
+    return _composed(getattr(tower.model, tower.rules.transformation), last)
+
+
+def _composed(first: nn.Linear, last: nn.Linear) -> nn.Linear:
+    """Return two linear layers as one, the product of their weights."""
+    both = nn.Linear(first.in_features, last.out_features)
+    with torch.no_grad():
+        both.weight.copy_(last.weight.double() @ first.weight.double())
+        both.bias.copy_(last.weight.double() @ first.bias.double() + (0 if last.bias is None else last.bias.double()))
+    return both
 
 
 def _weights(tower: TextEncoder) -> Weights:
     source, settings = named_like_clip(tower.model, tower.rules.names), tower.rules.settings(tower.model.config)
-    weights = renamed(source, _NAMES) | {"positions": _positions(source)}
+    weights = renamed(source, _NAMES) | {"positions": _positions(source)[_config(tower).padding or 0 :]}
     for i in range(settings.depth):
         layer = below(source, f"encoder.layers.{i}.")
         block = block_weights(layer, settings.activation, one_token=i == settings.depth - 1)

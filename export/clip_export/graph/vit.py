@@ -27,6 +27,7 @@ class ViTConfig(BlockConfig):
         pooling: ``class`` (read the class token) or ``attention`` (a learnt probe attends to all tokens).
         pre_norm: a layer normalisation before the first block (CLIP).
         registers: learnt tokens between the class token and the patches, which nothing reads (DINOv2).
+        rotary: queries and keys are turned by where their patch lies (RoPE).
         post_norms: how often the final normalisation is applied to the class token (BLIP: twice).
         projection: channels of the projected feature, or None to return the pooled one.
         projection_bias: whether the projection has a bias.
@@ -38,6 +39,7 @@ class ViTConfig(BlockConfig):
     pooling: str
     pre_norm: bool = False
     registers: int = 0
+    rotary: bool = False
     post_norms: int = 1
     projection: int | None = None
     projection_bias: bool = False
@@ -77,6 +79,8 @@ class VisionTransformer(nn.Module):
         self.config = config
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
         self.positions = nn.Parameter(torch.empty(1, config.prefix + config.patches, config.width))
+        rotations = torch.empty(2, config.prefix + config.patches, config.width // config.heads)
+        self.rotation = nn.Parameter(rotations) if config.rotary else None
         self.pre_norm = nn.LayerNorm(config.width, config.eps) if config.pre_norm else nn.Identity()
         reads_class_only = [config.has_class_token and i == config.depth - 1 for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, operators, only) for only in reads_class_only)
@@ -96,7 +100,7 @@ class VisionTransformer(nn.Module):
             )  # zeros, to which the tokens are added with the positions
         x = self.pre_norm(x + self.positions)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, rotation=self.rotation)
         feature: Tensor = self.projection(self._pooled(x))
         return feature
 

@@ -7,6 +7,7 @@ are in `clip_export.graph.vit`.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clip_export.encoders.image import Encoder
 from clip_export.graph.block_weights import Weights, below, block_config, block_weights, named_like_clip, renamed
@@ -41,6 +42,7 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
         pooling=rules.pooling,
         pre_norm=rules.pre_norm,
         registers=getattr(config, "num_register_tokens", 0),
+        rotary=rules.rotation is not None,
         post_norms=1 if encoder.reads_first_token else rules.post_norms,
         projection=projection.out_features if projection is not None else None,
         projection_bias=projection is not None and projection.bias is not None,
@@ -53,8 +55,13 @@ def _weights(encoder: Encoder, takes_pixel_values: bool) -> Weights:
     source, settings = named_like_clip(encoder.tower, rules.names), rules.settings(encoder.tower.config)
     if rules.positions is not None:
         source["embeddings.position_embedding"] = rules.positions(encoder.tower, encoder.preprocessing.size)
+    elif rules.rotation is not None:  # which are all positions that there are
+        patches = (encoder.preprocessing.size // encoder.tower.config.patch_size) ** 2
+        source["embeddings.position_embedding"] = torch.zeros(1, 1 + patches, settings.width)
     fold = _NOTHING_TO_FOLD if takes_pixel_values else encoder.preprocessing
     weights = _folded_patch(source, fold) | _positions(source) | _norms(source) | _pool(source)
+    if rules.rotation is not None:
+        weights |= _rotation(rules.rotation(encoder.tower, encoder.preprocessing.size))
     for i in range(settings.depth):
         only_class = rules.pooling == "class" and i == settings.depth - 1
         block = block_weights(below(source, f"encoder.layers.{i}."), settings.activation, only_class)
@@ -86,6 +93,13 @@ def _positions(source: Weights) -> Weights:
         registers = source.get("embeddings.register_tokens", positions[:, :0])  # which have no position
         positions = torch.cat([class_token, registers, positions[:, 1:]], dim=1)
     return {"positions": positions}
+
+
+def _rotation(turns: Tensor) -> Weights:
+    """Give the sines the sign of the half that they belong to: rows of ``[[cos, -sin], [sin, cos]]``."""
+    cosines, sines = turns
+    first, second = sines.chunk(2, dim=-1)
+    return {"rotation": torch.stack([cosines, torch.cat([-first, second], dim=-1)])}
 
 
 def _norms(source: Weights) -> Weights:

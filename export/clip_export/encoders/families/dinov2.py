@@ -34,6 +34,21 @@ def _positions(tower: Any, size: int) -> Tensor:
     return positions
 
 
+DINOV2_NAMES = {
+    r"^embeddings\.cls_token$": "embeddings.class_embedding",
+    r"^embeddings\.patch_embeddings\.projection\.": "embeddings.patch_embedding.",
+    r"^encoder\.layer\.": "encoder.layers.",
+    r"\.norm([12])\.": r".layer_norm\1.",
+    r"\.attention\.attention\.query\.": ".self_attn.q_proj.",
+    r"\.attention\.attention\.key\.": ".self_attn.k_proj.",
+    r"\.attention\.attention\.value\.": ".self_attn.v_proj.",
+    r"\.attention\.output\.dense\.": ".self_attn.out_proj.",
+    r"\.attention\.([qkv])_proj\.": r".self_attn.\1_proj.",  # these two since transformers 5
+    r"\.attention\.o_proj\.": ".self_attn.out_proj.",
+    r"^layernorm\.": "post_layernorm.",
+}
+"""To those of CLIP's image tower; DINOv3 and TIPSv2 keep most of them."""
+
 DINOV2 = Family(
     name="dinov2",
     model_types=("dinov2", "dinov2_with_registers"),
@@ -41,19 +56,7 @@ DINOV2 = Family(
     image=ImageTower(
         processor="BitImageProcessor",
         pooling="class",
-        names={
-            r"^embeddings\.cls_token$": "embeddings.class_embedding",
-            r"^embeddings\.patch_embeddings\.projection\.": "embeddings.patch_embedding.",
-            r"^encoder\.layer\.": "encoder.layers.",
-            r"\.norm([12])\.": r".layer_norm\1.",
-            r"\.attention\.attention\.query\.": ".self_attn.q_proj.",
-            r"\.attention\.attention\.key\.": ".self_attn.k_proj.",
-            r"\.attention\.attention\.value\.": ".self_attn.v_proj.",
-            r"\.attention\.output\.dense\.": ".self_attn.out_proj.",
-            r"\.attention\.([qkv])_proj\.": r".self_attn.\1_proj.",  # these two since transformers 5
-            r"\.attention\.o_proj\.": ".self_attn.out_proj.",
-            r"^layernorm\.": "post_layernorm.",
-        },
+        names=DINOV2_NAMES,
         settings=_settings,
         positions=_positions,
         can_finetune=False,

@@ -17,8 +17,9 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_pytorch_tanh",
     "gelu_new": "gelu_pytorch_tanh",
     "gelu_fast": "gelu_pytorch_tanh",
+    "silu": "silu",
 }
-"""Activations by the names of transformers' configurations, and which of three functions each of them is."""
+"""Activations by the names of transformers' configurations, and which of four functions each of them is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,9 @@ class BlockSettings:
         heads: attention heads.
         hidden: channels inside the MLP of a block.
         depth: number of blocks.
-        activation: ``quick_gelu``, ``gelu`` or ``gelu_pytorch_tanh``.
+        activation: a value of `ACTIVATIONS`.
         eps: of every layer normalisation.
+        gated: as in `clip_export.graph.blocks.BlockConfig`.
     """
 
     width: int
@@ -40,6 +42,7 @@ class BlockSettings:
     depth: int
     activation: str
     eps: float
+    gated: bool = False
 
 
 def block_settings(config: Any) -> BlockSettings:
@@ -75,6 +78,8 @@ class ImageTower:
 
     Attributes:
         processor: transformers image processor of checkpoints that do not name theirs.
+        in_pillow: where that one needs torchvision: a Pillow one that takes the same steps, by the names of a
+            preprocessor_config.json, with the defaults that differ.
         pooling: ``class`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
         module: attribute of the whole model that holds the image tower. A model without it is the tower itself.
         projection: attribute of the whole model that projects the feature into the space shared with text, or None
@@ -86,12 +91,15 @@ class ImageTower:
         names: names of modules where they differ from CLIP's, by regular expression, in the order of replacement.
         settings: from the tower's configuration to the sizes of its blocks.
         positions: resamples the tower's table of positions for a side of so many pixels; None where the table fits one
-            side alone.
+            side alone or there is none.
+        rotation: makes, for a side of so many pixels, the cosines and sines that turn queries and keys (RoPE): float32
+            ``[2, tokens, width / heads]``, both halves of the last axis alike; None where positions are only added.
         can_finetune: the tower's modules have the structure that `clip_export.training.finetuning` cuts in two.
         optimum: the transformers class of the tower that Optimum exports, or None.
     """
 
     processor: str
+    in_pillow: Mapping[str, Any] = field(default_factory=dict)
     pooling: str
     module: str = "vision_model"
     projection: str | None = None
@@ -102,8 +110,14 @@ class ImageTower:
     names: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Any], BlockSettings] = block_settings
     positions: Callable[[nn.Module, int], Tensor] | None = None
+    rotation: Callable[[Any, int], Tensor] | None = None
     can_finetune: bool = True
     optimum: str | None = None
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether the tower reads images of any multiple of its patches, whatever size its configuration names."""
+        return self.positions is not None or self.rotation is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +131,7 @@ class TextTower:
         module: attribute of the whole model that holds the text tower.
         projection: attribute of the whole model that projects into the shared space, or None where the tower's own
             ``head`` does.
+        transformation: linear layer of the tower in front of that projection, or None.
         reads_first_token: the feature is that of the first token of the last hidden state, not the pooled output.
         pads_to_context: texts are padded to the context, and the padding is read.
         lower_cases: texts were lower-cased before the tokenizer during training.
@@ -124,12 +139,14 @@ class TextTower:
         logit_scale: factor of the cosine similarity where checkpoints leave it out.
         names: as in `ImageTower`.
         settings: as in `ImageTower`.
+        context: from the tower's configuration to the most tokens in a text, with the marks around it.
     """
 
     architecture: str
     switches: Callable[[Any], dict[str, Any]]
     module: str = "text_model"
     projection: str | None = None
+    transformation: str | None = None
     reads_first_token: bool = False
     pads_to_context: bool = False
     lower_cases: bool = False
@@ -137,6 +154,7 @@ class TextTower:
     logit_scale: float | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Any], BlockSettings] = block_settings
+    context: Callable[[Any], int] = lambda config: config.max_position_embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
