@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENCODER = "openai/clip-vit-base-patch32"
 TINY_CLIP = ROOT / "models" / "tiny-clip"
+TOOLS = {"clip-train", "clip-export", "clip-infer", "clip-eval", "clip-search", "clip-scale"}
 
 
 def blocks(language: str) -> list[str]:
@@ -55,7 +56,7 @@ def test_every_command_and_program_of_the_readme_works(desk: Path):
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         }
         for command in commands:
-            assert command.split()[0] in {"clip-train", "clip-export", "clip-infer", "clip-search", "clip-scale"}
+            assert command.split()[0] in TOOLS
             done = subprocess.run(
                 shlex.split(command), cwd=desk, env=environment, capture_output=True, text=True, check=False
             )

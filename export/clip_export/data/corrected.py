@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from clip_toolkit.data.dataset import TRAIN, VALIDATION, Dataset
-from clip_toolkit.data.manifest import SEPARATOR
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.files.atomic import written_atomically
-from clip_toolkit.files.csv_table import read_rows
+from clip_toolkit.files.csv_table import SEPARATOR, read_rows
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 Cells = Mapping[str, str]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.files.csv_table import read_rows
+from clip_toolkit.files.csv_table import SUFFIXES, read_rows
 
 
 def with_groups(dataset: Dataset, rule: str) -> Dataset:
@@ -16,14 +16,14 @@ def with_groups(dataset: Dataset, rule: str) -> Dataset:
 
     Args:
         dataset: the data set.
-        rule: a CSV file with the columns ``path`` and ``group``, or a regular expression that is searched in each
+        rule: a CSV file or JSON lines (``path``, ``group``), or a regular expression that is searched in each
             relative path, such as ``person(\d+)``: its first group, or else the whole match, names the group.
 
     Raises:
         DatasetError: the rule is neither, or leaves a file without a group.
     """
     names = [dataset.relative(index) for index in range(len(dataset.files))]
-    groups = _from_csv(Path(rule), names) if rule.endswith(".csv") else _from_pattern(rule, names)
+    groups = _from_csv(Path(rule), names) if rule.endswith(SUFFIXES) else _from_pattern(rule, names)
     return replace(dataset, groups=tuple(groups))
 
 

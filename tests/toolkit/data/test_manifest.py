@@ -71,3 +71,47 @@ def test_manifest_in_another_encoding(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes("path,label\na,gr\xfcn\n".encode("latin-1"))
     with pytest.raises(DatasetError, match="UTF-8"):
         read_manifest(tmp_path / "a.csv")
+
+
+def test_json_lines_are_rows_too(tmp_path: Path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(
+        '{"path": "a.png", "label": ["red", "round"], "group": 7}\n\n{"label": [], "path": "b.png"}\n'
+        '{"path": "c.png", "label": "red", "group": null}\n',
+        encoding="utf-8",
+    )
+    data = read_manifest(path, MULTI_LABEL)
+    assert (data.labels, data.targets.tolist()) == (("red", "round"), [[1, 1], [0, 0], [1, 0]])
+    assert data.groups == ("7", "", "")
+    path.write_text('{"path": "a.png", "age": 1.5, "weight": -2}\n', encoding="utf-8")
+    assert read_manifest(path, REGRESSION).targets.tolist() == [[1.5, -2]]
+
+
+BAD_LINES = {
+    "no JSON": ('{"path": "a", "label": "x"}\n{"path"\n', "JSON lines in UTF-8 .line 2"),
+    "no object": ("[1]\n", "line 1: expected an object"),
+    "nested": ('{"path": "a", "label": {"x": 1}}\n', "line 1: expected text, numbers or a list"),
+    "separator": ('{"path": "a", "label": ["x;y"]}\n', "';' separates values"),
+    "no label": ('{"path": "a"}\n', "expected a column 'label', found path"),
+    "label missing": ('{"path": "a", "label": "x"}\n{"path": "b"}\n', "line 2: the label is missing"),
+    "deep": ('{"path": "a", "label": ' + 100_000 * "[" + "\n", "line 1"),
+    "empty": ("", "expected a column 'path', found none"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_LINES.values(), ids=BAD_LINES.keys())
+def test_bad_json_lines_are_named(tmp_path: Path, text: str, said: str):
+    (tmp_path / "data.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError, match=said):
+        read_manifest(tmp_path / "data.jsonl")
+
+
+def test_labels_of_a_model_come_first(manifest: Manifest):
+    path = manifest("path,label,site\na,dog,n\nb,dog,s\n")
+    data = read_manifest(path, labels=("cat", "dog"), columns=("site",))
+    assert (data.labels, data.targets.tolist()) == (("cat", "dog"), [1, 1])
+    assert data.subset([1]).columns == {"site": ("s",)}
+    with pytest.raises(DatasetError, match="line 2: the model has no label 'dog'; it has cat, cow"):
+        read_manifest(path, labels=("cat", "cow"))
+    numbers = manifest("path,note,weight,age\na,old,70,3\n")
+    assert read_manifest(numbers, REGRESSION, labels=("age", "weight")).targets.tolist() == [[3, 70]]

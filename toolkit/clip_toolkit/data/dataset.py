@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Dataset:
         groups: of each file, the name of its group (a patient, say); empty where it has none.
         texts: of each file, the text that goes with it; None where the data set has no texts.
         text_column: heading of their column.
+        columns: other columns of a manifest that were asked for, by heading: of each file, its cell.
         left_out: what a folder has beside its images, a line for each kind.
     """
 
@@ -48,6 +49,7 @@ class Dataset:
     groups: tuple[str, ...]
     texts: tuple[str, ...] | None = None
     text_column: str | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
     def subset(self, indices: Sequence[int]) -> Dataset:
@@ -59,6 +61,7 @@ class Dataset:
             sides=tuple(self.sides[i] for i in indices),
             groups=tuple(self.groups[i] for i in indices),
             texts=None if self.texts is None else tuple(self.texts[i] for i in indices),
+            columns={name: tuple(cells[i] for i in indices) for name, cells in self.columns.items()},
         )
 
     def relative(self, index: int) -> str:

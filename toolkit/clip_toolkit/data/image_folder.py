@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from clip_toolkit.data.dataset import SIDES, TRAIN, Dataset
+from clip_toolkit.data.manifest import unknown_label
 from clip_toolkit.errors import DatasetError
+from clip_toolkit.files.csv_table import SUFFIXES
 from clip_toolkit.images.folder import ImageListing, is_hidden
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
-def read_image_folder(folder: Path, *, all_files: bool = False) -> Dataset:
+def read_image_folder(folder: Path, *, all_files: bool = False, labels: Sequence[str] | None = None) -> Dataset:
     """List a folder with one subfolder per class, or with ``train`` and others that hold such subfolders.
 
     Images may lie at any depth, by the rule of `clip_toolkit.images.folder`; the subfolders themselves may be links.
@@ -21,18 +24,23 @@ def read_image_folder(folder: Path, *, all_files: bool = False) -> Dataset:
     Args:
         folder: the folder.
         all_files: take files of any suffix.
+        labels: those of a model, which the targets are to follow; by default the names of the subfolders.
 
     Raises:
-        DatasetError: the folder is missing, has fewer than two classes, a class without files, or a class in ``val``
-            or ``test`` that ``train`` lacks.
+        DatasetError: the folder is missing, has fewer than two classes, a class without files, a class in ``val``
+            or ``test`` that ``train`` lacks, or one that is none of ``labels``.
     """
     if not folder.is_dir():
-        if folder.suffix.lower() == ".csv":
+        if folder.suffix.lower() in SUFFIXES:
             raise DatasetError(f"{folder}: there is no such file.")
         raise DatasetError(f"{folder}: there is no such folder. Give a folder with one subfolder of images per class.")
     listing = ImageListing(all_files=all_files)
     sides = _sides(folder)
     classes = _classes(sides[TRAIN] if sides else folder)
+    known = tuple(labels or classes)
+    for name in classes:
+        if name not in known:
+            raise DatasetError(f"{folder / name}: {unknown_label(name, known)}")
     found: list[tuple[Path, int, str]] = []
     for side, below in (sides or {"": folder}).items():
         _check_known(below, classes)
@@ -45,9 +53,8 @@ def read_image_folder(folder: Path, *, all_files: bool = False) -> Dataset:
     files, targets, given = zip(*found, strict=True)
     none = ("",) * len(files)
     left_out = tuple(listing.notes())
-    return Dataset(
-        folder, folder, SINGLE_LABEL, tuple(classes), files, np.array(targets), given, none, left_out=left_out
-    )
+    indices = np.array([known.index(classes[target]) for target in targets])
+    return Dataset(folder, folder, SINGLE_LABEL, known, files, indices, given, none, left_out=left_out)
 
 
 def _sides(folder: Path) -> dict[str, Path]:

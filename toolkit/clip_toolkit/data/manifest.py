@@ -1,4 +1,4 @@
-"""A labelled data set as a CSV file: ``path,label``, and optionally ``split`` and ``group``.
+"""A labelled data set as a CSV file or JSON lines: ``path,label``, and optionally ``split`` and ``group``.
 
 With several labels an image, they stand in the one column, apart by semicolons; an empty cell means none of them. For a
 regression every column beside ``path``, ``split`` and ``group`` holds numbers, and its heading names them. A column of
@@ -8,7 +8,9 @@ texts, such as descriptions, is read where one is named.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,42 +18,53 @@ from numpy.typing import NDArray
 
 from clip_toolkit.data.dataset import SIDES, Dataset
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.files.csv_table import Row, read_rows
+from clip_toolkit.files.csv_table import SEPARATOR, Row, read_rows
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
-SEPARATOR = ";"
 _OTHER_COLUMNS = ("path", "split", "group")
 
 
-def read_manifest(path: Path, task: str = SINGLE_LABEL, text_column: str | None = None) -> Dataset:
-    """Read a CSV file; relative paths in it start from its own folder.
+def read_manifest(
+    path: Path,
+    task: str = SINGLE_LABEL,
+    text_column: str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
+) -> Dataset:
+    """Read a CSV file, or JSON lines; relative paths in it start from its own folder.
 
     Args:
         path: the file, UTF-8, with a heading.
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         text_column: heading of the column of texts, or None. Cells may be empty, but not all of them.
+        labels: those of a model, which the targets are to follow; by default the file's own, in sorted order, or of a
+            regression all columns that are nothing else.
+        columns: headings of others to keep.
 
     Raises:
-        DatasetError: the file cannot be read, a column or a label is missing, a value is not a finite number, or the
-            name of a split is unknown; the message names the line.
+        DatasetError: the file cannot be read, a column or a label is missing, a label is none of ``labels``, a value is
+            not a finite number, or the name of a split is unknown; the message names the line.
     """
-    needed = ("path",) if task == REGRESSION else ("path", "label")
-    rows = _rows(path, needed if text_column is None else (*needed, text_column))
+    values = (labels or ()) if task == REGRESSION else ("label",)
+    rows = _rows(path, ("path", *values, *columns, *([] if text_column is None else [text_column])))
+    kept = {name: tuple(row.cells[name].strip() for row in rows) for name in columns}
     texts = None if text_column is None else _texts(rows, text_column, path)
-    labels, targets = _READERS[task](rows, path)
-    if task != REGRESSION and len(labels) < (2 if task == SINGLE_LABEL else 1):
-        raise DatasetError(f"{path}: expected at least 2 labels, found {', '.join(labels) or 'none'}.")
+    found, targets = _READERS[task](rows, path, labels)
+    if labels is None and task != REGRESSION and len(found) < (2 if task == SINGLE_LABEL else 1):
+        raise DatasetError(f"{path}: expected at least 2 labels, found {', '.join(found) or 'none'}.")
     return Dataset(
         source=path,
         root=path.parent,
         task=task,
-        labels=labels,
+        labels=found,
         files=tuple(path.parent / row.cells["path"] for row in rows),
         targets=targets,
         sides=tuple(_side(row, path) for row in rows),
         groups=tuple((row.cells.get("group") or "").strip() for row in rows),
         texts=texts,
         text_column=text_column,
+        columns=kept,
     )
 
 
@@ -72,25 +85,40 @@ def _texts(rows: list[Row], column: str, path: Path) -> tuple[str, ...]:
     return texts
 
 
-def _single(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
+def _single(rows: list[Row], path: Path, known: Sequence[str] | None) -> tuple[tuple[str, ...], NDArray[Any]]:
     names = [row.cells["label"].strip() for row in rows]
     if "" in names:
         line = rows[names.index("")].line
         raise DatasetError(f"{path}, line {line}: the label is missing. Add it or remove the line.")
-    labels = sorted(set(names))
-    return tuple(labels), np.array([labels.index(name) for name in names])
+    labels = _labels([{name} for name in names], rows, path, known)
+    return labels, np.array([labels.index(name) for name in names])
 
 
-def _multi(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
+def _multi(rows: list[Row], path: Path, known: Sequence[str] | None) -> tuple[tuple[str, ...], NDArray[Any]]:
     named = [{part.strip() for part in row.cells["label"].split(SEPARATOR)} - {""} for row in rows]
-    labels = sorted(set().union(*named))
-    if not labels:
+    labels = _labels(named, rows, path, known)
+    if not any(named):
         raise DatasetError(f"{path}: no image has a label.")
-    return tuple(labels), np.array([[label in names for label in labels] for names in named], np.float32)
+    return labels, np.array([[label in names for label in labels] for names in named], np.float32)
 
 
-def _values(rows: list[Row], path: Path) -> tuple[tuple[str, ...], NDArray[Any]]:
-    columns = [name for name in rows[0].cells if name not in _OTHER_COLUMNS and name]
+def _labels(named: list[set[str]], rows: list[Row], path: Path, known: Sequence[str] | None) -> tuple[str, ...]:
+    if known is None:
+        return tuple(sorted(set().union(*named)))
+    for names, row in zip(named, rows, strict=True):
+        unknown = names - {*known}
+        if unknown:
+            raise DatasetError(f"{path}, line {row.line}: {unknown_label(min(unknown), known)}")
+    return tuple(known)
+
+
+def unknown_label(name: str, known: Sequence[str]) -> str:
+    """Return the sentence about a label that a model lacks."""
+    return f"the model has no label {name!r}; it has {shorten(', '.join(known), 200, placeholder=' ...')}."
+
+
+def _values(rows: list[Row], path: Path, known: Sequence[str] | None) -> tuple[tuple[str, ...], NDArray[Any]]:
+    columns = known or [name for name in rows[0].cells if name not in _OTHER_COLUMNS and name]
     if not columns:
         raise DatasetError(f"{path}: expected a column of numbers beside 'path', found none.")
     values = [[_number(row, name, path) for name in columns] for row in rows]

@@ -167,7 +167,7 @@ def share_interval(right: Array, samples: Samples, among: Array | None = None) -
     centre = value + z**2 / (2 * count)
     half = z * np.sqrt(value * (1 - value) / count + (z / (2 * count)) ** 2)
     low, high = (centre - half) / (1 + z**2 / count), (centre + half) / (1 + z**2 / count)
-    return Interval(value, min(float(low), value), max(float(high), value))  # rounding: they meet at 0 and 1
+    return Interval(value, min(float(low), value), max(min(float(high), 1.0), value))  # rounding: they meet at 0 and 1
 
 
 def figure_text(figure: Interval, task: str = SINGLE_LABEL, interval: str = "95% interval ") -> str:

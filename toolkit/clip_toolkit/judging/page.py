@@ -28,6 +28,7 @@ td small { display: block; font-size: .75rem; white-space: nowrap; }
 .gallery figure { margin: 0; font-size: .85rem; line-height: 1.35; overflow-wrap: anywhere; }
 .gallery img { display: block; height: 9rem; max-width: 100%; object-fit: contain; margin-bottom: .3rem; }
 figcaption b { font-weight: 600; } figcaption span { display: block; }
+svg { margin-right: 1.5rem; max-width: 100%; } svg text { font: 12px system-ui, sans-serif; }
 """
 
 
@@ -64,6 +65,13 @@ class Thumbnail(NamedTuple):
         return cls(buffer.getvalue(), name, lines)
 
 
+class Shaded(NamedTuple):
+    """A number, shaded by the share that it is, 0 to 1."""
+
+    number: int
+    share: float
+
+
 def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str], sections: Iterable[Section]) -> str:
     """Render the whole page; texts are escaped here."""
     parts = [
@@ -83,12 +91,13 @@ def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str]
 def figures_table(rows: Sequence[LabelFigures]) -> str:
     """Figures of each label with their intervals, as an HTML table."""
     heads = ["", "images", *rows[0].figures]
-    body = "".join(
-        f"<tr><td>{escape(row.label)}</td><td>{row.support}</td>"
-        f"{''.join(f'<td>{_cell(figure)}</td>' for figure in row.figures.values())}</tr>"
-        for row in rows
-    )
+    return html_table(heads, ([row.label, f"{row.support}", *row.figures.values()] for row in rows))
+
+
+def html_table(heads: Sequence[str], rows: Iterable[Sequence[str | Interval | Shaded]]) -> str:
+    """Rows below their headings, as an HTML table; texts are escaped here."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
@@ -104,10 +113,14 @@ def _thumbnail(thumbnail: Thumbnail) -> str:
     return f"<figure>{image}<figcaption><b>{name}</b>{lines}</figcaption></figure>"
 
 
-def _cell(figure: Interval) -> str:
-    if math.isnan(figure.value):
-        return "-"
-    return f"{figure.value:.3f}<small>{figure.low:.3f} to {figure.high:.3f}</small>"
+def _cell(value: str | Interval | Shaded) -> str:
+    if isinstance(value, Shaded):
+        return f'<td style="background: rgb(0 114 178 / {0.7 * value.share:.2f})">{value.number}</td>'
+    if isinstance(value, str):
+        return f"<td>{escape(value)}</td>"
+    if math.isnan(value.value):
+        return "<td>-</td>"
+    return f"<td>{value.value:.3f}<small>{value.low:.3f} to {value.high:.3f}</small></td>"
 
 
 def _section(section: Section) -> str:

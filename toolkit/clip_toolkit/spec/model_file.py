@@ -1,7 +1,6 @@
 """What can be learnt of a model file before ONNX Runtime opens it.
 
-A reader of the protobuf wire format, as far as it takes to find the metadata and any reference to other files. The
-field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+The field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
 from __future__ import annotations
@@ -16,13 +15,9 @@ from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.metadata import SPEC_KEY, TEXT, kind_of, parsed
 from clip_toolkit.spec.text_tower import TextTowerSpec
+from clip_toolkit.spec.wire import Span, WireError, fields, mapped, metadata_entries
 
-_LARGEST_TAG = 2**32 - 1
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-_MODEL_GRAPH, _MODEL_METADATA = 7, 14
-_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_MODEL_GRAPH = 7
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 
 # For each message, the fields in which a tensor can hide, and the message each of them holds.
@@ -47,9 +42,6 @@ _REFUSED: dict[str, dict[int, str]] = {
 
 _OUTSIDE = "weights in other files"
 
-
-Span = tuple[int, int]
-"""First byte and end of a message inside the file."""
 
 Spec = TypeVar("Spec")
 
@@ -87,7 +79,7 @@ def parse_any_spec(text: str) -> ModelSpec | TextTowerSpec:
 def _read(path: str | Path, parse: Callable[[str], Spec]) -> Spec:
     path = Path(path)
     try:
-        with path.open("rb") as file, _mapped(file.fileno(), path) as data:
+        with path.open("rb") as file, mapped(file, path) as data:
             return _spec(data, path, parse)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFoundError(
@@ -101,13 +93,6 @@ def _read(path: str | Path, parse: Callable[[str], Spec]) -> Spec:
         raise ModelError(f"{path}: cannot be read ({error})") from error
 
 
-def _mapped(descriptor: int, path: Path) -> mmap.mmap:
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise ModelError(f"{path}: the file is empty. Export the model again.") from error
-
-
 def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
     beginning = _WEIGHTS.get(path.suffix.lower())
     if beginning is not None and beginning.match(data):
@@ -116,10 +101,10 @@ def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
         )
     whole = (0, len(data))
     try:
-        metadata = dict(_metadata(data, whole))
-        has_graph = any(number == _MODEL_GRAPH for number, _ in _fields(data, whole))
+        metadata = {key: text.decode() for key, text, _ in metadata_entries(data)}
+        has_graph = any(number == _MODEL_GRAPH for number, _ in fields(data, whole))
         refused = next(_refused(data, whole, "model"), None)
-    except (_WireError, UnicodeDecodeError, RecursionError) as error:
+    except (WireError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path}: expected an ONNX file, got something else or a damaged one ({error})") from error
     if not has_graph:
         raise ModelError(f"{path}: expected an ONNX file, but there is no graph in it")
@@ -133,66 +118,13 @@ def _spec(data: mmap.mmap, path: Path, parse: Callable[[str], Spec]) -> Spec:
         raise SpecError(f"{path}: {error}") from error
 
 
-def _metadata(data: mmap.mmap, model: Span) -> Iterator[tuple[str, str]]:
-    for number, entry in _fields(data, model):
-        if number == _MODEL_METADATA and isinstance(entry, tuple):
-            pair = {key: data[slice(*text)].decode() for key, text in _fields(data, entry) if isinstance(text, tuple)}
-            yield pair.get(_ENTRY_KEY, ""), pair.get(_ENTRY_VALUE, "")
-
-
 def _refused(data: mmap.mmap, message: Span, kind: str) -> Iterator[str]:
     """Yield what is in a message that this runtime does not open."""
     refused, inner = _REFUSED.get(kind, {}), _TENSOR_PATHS[kind]
-    for number, value in _fields(data, message):
+    for number, value in fields(data, message):
         if number in refused:
             yield refused[number]
         elif kind == "tensor" and (number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)):
             yield _OUTSIDE
         elif number in inner and isinstance(value, tuple):
             yield from _refused(data, value, inner[number])
-
-
-class _WireError(ValueError):
-    """The bytes do not follow the protobuf wire format."""
-
-
-def _fields(data: mmap.mmap, message: Span) -> Iterator[tuple[int, int | Span]]:
-    """Yield number and value of each field: an int for varints, where the bytes are for everything else."""
-    position, end = message
-    while position < end:
-        tag, position = _varint(data, position, end)
-        number, wire_type = tag >> 3, tag & 7
-        if number == 0 or tag > _LARGEST_TAG:  # other readers cut a tag to 32 bits and would see another field
-            raise _WireError(f"field number {number}")
-        if wire_type == _VARINT:
-            value, position = _varint(data, position, end)
-            yield number, value
-            continue
-        length, position = _length(data, position, end, wire_type)
-        if position + length > end:
-            raise _WireError("cut short")
-        yield number, (position, position + length)
-        position += length
-
-
-def _length(data: mmap.mmap, position: int, end: int, wire_type: int) -> tuple[int, int]:
-    if wire_type == _BYTES:
-        return _varint(data, position, end)
-    if wire_type == _FIXED64:
-        return 8, position
-    if wire_type == _FIXED32:
-        return 4, position
-    raise _WireError(f"wire type {wire_type}")
-
-
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= end:
-            raise _WireError("cut short")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise _WireError("a varint of more than 10 bytes")

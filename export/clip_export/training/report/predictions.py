@@ -10,8 +10,8 @@ from typing import Any
 from clip_export.heads.files import TrainedHead
 from clip_export.training.judging.evaluation import answer
 from clip_export.training.preparation import Prepared
-from clip_toolkit.data.manifest import SEPARATOR
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.files.csv_table import SEPARATOR
 from clip_toolkit.judging.answers import Answers
 from clip_toolkit.spec.tasks import REGRESSION
 from clip_toolkit.stream.records import PROBABILITY

@@ -1,0 +1,3 @@
+"""The command line ``clip-eval``."""
+
+PROGRAM = "clip-eval"

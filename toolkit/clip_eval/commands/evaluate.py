@@ -1,0 +1,175 @@
+"""``clip-eval``: how good a model file is on labelled images, or which of two is better."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clip_eval.commands import PROGRAM
+from clip_toolkit.terminal import run_command, say, show, write
+
+if TYPE_CHECKING:
+    from clip_eval.comparing import Comparison
+    from clip_eval.listing import Judged
+    from clip_eval.options import EvalOptions
+    from clip_eval.running import Run
+    from clip_toolkit.classifier import Classifier
+
+
+def run(options: EvalOptions) -> int:
+    """Evaluate and return the exit code: 1 where images could not be read."""
+    from clip_eval.comparing import compare
+    from clip_eval.report import write_report
+
+    _check_outputs(options)
+    classifiers = _open(options)
+    done, remark = _run(options, classifiers)
+    judged = [_judged(options, classifier, done, number) for number, classifier in enumerate(classifiers)]
+    comparison = None
+    if len(judged) == 2:
+        first, second = done.answers
+        comparison = compare(first, second, judged[0].evaluation.samples)
+    _show(options, judged, done, remark, comparison)
+    if options.report is not None:
+        write_report(options.report, judged, done, remark=remark, most=options.mistakes, comparison=comparison)
+        say(f"wrote {options.report}")
+    if options.threshold is not None:
+        _write_copy(options, classifiers[0], done)
+    return 1 if done.errors else 0
+
+
+def _check_outputs(options: EvalOptions) -> None:
+    from clip_toolkit.files.atomic import check_writable
+
+    for path in (options.report, options.threshold.output if options.threshold else None):
+        if path is not None:
+            check_writable(path)
+
+
+def _run(options: EvalOptions, classifiers: Sequence[Classifier]) -> tuple[Run, str]:
+    """Run the models over the images that are meant; return the answers, and which images they are."""
+    from clip_eval.labelled import read_labelled, take_side
+    from clip_eval.running import run_models
+    from clip_toolkit.stream.progress import Progress
+
+    dataset = read_labelled(
+        options.data,
+        classifiers[0].spec,
+        slices=options.slices,
+        text_column=options.text_column,
+        all_files=options.all_files,
+    )
+    chosen, remark = take_side(dataset, options.side)
+    progress = Progress(sys.stderr, len(chosen.files))
+    done = run_models(classifiers, chosen, options.running.batch_size, progress.step)
+    progress.clear()
+    say(*dataset.left_out, *(f"left out: {error}" for error in done.errors))
+    if done.cut:
+        say(f"{done.cut} texts are longer than the model reads: their ends were not read")
+    return done, remark
+
+
+def _show(
+    options: EvalOptions, judged: Sequence[Judged], done: Run, remark: str, comparison: Comparison | None
+) -> None:
+    from clip_eval.listing import comparison_lines, comparison_record, evaluation_lines, evaluation_record
+    from clip_toolkit.listing import json_text
+
+    most = options.mistakes
+    if options.json:
+        alone = evaluation_record(judged[0], done, most)
+        record = alone if comparison is None else comparison_record(judged, comparison, done, most)
+        write(json_text({"data": str(options.data), "of": remark} | record, indent=2))
+        return
+    show(f"{len(done.dataset.files)} images, {remark}")
+    alone_lines = evaluation_lines(judged[0], done, most)
+    show(*(alone_lines if comparison is None else comparison_lines(judged, comparison, done, most)))
+
+
+def _open(options: EvalOptions) -> list[Classifier]:
+    from clip_eval.comparing import check_comparable
+    from clip_toolkit.classifier import load
+
+    paths = [options.model, *([] if options.other is None else [options.other])]
+    classifiers = [load(path, options.running.device, options.running.threads) for path in paths]
+    first, *others = classifiers
+    for other in others:
+        check_comparable(first.spec, other.spec)
+    _check_rule(options, first)
+    say(f"{first.provider}, threads: {first.threads}" + (f" ({'; '.join(first.notes)})" if first.notes else ""))
+    return classifiers
+
+
+def _check_rule(options: EvalOptions, classifier: Classifier) -> None:
+    """Refuse before the work what cannot be done after it."""
+    from clip_toolkit.errors import DatasetError
+    from clip_toolkit.judging.thresholds import OperatingRule, check_rule
+    from clip_toolkit.spec.tasks import SINGLE_LABEL
+
+    spec = classifier.spec
+    if options.positive is not None and (spec.task != SINGLE_LABEL or len(spec.labels) != 2):
+        raise DatasetError("--positive: only a model of two labels that exclude each other has one to detect.")
+    rule = options.threshold.rule if options.threshold else OperatingRule()
+    check_rule(rule, spec.task, spec.labels, options.positive)
+
+
+def _judged(options: EvalOptions, classifier: Classifier, done: Run, number: int) -> Judged:
+    from clip_eval.evaluation import evaluate
+    from clip_eval.listing import Judged
+
+    path = options.other if number and options.other is not None else options.model
+    found = evaluate(
+        done.answers[number],
+        done.dataset,
+        classifier.spec,
+        sensitivities=options.sensitivity,
+        positive=options.positive,
+    )
+    return Judged(path, path.stat().st_size, done.milliseconds[number], found)
+
+
+def _write_copy(options: EvalOptions, classifier: Classifier, done: Run) -> None:
+    from dataclasses import replace
+
+    from clip_eval.operating import choose, write_copy
+    from clip_toolkit.judging.figures import Samples
+    from clip_toolkit.judging.rates import label_rates, rates_text
+    from clip_toolkit.spec.decisions import decide
+
+    threshold = options.threshold
+    assert threshold is not None
+    assert threshold.output is not None
+    answers = done.answers[0]
+    found = choose(answers, classifier.spec, threshold.rule, options.positive)
+    write_copy(options.model, threshold.output, found, threshold.rule, done.dataset)
+    decided = replace(answers, predicted=decide(answers.probabilities, answers.task, answers.labels, found))
+    samples = Samples.of(len(answers.targets), done.dataset.groups)
+    for label, value in found.items():
+        rates = label_rates(decided, answers.labels.index(label), samples)
+        say(f"threshold {value:.6f} for {label}, chosen on these images: {rates_text(rates)}")
+    say(f"wrote {threshold.output}: {options.model} with {threshold.rule}; selftest passed")
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    from clip_eval.options import EvalOptions
+    from clip_toolkit.options import Parser, parse_options
+
+    parser = Parser(
+        prog=PROGRAM,
+        description="Evaluate a model file of clip-export on labelled images, or compare two on the same images.",
+        epilog="Exit code: 0 all fine, 1 some images could not be read or nothing could run, 2 usage error.",
+    )
+    options = parse_options(parser, EvalOptions, argv)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said
+    return run(options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; errors become one line on stderr and exit code 1."""
+    return run_command(PROGRAM, lambda: _main(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The options of ``clip-eval``, and which of them go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from clip_toolkit.commands.infer_options import MOST, AllFiles, DeviceOptions
+from clip_toolkit.data.dataset import TEST, TRAIN, VALIDATION
+from clip_toolkit.judging.thresholds import RULES, OperatingRule
+from clip_toolkit.numbers import SHARE, whole
+from clip_toolkit.options import Group, Option, UsageError
+from clip_toolkit.stream.text_table import TEXT_COLUMN
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class RunningOptions(DeviceOptions):
+    """How images run through the models."""
+
+    batch_size: Annotated[int, Option("images per run", parse=whole(most=MOST), metavar="N")] = 8
+
+
+@dataclass(frozen=True)
+class ThresholdOptions:
+    """A copy of the model file with another operating point."""
+
+    rule: Annotated[
+        OperatingRule,
+        Option(
+            f"write a copy of MODEL whose threshold is chosen on these images: {RULES}",
+            "--threshold",
+            parse=OperatingRule.parse,
+            metavar="RULE",
+        ),
+    ]
+    output: Annotated[Path | None, Option("the copy", "-o --output", parse=Path, metavar="FILE")] = None
+
+    def __post_init__(self) -> None:
+        """Ask for a file."""
+        if self.output is None:
+            raise UsageError("--threshold writes a copy: name it with --output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """All options of ``clip-eval``.
+
+    Raises:
+        UsageError: some of them do not go together.
+    """
+
+    model: Annotated[Path, Option("model file", "MODEL", parse=Path)]
+    other: Annotated[
+        Path | None, Option("second model file, to compare on the same images", "OTHER", parse=Path, nargs="?")
+    ] = None
+    data: Annotated[
+        Path,
+        Option(
+            "images and their labels: a folder with one subfolder a label, or a CSV file or JSON lines as of "
+            "clip-train (columns path and label)",
+            "DATA",
+            parse=Path,
+        ),
+    ]
+    side: Annotated[
+        str | None,
+        Option(
+            "side of DATA to evaluate on (default: test, or val if there is none; all where DATA names no sides)",
+            choices=(TEST, VALIDATION, TRAIN, ALL),
+        ),
+    ] = None
+    slices: Annotated[
+        tuple[str, ...],
+        Option("figures for each value of these columns of DATA", "--slice", nargs="+", metavar="COLUMN"),
+    ] = ()
+    text_column: Annotated[
+        str | None,
+        Option(f"column of texts, for a model that reads one with each image (default: {TEXT_COLUMN})", metavar="NAME"),
+    ] = None
+    sensitivity: Annotated[
+        tuple[float, ...],
+        Option(
+            "operating points to show, by the sensitivity that they reach (default: 0.9 0.95 0.99)",
+            parse=SHARE,
+            nargs="+",
+            metavar="SHARE",
+        ),
+    ] = (0.9, 0.95, 0.99)
+    positive: Annotated[
+        str | None,
+        Option("of two labels the one to detect (default: that of the threshold, or the last)", metavar="LABEL"),
+    ] = None
+    mistakes: Annotated[int, Option("mistakes to list, the most confident first", parse=whole(0), metavar="N")] = 10
+    all_files: AllFiles = False
+    running: Annotated[RunningOptions, Group("running")] = RunningOptions()
+    json: Annotated[bool, Option("print JSON")] = False
+    report: Annotated[Path | None, Option("write one HTML page as well", parse=Path, metavar="FILE")] = None
+    threshold: Annotated[
+        ThresholdOptions | None,
+        Group("operating point"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        if self.threshold and self.other:
+            raise UsageError("--threshold changes one model: leave OTHER out")
+        if self.threshold and self.threshold.output and self.threshold.output.resolve() == self.model.resolve():
+            raise UsageError("--output: is MODEL itself; the copy needs a name of its own")
+        if 0 in self.sensitivity:
+            raise UsageError("--sensitivity: expected shares above 0 and up to 1")

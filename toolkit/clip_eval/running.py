@@ -1,0 +1,131 @@
+"""One pass over labelled images for one model or several: each image is decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_toolkit.classifier import Classifier
+from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.errors import DatasetError, ImageError
+from clip_toolkit.images import decode
+from clip_toolkit.judging.answers import Answers
+from clip_toolkit.prediction import Prediction
+from clip_toolkit.spec.decisions import decide
+from clip_toolkit.stream.pipeline import chunks, in_order
+
+_ROUNDS = 10  # of timing a batch; the fastest counts, which other work on the machine disturbs least
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What models answer to the same images.
+
+    Attributes:
+        dataset: the images that could be read.
+        answers: of each model, with the labels in the order of the first.
+        errors: what is wrong with the others, one line each.
+        cut: texts of which a model did not read the end.
+        milliseconds: of each model, an image in a batch without decoding: the fastest of runs that took turns.
+    """
+
+    dataset: Dataset
+    answers: tuple[Answers, ...]
+    errors: tuple[str, ...]
+    cut: int
+    milliseconds: tuple[float, ...]
+
+
+def run_models(
+    classifiers: Sequence[Classifier],
+    dataset: Dataset,
+    batch_size: int = 8,
+    step: Callable[[bool], None] = lambda _: None,
+) -> Run:
+    """Run models over a data set.
+
+    Args:
+        classifiers: of the same task and the same labels.
+        dataset: its labels in the order of the first model.
+        batch_size: images per run.
+        step: called for each image with whether it failed.
+
+    Raises:
+        DatasetError: none of the images can be read.
+        ModelError: ONNX Runtime fails.
+    """
+    timed: list[list[Pixels]] = []
+
+    def work(rows: list[int]) -> list[ImageError | list[Prediction]]:
+        read = [_pixels(classifiers, dataset.files[row]) for row in rows]
+        good = [(row, item) for row, item in zip(rows, read, strict=True) if not isinstance(item, ImageError)]
+        texts = [dataset.texts[row] if dataset.texts is not None else None for row, _ in good]
+        batches = [[item[number] for _, item in good] for number in range(len(classifiers))]
+        if good and not timed:
+            timed.extend(batches)
+        found = [model.predict_pixels(batch, texts) for model, batch in zip(classifiers, batches, strict=True)]
+        answers = iter(zip(*found, strict=True))
+        return [item if isinstance(item, ImageError) else list(next(answers)) for item in read]
+
+    results: list[ImageError | list[Prediction]] = []
+    for found in in_order(chunks(range(len(dataset.files)), batch_size), work, classifiers[0].threads):
+        results += found
+        for item in found:
+            step(isinstance(item, ImageError))
+    kept = [row for row, item in enumerate(results) if not isinstance(item, ImageError)]
+    errors = tuple(str(item) for item in results if isinstance(item, ImageError))
+    if not kept:
+        raise DatasetError(f"{dataset.source}: none of the {len(results)} images can be read; the first: {errors[0]}")
+    predictions = [item for item in results if not isinstance(item, ImageError)]
+    read = dataset.subset(kept)
+    answers = tuple(
+        _answers(classifier, read, [item[number] for item in predictions])
+        for number, classifier in enumerate(classifiers)
+    )
+    cut = sum(any(each.text_truncated for each in item) for item in predictions)
+    texts = None if read.texts is None else list(read.texts)
+    return Run(read, answers, errors, cut, _milliseconds(classifiers, timed, texts))
+
+
+def _pixels(classifiers: Sequence[Classifier], path: Path) -> list[Pixels] | ImageError:
+    first, *others = classifiers
+    try:
+        if all(other.spec.preprocessing == first.spec.preprocessing for other in others):
+            return [first.pixels(path)] * len(classifiers)
+        image = decode(path)
+    except ImageError as error:
+        return error
+    try:
+        return [classifier.pixels(image) for classifier in classifiers]
+    except ImageError as error:  # that does not know the name of what was decoded
+        return ImageError(f"{path}: {error}")
+
+
+def _answers(classifier: Classifier, dataset: Dataset, predictions: Sequence[Prediction]) -> Answers:
+    spec = classifier.spec
+    columns = [spec.labels.index(label) for label in dataset.labels]
+    logits = np.stack([item.logits for item in predictions])[:, columns]
+    found = np.stack([item.probabilities for item in predictions])
+    probabilities = found[:, columns] if found.shape[1] else found
+    decided = decide(probabilities, spec.task, dataset.labels, spec.thresholds)
+    return Answers(spec.task, dataset.labels, dataset.targets, logits, probabilities, decided)
+
+
+def _milliseconds(
+    classifiers: Sequence[Classifier], batches: Sequence[list[Pixels]], texts: list[str] | None
+) -> tuple[float, ...]:
+    took: list[list[float]] = [[] for _ in classifiers]
+    for _ in range(_ROUNDS):
+        for classifier, pixels, times in zip(classifiers, batches, took, strict=True):
+            pairs: list[str | None] = [None] * len(pixels) if texts is None else [*texts[: len(pixels)]]
+            start = perf_counter()
+            classifier.predict_pixels(pixels, pairs)
+            times.append(1000 * (perf_counter() - start) / len(pixels))
+    return tuple(map(min, took))
