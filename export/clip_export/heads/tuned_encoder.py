@@ -78,7 +78,7 @@ def referenced_encoder(
         known: what it says of its encoder.
         encoder: hub id or local folder to use in its place.
         revision: on the hub, in place of the known one.
-        feature: likewise, of `clip_export.encoders.image.FEATURES`.
+        feature: likewise, as in `clip_export.encoders.image.Encoder`.
 
     Raises:
         EncoderError: the encoder cannot be loaded.
