@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from clip_export.encoders.feature_names import feature_name
-from clip_toolkit.options import Option
+from clip_export.encoders.bare_file import OpenClipModel
+from clip_toolkit.options import Group, Option
 
 Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on the hub")]
 
 Feature = Annotated[
     str | None,
     Option(
-        "what the head reads: pooled or projected output, or tokens after a block: class@6, mean@6, class+mean@6 "
-        "(default: what it was trained on, or pooled)",
-        parse=feature_name,
-        metavar="NAME",
+        "encoder output that the head reads (default: the one it was trained on, or pooled)",
+        choices=("pooled", "projected"),
     ),
+]
+
+OpenClip = Annotated[
+    OpenClipModel | None, Group("a bare file as --encoder", "of OpenCLIP's weights (.safetensors, .bin, .pt)")
 ]

@@ -35,8 +35,9 @@ def _export_text(command: ExportCommand) -> int:
     from clip_export.text_exporting import export_text_tower
 
     assert command.encoder is not None  # ExportCommand asks for it
-    tower = TextEncoder.from_pretrained(command.encoder, command.revision)
+    tower = TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip)
     least = None if command.quantization is None else command.quantization.min_agreement
+    show(*tower.notes)
     spec = export_text_tower(tower, command.output, command.ops, least)
     _tell(spec, command.output, f"the text tower of {spec.encoder.id}")
     return 0
@@ -91,7 +92,9 @@ def _trained(command: ExportCommand, path: Path) -> tuple[TrainedHead, Encoder]:
     if command.output.exists() and path.exists() and command.output.samefile(path):
         raise OutputError(f"{command.output}: is the head file itself. Name another output with -o.")
     head = load_head(path, reading_of(command.notebook))
-    encoder = referenced_encoder(path, head.encoder, command.encoder, command.revision, command.feature)
+    encoder = referenced_encoder(
+        path, head.encoder, command.encoder, command.revision, command.feature, open_clip_model=command.open_clip
+    )
     if head.encoder is not None:
         show(*_differences(head.encoder, encoder))
     return head, encoder
@@ -119,11 +122,14 @@ def _zero_shot(command: ExportCommand) -> tuple[TrainedHead, Encoder]:
 
     assert command.encoder is not None  # ExportCommand asks for both
     assert command.labels is not None
-    id_, revision, labels, templates = command.encoder, command.revision, command.labels, command.templates or TEMPLATES
-    check_words(labels, templates, Checkpoint.find(id_, revision).family)
-    head = zero_shot_head(TextEncoder.from_pretrained(id_, revision), labels, templates)
+    labels, templates = command.labels, command.templates or TEMPLATES
+    id_, revision, model = command.encoder, command.revision, command.open_clip
+    check_words(labels, templates, Checkpoint.find(id_, revision, model).family)
+    tower = TextEncoder.from_pretrained(id_, revision, model)
+    show(*tower.notes)
+    head = zero_shot_head(tower, labels, templates)
     show(f"zero-shot, {head.task}: {len(labels)} labels in the prompts {', '.join(map(repr, templates))}")
-    return head, Encoder.from_pretrained(id_, revision, "projected")
+    return head, Encoder.from_pretrained(id_, revision, "projected", model)
 
 
 def _text_column(head: TrainedHead) -> str | None:
@@ -137,7 +143,7 @@ def _tower(encoder: Encoder) -> TextEncoder:
     """Load the text tower that a head reads beside the encoder of the same checkpoint."""
     from clip_export.encoders.text import TextEncoder
 
-    return TextEncoder.from_pretrained(encoder.id, encoder.revision)
+    return TextEncoder.from_pretrained(encoder.id, encoder.revision, encoder.checkpoint.open_clip_model)
 
 
 def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:

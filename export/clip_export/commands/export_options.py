@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from clip_export.commands import EXPORT
-from clip_export.commands.encoder_options import Feature, Revision
-from clip_export.encoders.feature_names import PROJECTED
+from clip_export.commands.encoder_options import Feature, OpenClip, Revision
 from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.reading import FEATURE_NORM
 from clip_export.quantization.request import QuantizationRequest
@@ -118,7 +117,7 @@ class ExportCommand:
         ),
     ] = False
     encoder: Annotated[
-        str | None, Option("hub id or local folder (default: the encoder that the head was trained on)")
+        str | None, Option("hub id, local folder or bare file (default: the encoder that the head was trained on)")
     ] = None
     labels: Annotated[
         tuple[str, ...] | None,
@@ -165,6 +164,7 @@ class ExportCommand:
     ] = None
     revision: Revision = None
     feature: Feature = None
+    open_clip: OpenClip = None
 
     @property
     def output(self) -> Path:
@@ -195,7 +195,7 @@ class ExportCommand:
     def _check_zero_shot(self) -> None:
         if self.encoder is None or self.labels is None:
             raise UsageError(f"--zero-shot needs --{'encoder' if self.encoder is None else 'labels'}")
-        if self.feature not in (None, PROJECTED):
+        if self.feature == "pooled":
             raise UsageError("--zero-shot reads the projected feature: only that one shares a space with text")
 
     def _check_text_tower(self) -> None:

@@ -42,7 +42,9 @@ def run(command: TrainCommand) -> int:
     labels = ", ".join(dataset.labels)
     show(f"{len(dataset.files)} files, labels: {labels}; encoder {command.encoder}, {encoder.dim} wide")
     show(*encoder.notes)
-    tower = None if options.text_column is None else TextEncoder.from_pretrained(command.encoder, command.revision)
+    tower = None
+    if options.text_column is not None:
+        tower = TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip)
     prepared = prepare_data(command, encoder, dataset, options, tower)
     training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
     show_kept_epoch(training, chosen)
@@ -80,7 +82,7 @@ def _encoder(command: TrainCommand) -> Encoder:
     from clip_export.training.finetuning.halves import check_blocks
 
     feature = command.feature or ("projected" if command.start else "pooled")
-    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature)
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
     if command.tuning is not None:
         check_blocks(encoder, command.tuning.blocks)
     return encoder
@@ -163,7 +165,8 @@ def _explain(command: TrainCommand, image: Path) -> int:
     if command.out.suffix != ".png":
         raise OutputError(f"{command.out}: expected a file ending in .png")
     check_writable(command.out)
-    encoder = Encoder.from_pretrained(command.encoder, command.revision, command.feature or "pooled")
+    feature = command.feature or "pooled"
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
     draw_steps(encoder, image, command.out)
     show(f"wrote {command.out}")
     return 0

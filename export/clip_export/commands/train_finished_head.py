@@ -42,6 +42,7 @@ def finish_head(
             encoder.feature,
             text=prepared.texts is not None,
             tokenizer=None if prepared.texts is None else tokenizer_digest(encoder.checkpoint.source),
+            open_clip_model=encoder.checkpoint.open_clip_model,
         ),
         prepared.dataset.labels,
         _summary(command, prepared, training, options)
@@ -98,4 +99,4 @@ def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
 
 def _portable_id(encoder: str) -> str:
     """Return the name under which a later clip-export finds the encoder, from whatever folder it is called."""
-    return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+    return str(Path(encoder).resolve()) if Path(encoder).exists() else encoder

@@ -26,7 +26,9 @@ def start_words(command: TrainCommand, start: StartOptions, dataset: Dataset) ->
     """
     labels, templates = [label.replace("_", " ") for label in dataset.labels], start.templates or TEMPLATES
     check_words(labels, templates)
-    words = zero_shot(TextEncoder.from_pretrained(command.encoder, command.revision), labels, templates)
+    words = zero_shot(
+        TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip), labels, templates
+    )
     if dataset.task == MULTI_LABEL and words.task != MULTI_LABEL:
         raise HeadError(
             f"--init zero-shot: {command.encoder} was trained to tell texts apart, not to accept or refuse each, so "

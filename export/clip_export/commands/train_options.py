@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from clip_export.commands import TRAIN
-from clip_export.commands.encoder_options import Feature, Revision
-from clip_export.encoders.feature_names import PROJECTED, token_feature
+from clip_export.commands.encoder_options import Feature, OpenClip, Revision
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
@@ -86,7 +85,10 @@ class TrainCommand:
         UsageError: some of them do not go together.
     """
 
-    encoder: Annotated[str, Option("hub id or local folder, in transformers or OpenCLIP format, or of a LoRA adapter")]
+    encoder: Annotated[
+        str,
+        Option("hub id or local folder, in transformers or OpenCLIP format, or of a LoRA adapter; or a bare file"),
+    ]
     data: Annotated[
         Path | None,
         Option("folder with one subfolder of images per label, or a CSV file", "DATA", parse=Path, nargs="?"),
@@ -140,6 +142,7 @@ class TrainCommand:
     judging: Annotated[JudgingOptions, Group("judging")] = JudgingOptions()
     revision: Revision = None
     feature: Feature = None
+    open_clip: OpenClip = None
 
     @property
     def out(self) -> Path:
@@ -166,15 +169,9 @@ class TrainCommand:
             raise UsageError("--feature-norm l2 does not go with --text-column: image and text have norms of their own")
         if self.sweep and self.learning.keep_last:
             raise UsageError("--keep-last does not go with --sweep, which compares the lowest validation losses")
-        if self.start is not None and self.feature not in (None, PROJECTED):
+        if self.start is not None and self.feature == "pooled":
             raise UsageError(
-                f"--init zero-shot does not go with --feature {self.feature}: only the projected one shares a space "
-                "with text"
-            )
-        if self.tuning is not None and self.feature is not None and token_feature(self.feature) is not None:
-            raise UsageError(
-                f"--unfreeze does not go with --feature {self.feature}: fine-tuning trains the last blocks, below the "
-                "pooled or projected feature"
+                "--init zero-shot does not go with --feature pooled: only the projected one shares a space with text"
             )
         if self.start is not None and self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")

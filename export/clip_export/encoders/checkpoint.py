@@ -13,12 +13,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from clip_export.encoders import open_clip_processor
 from clip_export.encoders.adapter import ADAPTER, adapter_base, merged
-from clip_export.encoders.configuration import read_config
+from clip_export.encoders.bare_file import OpenClipModel
+from clip_export.encoders.configuration import read_config, read_json
 from clip_export.encoders.digest import content_digest
 from clip_export.encoders.families import Family, family_of
 from clip_export.encoders.hub import commit_of, local_folder
-from clip_export.encoders.open_clip import is_open_clip, open_clip_config, open_clip_weights
+from clip_export.encoders.open_clip import OpenClipFiles, is_open_clip, open_clip_config, open_clip_weights
+from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import read_weights, weight_files
 from clip_toolkit.errors import EncoderError
 
@@ -28,11 +31,12 @@ class Checkpoint:
     """Where a checkpoint lies, and what its config.json says.
 
     Attributes:
-        id: hub id or path of a local folder, as it was asked for.
-        folder: the local folder, or that of the hub's cache.
+        id: hub id or path of a local folder or bare file, as it was asked for.
+        folder: the local folder, or that of the hub's cache, or that of the bare file.
         config: the transformers configuration.
         family: the family of its ``model_type``.
         base: of an adapter, the checkpoint that it adapts; None for a whole checkpoint.
+        open_clip: where it lies in OpenCLIP's format; None for that of transformers.
     """
 
     id: str
@@ -40,35 +44,68 @@ class Checkpoint:
     config: Any
     family: Family
     base: Checkpoint | None = None
+    open_clip: OpenClipFiles | None = None
 
     @classmethod
-    def find(cls, encoder: str, revision: str | None = None) -> Checkpoint:
+    def find(
+        cls, encoder: str, revision: str | None = None, open_clip_model: OpenClipModel | None = None
+    ) -> Checkpoint:
         """Locate a checkpoint and read its configuration.
 
         Args:
-            encoder: hub id or local folder in transformers format; or of a LoRA adapter, whose base is found likewise.
+            encoder: hub id or local folder in transformers or OpenCLIP format; or of a LoRA adapter, whose base is
+                found likewise; or a bare file of OpenCLIP's weights.
             revision: branch, tag or commit on the hub.
+            open_clip_model: of a bare file.
 
         Raises:
             EncoderError: it cannot be found, or its kind is not supported.
         """
         _check_interpreter()
+        if Path(encoder).is_file():
+            bare = OpenClipFiles.of_file(Path(encoder), open_clip_model)
+            return cls._of_config(encoder, Path(encoder).parent, open_clip_config(bare), bare)
+        if open_clip_model is not None:
+            raise EncoderError(f"encoder {encoder!r}: is no file, and --open-clip-model says what a bare file is.")
         folder = local_folder(encoder, revision)
         if (folder / ADAPTER).is_file():
             _check_adapter_alone(folder)
             base = cls.find(*adapter_base(folder))
-            return cls(encoder, folder, base.config, base.family, base)
-        config = open_clip_config(folder) if is_open_clip(folder) else read_config(folder)
+            return cls(encoder, folder, base.config, base.family, base, base.open_clip)
+        files = OpenClipFiles.of_folder(folder) if is_open_clip(folder) else None
+        return cls._of_config(encoder, folder, open_clip_config(files) if files else read_config(folder), files)
+
+    @classmethod
+    def _of_config(cls, encoder: str, folder: Path, config: Any, files: OpenClipFiles | None) -> Checkpoint:
         try:
-            family = family_of(config.model_type)
+            return cls(encoder, folder, config, family_of(config.model_type), open_clip=files)
         except EncoderError as error:
             raise EncoderError(f"{encoder}: {error}") from error
-        return cls(encoder, folder, config, family)
 
     @property
     def architecture(self) -> str:
         """The transformers class that it names, or its family's own."""
         return (self.config.architectures or self.family.architectures)[0]
+
+    @property
+    def bare_file(self) -> OpenClipFiles | None:
+        """The bare file that it is or adapts, or None for a folder."""
+        if self.base is not None:
+            return self.base.bare_file
+        return self.open_clip if Path(self.id).is_file() else None
+
+    @property
+    def open_clip_model(self) -> OpenClipModel | None:
+        """What its bare file was said to be, if it was said."""
+        return None if self.open_clip is None else self.open_clip.model
+
+    @property
+    def open_clip_settings(self) -> dict[str, Any] | None:
+        """OpenCLIP's configuration where pixels and texts follow it: a fine-tuned copy keeps it for them alone."""
+        if self.open_clip is not None:
+            return self.open_clip.content
+        is_copy = processor_files(self.source) == [open_clip_processor.CONFIG]
+        return read_json(self.source / open_clip_processor.CONFIG) if is_copy else None
 
     @property
     def source(self) -> Path:
@@ -77,11 +114,13 @@ class Checkpoint:
 
     @property
     def commit(self) -> str:
-        """The commit of a checkpoint from the hub; of a local folder, or an adapter on another, a hash of its content.
+        """The commit of a checkpoint from the hub; of a local one, or an adapter on another, a hash of its content.
 
         Raises:
             EncoderError, OSError: the content cannot be read.
         """
+        if self.base is None and self.bare_file is not None:
+            return self.bare_file.digest
         commit = commit_of(self.folder) or content_digest(self.folder)
         if self.base is None:
             return commit
@@ -100,7 +139,7 @@ class Checkpoint:
         """
         if self.base is not None:
             return merged(self.base.weights(), self.folder)
-        return open_clip_weights(self.folder) if is_open_clip(self.folder) else read_weights(self.folder)
+        return read_weights(self.folder) if self.open_clip is None else open_clip_weights(self.open_clip)
 
     def check_blocks(self, part: str) -> None:
         """Refuse before any weights are read a tower whose blocks could not be exported.
@@ -146,7 +185,8 @@ class Checkpoint:
         Raises:
             EncoderError: weights are missing, damaged or of other shapes.
         """
-        kind, weights = getattr(transformers, name), self.weights()
+        kind: Any = self.family.class_of(name) if self.family.class_of else getattr(transformers, name)
+        weights = self.weights()
         try:
             model, report = kind.from_pretrained(
                 None,
@@ -166,10 +206,11 @@ class Checkpoint:
 
     def _check_used(self, unexpected: Any) -> None:
         unused = sorted(name for name in unexpected if name.startswith(("visual.", "vision_model.")))
-        if unused and is_open_clip(self.source):  # of a switch that its configuration does not tell
+        if unused and self.open_clip is not None:  # of a switch that its configuration does not tell
             raise EncoderError(f"{self.id}: has {unused[0]}, which none of the image towers that are read here has.")
 
     def _check_shapes(self, mismatched: Any, weights: dict[str, Tensor], model: dict[str, Tensor]) -> None:
+        source = "config.json" if self.open_clip is None else self.open_clip.where
         for item in mismatched:  # transformers 5 adds the shapes to the name
             name = item if isinstance(item, str) else item[0]
             found, expected = (
@@ -177,14 +218,14 @@ class Checkpoint:
                 for tensors in (weights, model)
             )
             raise EncoderError(
-                f"{self.id}: {name} is {found} in the weights, but config.json makes it {expected}. They do not belong "
-                "together: restore both files of the same checkpoint."
+                f"{self.id}: {name} is {found} in the weights, but {source} makes it {expected}. They do not belong "
+                "together: restore both of the same checkpoint."
             )
 
 
 def encoder_name(encoder: str) -> str:
-    """Name an encoder for a file to keep: its hub id, or the mere name of its local folder."""
-    return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
+    """Name an encoder for a file to keep: its hub id, or the mere name of its local folder or file."""
+    return Path(encoder).resolve().name if Path(encoder).exists() else encoder
 
 
 def _of_class(config: Any, kind: Any) -> Any:

@@ -65,7 +65,7 @@ def _configuration_class(kind: str) -> Any:
     return next((found for found in classes if found.model_type == kind), None)
 
 
-def refuse_code(path: Path, content: Any) -> None:
+def refuse_code(path: Path | str, content: Any) -> None:
     """Refuse a configuration that names code, or weights in a quantized form.
 
     Raises:

@@ -11,6 +11,7 @@ from clip_export.encoders.adapter import ADAPTER, adapter_files
 from clip_export.encoders.configuration import CONFIG
 from clip_export.encoders.hub import commit_of
 from clip_export.encoders.open_clip import is_open_clip, open_clip_files
+from clip_export.encoders.open_clip_processor import CONFIG as OPEN_CLIP
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import weight_files
 
@@ -30,7 +31,7 @@ def content_digest(folder: Path) -> str:
     if (folder / ADAPTER).is_file():
         weights = adapter_files(folder)
     elif is_open_clip(folder):
-        weights = open_clip_files(folder)
+        return digest_of_files(folder, [*open_clip_files(folder), OPEN_CLIP])
     else:
         weights = weight_files(folder)
     return digest_of_files(folder, [*weights, *configuration, *processor_files(folder)])
@@ -46,7 +47,12 @@ def tokenizer_digest(folder: Path) -> str | None:
     """
     if commit_of(folder) is not None:
         return None
-    return digest_of_files(folder, sorted(path.name for path in folder.iterdir() if _TOKENIZER.fullmatch(path.name)))
+    return digest_of_files(folder, tokenizer_files(folder))
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """Name the files that make a checkpoint's tokenizer."""
+    return sorted(path.name for path in folder.iterdir() if _TOKENIZER.fullmatch(path.name))
 
 
 def digest_of_files(folder: Path, names: Iterable[str]) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_export.encoders.configuration import read_json
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -35,13 +33,12 @@ class OpenClipProcessor:
     rule: Preprocessing
 
     @classmethod
-    def read(cls, folder: Path) -> OpenClipProcessor:
-        """Read the ``preprocess_cfg`` of a checkpoint.
+    def of(cls, content: dict[str, Any]) -> OpenClipProcessor:
+        """Read the ``preprocess_cfg`` of a configuration.
 
         Raises:
             EncoderError: it is missing, or asks for what is not supported.
         """
-        content = read_json(folder / CONFIG)
         settings, side = content.get("preprocess_cfg"), _side(content.get("model_cfg"))
         if not isinstance(settings, dict):
             raise EncoderError(f"{CONFIG} has no preprocess_cfg. Restore the file of its authors.")

@@ -51,8 +51,6 @@ def load_processor(folder: Path, default: str) -> Any:
     Raises:
         EncoderError: it is missing, described twice and differently, or of an unknown kind.
     """
-    if processor_files(folder) == [open_clip_processor.CONFIG]:
-        return OpenClipProcessor.read(folder)
     plain = read_json(folder / _PLAIN) if (folder / _PLAIN).is_file() else None
     described = [content for content in (_nested(folder), plain) if content is not None]
     if not described:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
+from clip_export.encoders.digest import tokenizer_files
 from clip_export.encoders.image import Encoder
+from clip_export.encoders.open_clip_processor import CONFIG as OPEN_CLIP
 from clip_export.encoders.weights import SAFETENSORS
 
 _KEPT = (".json", ".txt", ".model")
@@ -29,9 +32,13 @@ def save_checkpoint(encoder: Encoder, folder: Path) -> None:
     model = cast("Any", _whole_model(encoder))
     model.save_pretrained(folder, max_shard_size="1TB")
     shutil.copymode(folder / "config.json", folder / SAFETENSORS)  # safetensors lets nobody else read what it writes
-    for path in source.iterdir():
-        if path.suffix in _KEPT and not (folder / path.name).exists() and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name)
+    bare = encoder.checkpoint.bare_file
+    if bare is not None:
+        (folder / OPEN_CLIP).write_text(json.dumps(bare.content), encoding="utf-8")
+    names = tokenizer_files(source) if bare is not None else [path.name for path in source.iterdir()]
+    for name in names:
+        if name.endswith(_KEPT) and not (folder / name).exists() and not name.endswith(".index.json"):
+            shutil.copyfile(source / name, folder / name)
 
 
 def _whole_model(encoder: Encoder) -> nn.Module:

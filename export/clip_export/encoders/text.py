@@ -12,14 +12,18 @@ import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
+from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import FAMILIES, Family
 from clip_export.encoders.families import family as rules
+from clip_export.encoders.open_clip_tokenizer import add_cleaning
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec
 from clip_toolkit.text.growth import check_growth
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+
+_OPEN_CLIP_NOTE = "assumed: texts have no HTML entities and no garbled Unicode, which open_clip would repair"
 
 _EXAMPLE = "openai/clip-vit-base-patch32"
 
@@ -39,6 +43,7 @@ class TextEncoder:
         logit_scale: what a cosine similarity is multiplied by.
         logit_bias: what is then added where each text is judged by itself, or None.
         base: as in `clip_toolkit.spec.classifier.EncoderSpec`.
+        notes: what is assumed of the checkpoint, one line each.
     """
 
     id: str
@@ -51,20 +56,24 @@ class TextEncoder:
     logit_scale: float
     logit_bias: float | None
     base: str | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_pretrained(cls, encoder: str, revision: str | None = None) -> TextEncoder:
+    def from_pretrained(
+        cls, encoder: str, revision: str | None = None, open_clip_model: OpenClipModel | None = None
+    ) -> TextEncoder:
         """Load the text tower that was trained together with an image encoder.
 
         Args:
-            encoder: hub id, such as ``openai/clip-vit-base-patch32``, or a local folder in transformers format.
+            encoder: as in `clip_export.encoders.image.Encoder.from_pretrained`.
             revision: branch, tag or commit on the hub.
+            open_clip_model: of a bare file.
 
         Raises:
             EncoderError: it cannot be found or loaded, weights, the tokenizer or its padding token are missing, or it
                 has no text tower.
         """
-        checkpoint = Checkpoint.find(encoder, revision)
+        checkpoint = Checkpoint.find(encoder, revision, open_clip_model)
         family = checkpoint.family
         _check_has_text(checkpoint)
         assert family.text is not None
@@ -74,6 +83,8 @@ class TextEncoder:
         tower = getattr(model, family.text.module)
         tokenizer = _tokenizer(checkpoint, family.text)
         scale = family.text.logit_scale
+        context = family.text.context(tower.config)
+        is_open_clip = checkpoint.open_clip_settings is not None  # which does not ask the tokenizer
         return cls(
             id=encoder,
             revision=checkpoint.commit,
@@ -81,10 +92,11 @@ class TextEncoder:
             model=tower,
             projection=getattr(model, family.text.projection) if family.text.projection else None,
             tokenizer=tokenizer,
-            context=min(family.text.context(tower.config), tokenizer.model_max_length),
+            context=context if is_open_clip else min(context, tokenizer.model_max_length),
             logit_scale=model.logit_scale.exp().item() if scale is None else scale,
             logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
             base=checkpoint.base_name,
+            notes=(_OPEN_CLIP_NOTE,) if is_open_clip else (),
         )
 
     @property
@@ -193,7 +205,7 @@ def _check_has_text(checkpoint: Checkpoint) -> None:
 def _tokenizer(checkpoint: Checkpoint, text: rules.TextTower) -> Any:
     folder = checkpoint.source
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):  # transformers 5 would make up an empty one
-        where = "has" if Path(checkpoint.id).is_dir() else "the hub, if it was reached, and the cache have"
+        where = "has" if Path(checkpoint.id).exists() else "the hub, if it was reached, and the cache have"
         raise EncoderError(
             f"{checkpoint.id}: {where} no tokenizer, which is one of {', '.join(_TOKENIZER_FILES)}. Put the files that "
             "its authors published beside config.json, or save them there with AutoTokenizer's save_pretrained."
@@ -210,8 +222,18 @@ def _tokenizer(checkpoint: Checkpoint, text: rules.TextTower) -> Any:
             f"{checkpoint.id}: its tokenizer has no padding token, so that texts of different lengths cannot be read "
             'together. Name the one that it was trained with as "pad_token" in its tokenizer_config.json.'
         )
-    if text.lower_cases and tokenizer.is_fast:  # a slow one of this family does so itself
+    settings = checkpoint.open_clip_settings
+    if settings is not None:
+        _add_open_clip(tokenizer, settings, checkpoint)
+    elif text.lower_cases and tokenizer.is_fast:  # a slow one of this family does so itself
         backend = tokenizer.backend_tokenizer
         lower = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(lower)
     return tokenizer
+
+
+def _add_open_clip(tokenizer: Any, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
+    try:
+        add_cleaning(tokenizer, settings["model_cfg"].get("text_cfg") or {})
+    except EncoderError as error:
+        raise EncoderError(f"{checkpoint.id}: {error}") from error

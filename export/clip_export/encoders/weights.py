@@ -17,6 +17,9 @@ SAFETENSORS = "model.safetensors"
 _SINGLE = (SAFETENSORS, "pytorch_model.bin")
 """In the order in which transformers looks for them; each may be an index of several files instead."""
 
+_PROGRAM_REMEDY = " It is a program: torch.save(torch.jit.load(FILE, 'cpu').float().state_dict(), NEW) takes them out."
+"""OpenAI's own files are such, in float16."""
+
 _READ = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -63,9 +66,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"{path}: its weights cannot be loaded ({_first_line(error)}).{pointer_remedy(path)}"
-        ) from error
+        remedy = _PROGRAM_REMEDY if "TorchScript" in str(error) else pointer_remedy(path)
+        raise EncoderError(f"{path}: its weights cannot be loaded ({_first_line(error)}).{remedy}") from error
     except Exception as error:  # the unpickler's refusals, and what damaged archives raise
         raise EncoderError(
             f"{path}: its weights cannot be loaded: expected a dictionary of tensors ({_first_line(error)}). Save the "

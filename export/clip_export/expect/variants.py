@@ -134,7 +134,8 @@ class Subject:
         """
         encoder = self.encoder
         other = "pooled" if encoder.feature == "projected" else "projected"
-        loaded = Encoder.from_pretrained(encoder.id, None if Path(encoder.id).is_dir() else encoder.revision, other)
+        revision = None if Path(encoder.id).exists() else encoder.revision
+        loaded = Encoder.from_pretrained(encoder.id, revision, other, encoder.checkpoint.open_clip_model)
         return replace(loaded, tower=encoder.tower)
 
     @functools.cache  # noqa: B019 (a subject lives for one diagnosis)

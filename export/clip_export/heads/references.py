@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clip_export.encoders.bare_file import OpenClipModel
+
 _DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits, so that equal ones mean equal files
 
 
@@ -18,15 +20,17 @@ class EncoderReference:
     """Which encoder a head was trained on.
 
     Attributes:
-        id: hub id or path of a local folder; in the file that path is relative to it and begins with a dot.
-        revision: commit on the hub; of a local folder the SHA-256 of its content.
-        feature: what the head reads, as in `clip_export.encoders.image.Encoder`.
+        id: hub id or path of a local folder or bare file; in the file that path is relative to it and begins with a
+            dot.
+        revision: commit on the hub; of a local one the SHA-256 of its content.
+        feature: what the head reads, of `clip_export.encoders.image.FEATURES`.
         text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
             checkpoint.
         folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head
             file; None if the encoder was frozen.
         sha256: of that folder, as in `clip_export.encoders.digest.content_digest`.
         tokenizer: of heads that read texts, as in `clip_export.encoders.digest.tokenizer_digest`; None in older files.
+        open_clip_model: of an encoder in a bare file.
     """
 
     id: str
@@ -36,13 +40,14 @@ class EncoderReference:
     sha256: str | None = None
     text: bool = False
     tokenizer: str | None = None
+    open_clip_model: OpenClipModel | None = None
 
     def seen_from(self, head: Path) -> EncoderReference:
         """Return the reference as the file ``head`` keeps it."""
         return replace(self, id=_relative(self.id, head)) if Path(self.id).is_absolute() else self
 
     def found_from(self, head: Path) -> EncoderReference:
-        """Return the reference that the file ``head`` keeps, with the absolute path of a local folder."""
+        """Return the reference that the file ``head`` keeps, with the absolute path of a local one."""
         return replace(self, id=_absolute(self.id, head)) if self.id.startswith(".") else self
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.configuration import CONFIG
 from clip_export.encoders.digest import content_digest, tokenizer_digest
 from clip_export.encoders.image import Encoder
@@ -70,15 +71,18 @@ def referenced_encoder(
     encoder: str | None = None,
     revision: str | None = None,
     feature: str | None = None,
+    *,
+    open_clip_model: OpenClipModel | None = None,
 ) -> Encoder:
     """Load the encoder of a head file, and check it if it was fine-tuned with the head.
 
     Args:
         head: the head file.
         known: what it says of its encoder.
-        encoder: hub id or local folder to use in its place.
+        encoder: hub id, local folder or bare file to use in its place.
         revision: on the hub, in place of the known one.
-        feature: likewise, as in `clip_export.encoders.image.Encoder`.
+        feature: likewise, of `clip_export.encoders.image.FEATURES`.
+        open_clip_model: of a bare file; by default the known one.
 
     Raises:
         EncoderError: the encoder cannot be loaded.
@@ -93,14 +97,16 @@ def referenced_encoder(
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
         return Encoder.from_pretrained(str(folder), feature=feature or known.feature)
-    if encoder is None and known is not None and Path(known.id).is_absolute() and not Path(known.id).is_dir():
+    if encoder is None and known is not None and Path(known.id).is_absolute() and not Path(known.id).exists():
         raise HeadError(
-            f"{head}: was trained on the encoder in the folder {known.id}, and there is none. Name its place with "
-            "--encoder: a head file remembers a local folder as seen from its own place."
+            f"{head}: was trained on the encoder {known.id}, and there is none. Name its place with "
+            "--encoder: a head file remembers a local one as seen from its own place."
         )
+    model = open_clip_model or (None if known is None else known.open_clip_model)
     if known is None or encoder is not None:
         known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
-    loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature)
+        model = model if Path(known.id).is_file() else open_clip_model
+    loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature, model)
     before, now = known.revision, loaded.revision
     if revision is None and before and now and before != now:
         raise HeadError(

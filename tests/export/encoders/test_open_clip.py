@@ -1,7 +1,6 @@
 """Checkpoints in OpenCLIP's own format: the same features as the transformers model, and its own pixels."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,50 +17,11 @@ from clip_export.heads.files import TrainedHead
 from clip_export.heads.tuned_encoder import referenced_encoder, save_with_encoder
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.images.preprocess import crop_offset, preprocess
+from tiny_open_clip import MODEL, SIGLIP, published, siglip_weights
 
 pytestmark = pytest.mark.transformers
 
 CheckpointOf = Callable[[str], Path]
-
-MODEL = {
-    "embed_dim": 24,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 3, "width": 48, "head_width": 12, "patch_size": 8},
-    "text_cfg": {"context_length": 24, "vocab_size": 514, "width": 32, "heads": 2, "layers": 2},
-}
-SIGLIP = {"image_size": 32, "timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
-
-_NAMES = {
-    r"^vision_model\.encoder\.layers\.": "visual.transformer.resblocks.",
-    r"^text_model\.encoder\.layers\.": "transformer.resblocks.",
-    r"\.layer_norm([12])\.": r".ln_\1.",
-    r"\.mlp\.fc1\.": ".mlp.c_fc.",
-    r"\.mlp\.fc2\.": ".mlp.c_proj.",
-    r"\.self_attn\.": ".attn.",
-    r"^vision_model\.embeddings\.patch_embedding\.": "visual.conv1.",
-    r"^vision_model\.embeddings\.class_embedding": "visual.class_embedding",
-    r"^vision_model\.embeddings\.position_embedding\.weight": "visual.positional_embedding",
-    r"^vision_model\.pre_layrnorm\.": "visual.ln_pre.",
-    r"^vision_model\.post_layernorm\.": "visual.ln_post.",
-    r"^text_model\.embeddings\.token_embedding\.": "token_embedding.",
-    r"^text_model\.embeddings\.position_embedding\.weight": "positional_embedding",
-    r"^text_model\.final_layer_norm\.": "ln_final.",
-}
-
-
-def published(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """CLIP's weights as OpenCLIP names and lays them out."""
-    found = {}
-    for name, tensor in weights.items():
-        for ours, theirs in _NAMES.items():
-            name = re.sub(ours, theirs, name)  # noqa: PLW2901
-        found[name] = tensor
-    found["visual.proj"] = found.pop("visual_projection.weight").T.contiguous()
-    found["text_projection"] = found.pop("text_projection.weight").T.contiguous()
-    for name in [name for name in found if ".q_proj." in name]:
-        parts = [found.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-        found[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
-    return found
 
 
 @pytest.fixture
@@ -157,42 +117,13 @@ def test_a_fine_tuned_one_is_written_and_read(folder: Path, tmp_path: Path, head
     assert loaded.preprocessing == encoder.preprocessing
 
 
-def siglip_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The image tower of SigLIP as timm names it and lays it out."""
-    tower = {name.removeprefix("vision_model."): item for name, item in weights.items() if name.startswith("vision_")}
-    found = {}
-    for kind in ("weight", "bias"):
-        found[f"attn_pool.q.{kind}"], *others = tower.pop(f"head.attention.in_proj_{kind}").chunk(3)
-        found[f"attn_pool.kv.{kind}"] = torch.cat(others)
-        for name in [name for name in tower if name.endswith(f"q_proj.{kind}")]:
-            parts = [tower.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
-            found[name.replace("encoder.layers", "blocks").replace("self_attn.q_proj", "attn.qkv")] = torch.cat(parts)
-    names = {
-        "embeddings.patch_embedding": "patch_embed.proj",
-        "encoder.layers": "blocks",
-        "layer_norm": "norm",
-        "self_attn.out_proj": "attn.proj",
-        "post_layernorm": "norm",
-        "head.probe": "attn_pool.latent",
-        "head.attention.out_proj": "attn_pool.proj",
-        "head.layernorm": "attn_pool.norm",
-        "head.mlp": "attn_pool.mlp",
-    }
-    found["pos_embed"] = tower.pop("embeddings.position_embedding.weight")[None]
-    for name, tensor in tower.items():
-        for theirs, timms in names.items():
-            name = name.replace(theirs, timms)  # noqa: PLW2901
-        found[name] = tensor
-    return {f"visual.trunk.{name}": tensor.clone() for name, tensor in found.items()}
-
-
 def test_siglip_of_timm(checkpoint: CheckpointOf, folder: Path):
     """Of 12 heads, as the name says; transformers' tiny one has 4."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     weights = load_file(checkpoint("siglip") / "model.safetensors")
     save_file(siglip_weights(weights), folder / "open_clip_model.safetensors")
-    write(folder, {"vision_cfg": SIGLIP, "custom_text": True})
+    write(folder, {"vision_cfg": SIGLIP, "embed_dim": 48, "custom_text": True})
     settings = json.loads((checkpoint("siglip") / "config.json").read_text())["vision_config"]
     config = SiglipVisionConfig(**settings | {"num_attention_heads": 12, "hidden_act": "gelu"})
     tower = {name: item for name, item in weights.items() if name.startswith("vision_model.")}
@@ -211,6 +142,8 @@ def vision(**changes: object) -> dict:
 REFUSED = {
     "another tower": ({"vision_cfg": {"timm_model_name": "convnext_base"}}, {}, "convnext_base"),
     "mean of tokens": (vision(pool_type="avg"), {}, "pool_type is 'avg'"),
+    "wider": (vision(width=64), {}, "width is 64, but the weights have 48"),
+    "deeper": (vision(layers=4), {}, "layers is 4, but the weights have 3"),
     "no norm before": (vision(no_ln_pre=True), {}, "no_ln_pre"),
     "layer scale": (vision(ls_init_value=1e-4), {}, "ls_init_value"),
     "a key of the future": (vision(own_switch=3), {}, "own_switch"),

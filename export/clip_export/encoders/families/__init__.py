@@ -6,6 +6,7 @@ from clip_export.encoders.families.altclip import ALTCLIP
 from clip_export.encoders.families.blip import BLIP
 from clip_export.encoders.families.chinese_clip import CHINESE_CLIP
 from clip_export.encoders.families.clip import CLIP
+from clip_export.encoders.families.clipa import CLIPA
 from clip_export.encoders.families.dinov2 import DINOV2
 from clip_export.encoders.families.dinov3 import DINOV3
 from clip_export.encoders.families.family import Family
@@ -16,7 +17,7 @@ from clip_toolkit.errors import EncoderError
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
-FAMILIES = (CLIP, SIGLIP, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, DINOV2, DINOV3, MLCD)
+FAMILIES = (CLIP, SIGLIP, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, CLIPA, DINOV2, DINOV3, MLCD)
 
 
 def family_of(model_type: str) -> Family:

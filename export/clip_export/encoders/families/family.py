@@ -80,7 +80,7 @@ class ImageTower:
         processor: transformers image processor of checkpoints that do not name theirs.
         in_pillow: where that one needs torchvision: a Pillow one that takes the same steps, by the names of a
             preprocessor_config.json, with the defaults that differ.
-        pooling: ``class`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
+        pooling: ``class``, ``mean`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
         module: attribute of the whole model that holds the image tower. A model without it is the tower itself.
         projection: attribute of the whole model that projects the feature into the space shared with text, or None
             where the pooled feature lies in that space already.
@@ -165,6 +165,7 @@ class Family:
         name: as in `clip_toolkit.spec.classifier.EncoderSpec.family`.
         model_types: values of ``model_type`` in config.json that belong to it.
         architectures: transformers classes that a checkpoint may name; the first stands for those that name none.
+        class_of: from the name of an architecture to its class; None where transformers has it.
         image: its image tower.
         text: its text tower, or None.
     """
@@ -172,5 +173,6 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     architectures: tuple[str, ...]
+    class_of: Callable[[str], Any] | None = None
     image: ImageTower
     text: TextTower | None = None
