@@ -11,7 +11,7 @@ EXAMPLES := examples/node examples/browser
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 test test-wheel test-transformers5 test-newest test-oldest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino fuzz fuzz-guided lint format types
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-scale fuzz fuzz-guided lint format types
 .PHONY: docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
@@ -60,6 +60,10 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 	$(BIN)/clip-export --head build/openvino/head.pt -o build/openvino/ort.onnx
 	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
 	.venv-openvino/$(SCRIPTS)/pytest -q tests/openvino
+
+# Engines beyond one machine, on this one: a Ray cluster of several nodes, Daft, Spark (which needs Java); minutes.
+test-scale: .venv-scale/ready
+	.venv-scale/$(SCRIPTS)/pytest -q tests/scale
 
 # Seeded mutants of images and model files; minutes.
 fuzz: $(VENV)/ready
@@ -153,6 +157,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	.venv-openvino/$(SCRIPTS)/pip install -q -e '.[openvino]' --group test
 	touch $@
 
+.venv-scale/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-scale
+	.venv-scale/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv-scale/$(SCRIPTS)/pip install -q -c constraints.txt -e '.[cpu,parquet,ray,daft,spark]' --group test
+	touch $@
+
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/pip install -q --upgrade pip
@@ -160,4 +170,4 @@ bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino bench/.venv
+	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino .venv-scale bench/.venv

@@ -27,7 +27,10 @@ NAMES = {
     "clip_search": "Duplicate EncoderIdentity Hit SearchIndex UpdateReport",
     "clip_serve": "ServeOptions create_app",
     "clip_app": "AppOptions create_app",
-    "clip_scale": "BatchClassifier Columns LocalEngine Source SourceError Summary WorkerError run",
+    "clip_scale": """
+        BatchClassifier Columns LocalEngine RayEngine Source SourceError Summary WorkerError classify_daft
+        classify_spark run
+    """,
 }
 
 

@@ -33,7 +33,11 @@ def test_importing_a_package_turns_telemetry_off(module: str, home: Path):
 
 @pytest.mark.parametrize(
     ("package", "variable", "off", "on"),
-    [("clip_app", "GRADIO_ANALYTICS_ENABLED", "False", "True"), ("clip_scale", "RAY_USAGE_STATS_ENABLED", "0", "1")],
+    [
+        ("clip_app", "GRADIO_ANALYTICS_ENABLED", "False", "True"),
+        ("clip_scale", "RAY_USAGE_STATS_ENABLED", "0", "1"),
+        ("clip_scale", "DAFT_ANALYTICS_ENABLED", "0", "1"),
+    ],
 )
 def test_importing_a_package_turns_off_that_of_others(package: str, variable: str, off: str, on: str, home: Path):
     show = f"import os, {package}; print(os.environ['{variable}'])"

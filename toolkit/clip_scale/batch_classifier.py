@@ -11,7 +11,15 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_scale.columns import Columns, arrow_table, inputs_of, numpy_column, result_columns
+from clip_scale.columns import (
+    Columns,
+    arrow_schema,
+    arrow_table,
+    column_names,
+    inputs_of,
+    numpy_column,
+    result_columns,
+)
 from clip_scale.model_copy import locate
 from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.errors import ImageError
@@ -110,16 +118,24 @@ class BatchClassifier:
 
     def __call__(self, batch: Any) -> Any:
         """Classify a batch; the columns of a mapping come back as `clip_scale.columns.numpy_column` makes them."""
-        inputs = inputs_of(batch, self.columns, self.spec)
-        template = self._record(Input(""), ImageError(""), "", self.spec)
-        kept, added = result_columns(template, batch, self.columns)
-        records = list(self.records(inputs))
+        inputs = list(inputs_of(batch, self.columns, self.spec))
+        kept, added = result_columns(self._template, column_names(batch), self.columns)
+        records = list(self.records(inputs)) if inputs else []
         if not isinstance(batch, Mapping):
-            return arrow_table(batch, records, kept, self.spec, self.embedding_type)
+            return arrow_table(batch, records, kept, arrow_schema(self.spec, added, self.embedding_type))
         columns = {name: [item[name] for item in records] for name in added}
         return {name: batch[name] for name in kept} | {
             name: numpy_column(name, values, self.spec, self.embedding_type) for name, values in columns.items()
         }
+
+    def result_schema(self, names: Iterable[str]) -> Any:
+        """Return the Arrow schema of the columns that are added to a batch of these columns.
+
+        Raises:
+            SourceError: a name would be twice.
+        """
+        _, added = result_columns(self._template, names, self.columns)
+        return arrow_schema(self.spec, added, self.embedding_type)
 
     @property
     def embedding_type(self) -> str | None:
@@ -147,6 +163,10 @@ class BatchClassifier:
         """Return the model, opened once in this process."""
         with _OPENING:
             return _opened(self)
+
+    @property
+    def _template(self) -> Record:
+        return self._record(Input(""), ImageError(""), "", self.spec)
 
     def _record(self, item: Input, result: Prediction | ImageError, provider: str, spec: ModelSpec) -> Record:
         found = record(item.name, result, self.top_k, provider, spec, text=item.text, columns=self.probabilities)

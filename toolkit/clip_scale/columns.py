@@ -19,8 +19,6 @@ from clip_toolkit.stream.records import EMBEDDING, PROBABILITY, Record
 from clip_toolkit.stream.writers import import_pyarrow, schema
 from clip_toolkit.text.pairs import check_pairing
 
-_NAMED_BY_THE_BATCH = ("image", "text")  # of a record
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -84,14 +82,14 @@ def input_of(row: Mapping[str, Any], columns: Columns, number: int, default: str
     return Input(name, text, image=NamedBytes(bytes(content), name))
 
 
-def result_columns(template: Record, batch: Any, columns: Columns) -> tuple[list[str], list[str]]:
-    """Return the names of the batch's columns that stay, and of the record's that are added.
+def result_columns(template: Record, names: Iterable[str], columns: Columns) -> tuple[list[str], list[str]]:
+    """Return the names of a batch's columns that stay, and of the record's that are added.
 
     Raises:
         SourceError: a name would be twice.
     """
-    kept = [name for name in column_names(batch) if name != columns.bytes]
-    added = [name for name in template if name not in _NAMED_BY_THE_BATCH]
+    kept = [name for name in names if name != columns.bytes]
+    added = [name for name in template if name not in ("image", "text")]  # which are columns of the batch
     twice = [name for name in added if name in kept]
     if twice:
         raise SourceError(f"batch: has a column '{twice[0]}' already, which the results need. Rename it first.")
@@ -111,14 +109,16 @@ def numpy_column(name: str, values: Sequence[Any], spec: ModelSpec, embedding: s
     return np.fromiter(values, object, len(values))
 
 
-def arrow_table(batch: Any, records: list[Record], kept: Iterable[str], spec: ModelSpec, embedding: str | None) -> Any:
-    """Return a pyarrow Table of the columns that stay and those of the records."""
+def arrow_schema(spec: ModelSpec, added: Iterable[str], embedding: str | None) -> Any:
+    """Return the Arrow schema of the columns that are added."""
     arrow = import_pyarrow()
-    fields = [item for item in schema(arrow, spec, embedding=embedding) if item.name not in _NAMED_BY_THE_BATCH]
-    present = {item.name for item in fields}
-    table = arrow.Table.from_pylist(
-        [{name: item.get(name) for name in present} for item in records], arrow.schema(fields)
-    )
+    fields = schema(arrow, spec, embedding=embedding)
+    return arrow.schema([fields.field(name) for name in added])
+
+
+def arrow_table(batch: Any, records: list[Record], kept: Iterable[str], added: Any) -> Any:
+    """Return a pyarrow Table of the columns that stay and those of the records, whose schema is ``added``."""
+    table = import_pyarrow().Table.from_pylist(records, added)
     for position, name in enumerate(kept):
         table = table.add_column(position, batch.schema.field(name), batch.column(name))
     return table

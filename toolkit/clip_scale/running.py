@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from clip_scale.sink import Sink
 from clip_scale.sources.source import Source
 from clip_scale.summary import Summary
 from clip_toolkit.images.folder import ImageListing
+from clip_toolkit.stream.records import COLUMNAR
 from clip_toolkit.stream.writers import import_pyarrow
 from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.version import __version__
@@ -52,9 +53,9 @@ def run(
     Args:
         source: what is classified.
         folder: of the part files; must be new, or hold the same run if ``resume``.
-        classifier: which model, and how.
+        classifier: which model, and how. Whether there are probabilities is up to the format, as in ``clip-infer``.
         engine: who does the work.
-        form: one of `FORMS`; Parquet has a column ``p:<label>`` where the classifier gives probabilities.
+        form: one of `FORMS`; Parquet has a column ``p:<label>`` for each label.
         resume: go on with what an earlier run has left.
         max_errors: images that may fail; with one more the run ends. Default: any number.
         listing: remembers what folders hold that is left out.
@@ -75,6 +76,7 @@ def run(
         import_pyarrow()
     if source.part_size % classifier.batch_size:
         raise SourceError(f"part_size: expected a multiple of the batch size, {classifier.batch_size}")
+    classifier = replace(classifier, probabilities=form in COLUMNAR)
     check_pairing(classifier.spec, source.has_texts)
     parts = source.parts(listing)
     first = list(islice(parts, 1))

@@ -63,10 +63,13 @@ def test_embeddings_and_probabilities(models: dict[str, Path], photos: Path):
     np.testing.assert_array_equal(half[0], prediction.embedding.astype(np.float16))
 
 
+@pytest.mark.parametrize("probabilities", [False, True])
 @pytest.mark.parametrize("task", TASKS)
-def test_arrow_tables_have_the_same_values_and_types_even_when_empty(task: str, models: dict[str, Path], photos: Path):
+def test_arrow_tables_have_the_same_values_and_types_even_when_empty(
+    task: str, probabilities: bool, models: dict[str, Path], photos: Path
+):
     arrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
-    classify = BatchClassifier(models[task], embedding="float16", probabilities=True, top_k=2)
+    classify = BatchClassifier(models[task], embedding="float16", probabilities=probabilities, top_k=2)
     table = arrow.table(batch_of(photos))
     found, empty = classify(table), classify(table.slice(0, 0))
     assert found.schema == empty.schema

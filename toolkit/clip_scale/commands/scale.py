@@ -30,13 +30,14 @@ def run(options: RunOptions) -> int:
 
     listing = ImageListing(all_files=options.all_files)
     classifier = _classifier(options)
+    engine = _engine(options)  # before signals are taken over: Ray sets handlers of its own
     report = _Report(quiet=options.output.quiet)
     with Stop(lambda: say("finishing the parts in flight; interrupt again to stop immediately")) as stop:
         summary = running.run(
             _source(options),
             options.sink,
             classifier,
-            _engine(options),
+            engine,
             form=options.output.format,
             resume=options.output.resume,
             max_errors=options.output.max_errors,
@@ -93,7 +94,6 @@ def _classifier(options: RunOptions) -> BatchClassifier:
     from clip_toolkit.files.locate import find_model
     from clip_toolkit.images import MAX_PIXELS
     from clip_toolkit.images.sources import is_url
-    from clip_toolkit.stream.records import COLUMNAR
 
     running, decoding, columns = options.running, options.decoding, options.manifest
     model: str | None = running.model
@@ -105,7 +105,6 @@ def _classifier(options: RunOptions) -> BatchClassifier:
     return BatchClassifier(
         model,
         top_k=options.output.top_k,
-        probabilities=options.output.format in COLUMNAR,
         embedding=options.output.embedding or False,
         threads=running.threads,
         device=running.device,
@@ -132,8 +131,14 @@ def _source(options: RunOptions) -> Source:
 
 def _engine(options: RunOptions) -> Engine:
     from clip_scale.engines.local import LocalEngine
+    from clip_scale.engines.ray_data import RayEngine
 
-    return LocalEngine(options.engine.workers)
+    given = options.engine
+    if given.engine == "local":
+        return LocalEngine(given.workers)
+    engine = RayEngine(given.workers, given.address, given.num_gpus)
+    engine.connect()
+    return engine
 
 
 def _main(argv: Sequence[str] | None) -> int:

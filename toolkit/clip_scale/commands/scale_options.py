@@ -13,7 +13,7 @@ from clip_scale.commands import PROGRAM
 from clip_scale.running import FORMS
 from clip_scale.sources.source import PART_SIZE
 from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, ClassifyingOptions, DecodingOptions
-from clip_toolkit.numbers import whole
+from clip_toolkit.numbers import NOT_NEGATIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, add_options, read_options
 
 ENGINES = ("local", "ray")
@@ -30,8 +30,18 @@ class EngineOptions:
 
     engine: Annotated[str, Option("processes of this machine, or a Ray cluster", choices=ENGINES)] = "local"
     workers: Annotated[
-        int | None, Option("worker processes (default: one for each core)", parse=whole(most=2**16), metavar="N")
+        int | None,
+        Option("worker processes, of Ray at most (default: one for each core)", parse=whole(most=2**16), metavar="N"),
     ] = None
+    address: Annotated[
+        str | None, Option("of the Ray cluster (default: $RAY_ADDRESS, or one on this machine)", metavar="ADDRESS")
+    ] = None
+    num_gpus: Annotated[float, Option("GPUs of each worker of Ray", parse=NOT_NEGATIVE, metavar="N")] = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse options of another engine."""
+        if self.engine != "ray" and (self.address or self.num_gpus):
+            raise UsageError("--address and --num-gpus go with --engine ray")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clip_scale.columns import Columns, input_of
+from clip_scale.errors import SourceError
 from clip_toolkit.stream.inputs import Input
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.writers import import_pyarrow
@@ -25,6 +28,24 @@ class Part(Protocol):
         """Return what tells the part from another one, as JSON can hold it."""
         ...
 
+    def check_reach(self) -> None:
+        """Raise a `SourceError` where this machine sees none of the files that the part names."""
+        ...
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Tell a machine that does not see the files of others from files that are missing.
+
+    Raises:
+        SourceError: not one of the names leads to a file here.
+    """
+    names = list(names)
+    if not any(map(os.path.lexists, names)):
+        raise SourceError(
+            f"{names[0]} and all {len(names)} files of its part are missing on {platform.node()}. Put the source where "
+            "every worker sees it."
+        )
+
 
 @dataclass(frozen=True)
 class PathPart:
@@ -39,6 +60,10 @@ class PathPart:
     def identity(self) -> Any:
         """Names and texts."""
         return [item.identity for item in self.items]
+
+    def check_reach(self) -> None:
+        """Look for the images."""
+        check_files(item.name for item in self.items)
 
 
 def path_parts(items: Iterable[Input], size: int) -> Iterator[PathPart]:
@@ -77,3 +102,7 @@ class RowGroupPart:
     def identity(self) -> Any:
         """File and row group."""
         return [self.path, self.group, self.size, self.wanted]
+
+    def check_reach(self) -> None:
+        """Look for the file."""
+        check_files([self.path])

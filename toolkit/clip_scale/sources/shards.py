@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from clip_scale.sources.parts import check_files
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images.folder import is_hidden
 from clip_toolkit.images.formats import SUFFIXES
@@ -64,6 +65,10 @@ class ShardPart:
     def identity(self) -> Any:
         """File and size."""
         return [self.path, self.size]
+
+    def check_reach(self) -> None:
+        """Look for the file."""
+        check_files([self.path])
 
     def _images(self, file: IO[bytes]) -> Iterator[Input]:
         watched: Any = _Watched(file)
