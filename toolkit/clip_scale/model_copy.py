@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
+from clip_scale.stores import import_fsspec
 from clip_toolkit.errors import MissingDependencyError, ModelError, ModelNotFoundError, first_line
 from clip_toolkit.files.atomic import temporary_beside
 from clip_toolkit.images.sources import is_url
@@ -64,7 +64,7 @@ def _downloaded(url: str, cache: Path) -> tuple[Path, str]:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with temporary_beside(cache / "model.onnx") as temporary:
-            _import_fsspec().core.get_fs_token_paths(url)[0].get_file(url, os.fspath(temporary))
+            import_fsspec().core.get_fs_token_paths(url)[0].get_file(url, os.fspath(temporary))
             found = digest_of(temporary)
             path = temporary.replace(cache / f"{found}.onnx")
     except FileNotFoundError as error:
@@ -77,20 +77,7 @@ def _downloaded(url: str, cache: Path) -> tuple[Path, str]:
 
 
 def _cache_folder() -> Path:
-    try:
-        from platformdirs import user_cache_path
-    except ImportError as error:
-        raise _missing() from error
+    import_fsspec()  # whose extra brings platformdirs, too
+    from platformdirs import user_cache_path
+
     return user_cache_path("clip-toolkit") / "models"
-
-
-def _import_fsspec() -> Any:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise _missing() from error
-    return fsspec
-
-
-def _missing() -> MissingDependencyError:
-    return MissingDependencyError("URLs need fsspec: pip install 'clip-toolkit[remote]', and the package of the store")

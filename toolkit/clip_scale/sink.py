@@ -17,6 +17,7 @@ from clip_scale.sources.parts import Part
 from clip_scale.summary import Summary
 from clip_toolkit.errors import OutputError
 from clip_toolkit.files.atomic import remove_leftovers, written_atomically
+from clip_toolkit.images.sources import is_url
 from clip_toolkit.stream.journal import Journal
 
 LEDGER, SUMMARY = "_ledger", "_summary.json"
@@ -100,6 +101,8 @@ class Sink(Journal):
 
 
 def _prepare(folder: Path, *, resume: bool) -> None:
+    if is_url(str(folder).replace(":/", "://", 1)):  # as a path, a URL has one slash
+        raise OutputError(f"{folder}: is a URL. Name a folder of this machine, and copy it when the run is finished.")
     if (folder / LEDGER).exists():
         if not resume:
             raise OutputError(f"{folder}: holds a run already. Continue it with --resume, or name another folder.")

@@ -187,6 +187,12 @@ def test_a_folder_of_something_else_and_a_file_are_refused(
     assert "out: is no folder" in capsys.readouterr().err
 
 
+def test_a_sink_at_a_url_is_not_taken_for_a_folder(models: dict[str, Path], photos: Path, capsys: Captured):
+    assert main(["run", str(photos), "s3://bucket/out", "--model", str(models[SINGLE_LABEL])]) == 1
+    assert "is a URL. Name a folder of this machine" in capsys.readouterr().err
+    assert not Path("s3:").exists()
+
+
 def test_too_many_errors_end_a_run_that_can_go_on(command: Callable[..., int], written: Written, capsys: Captured):
     assert command("--max-errors", 0) == 1
     assert "1 of 16 images failed, more than --max-errors 0" in capsys.readouterr().err

@@ -65,9 +65,12 @@ def test_a_csv_manifest_names_files_beside_it(photos: Path):
         ("/photos/x.png", "", None),
     ]
     assert [item.text for item in inputs(Source((str(photos / "list.csv"),)))] == [None, None]
+    (photos / "list.jsonl").write_text('{"path": "01.png", "caption": "red"}\n', encoding="utf-8")
+    source = Source((str(photos / "list.jsonl"),), Columns(text="caption"), has_texts=True)
+    assert [item.identity for item in inputs(source)] == [(str(photos / "01.png"), "red", None)]
     with pytest.raises(SourceError, match="expected a column 'text', found path, caption"):
         inputs(Source((str(photos / "list.csv"),), has_texts=True))
-    with pytest.raises(SourceError, match="texts come from CSV and Parquet files"):
+    with pytest.raises(SourceError, match="texts come from manifests"):
         inputs(Source((str(photos),), has_texts=True))
 
 
@@ -114,6 +117,19 @@ def test_a_parquet_file_that_is_none(tmp_path: Path):
     (tmp_path / "list.parquet").write_bytes(b"junk")
     with pytest.raises(SourceError, match=r"list.parquet: cannot be read as Parquet"):
         inputs(Source((str(tmp_path / "list.parquet"),)))
+
+
+def test_a_parquet_file_that_is_damaged_inside(tmp_path: Path):
+    arrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow import parquet
+
+    file = tmp_path / "list.parquet"
+    parquet.write_table(arrow.table({"bytes": [RED, BLUE] * 50}), file, compression="snappy", use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    content[4:24] = b"\xff" * 20  # the header of its first page
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match=r"list.parquet: cannot be read as Parquet"):
+        inputs(Source((str(file),)))
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
-"""Lists of images, as CSV or Parquet files: of their paths, or, Parquet alone, of their bytes."""
+"""Lists of images, as CSV, JSON lines or Parquet files: of their paths, or, Parquet alone, of their bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clip_scale.columns import Columns, input_of
 from clip_scale.errors import SourceError
-from clip_scale.sources.parts import Part, RowGroupPart, path_parts
-from clip_toolkit.errors import first_line
+from clip_scale.sources.parts import Part, PathPart, RemotePart, RowGroupPart, open_parquet, path_parts
+from clip_scale.stores import size_of
+from clip_toolkit.files.csv_table import SUFFIXES as ROWS
 from clip_toolkit.files.csv_table import read_rows
 from clip_toolkit.images.sources import is_url
 from clip_toolkit.stream.inputs import Input
 from clip_toolkit.stream.writers import import_pyarrow
+
+SUFFIXES = (*ROWS, ".parquet")
+"""How their names end."""
 
 
 def manifest_parts(name: str, columns: Columns, part_size: int, *, has_texts: bool) -> Iterator[Part]:
@@ -23,28 +27,26 @@ def manifest_parts(name: str, columns: Columns, part_size: int, *, has_texts: bo
         SourceError: it cannot be read, lacks a column, or one is of the wrong type.
         MissingDependencyError: Parquet without pyarrow.
     """
-    if name.lower().endswith(".csv"):
-        return path_parts(_csv_rows(Path(name), columns.text if has_texts else None), part_size)
+    if name.lower().endswith(ROWS):
+        if is_url(name):
+            raise SourceError(f"{name}: such a manifest is read from this machine alone. Copy it, or use Parquet.")
+        return path_parts(_rows(Path(name), columns.text if has_texts else None), part_size)
     return _parquet_parts(name, columns, part_size, has_texts=has_texts)
 
 
-def _csv_rows(path: Path, text: str | None) -> Iterator[Input]:
+def _rows(path: Path, text: str | None) -> Iterator[Input]:
     for row in read_rows(path, ("path", text) if text else ("path",), SourceError):
-        yield Input(_beside(path, row.cells["path"]), row.cells[text] if text else None)
+        yield Input(_beside(str(path), row.cells["path"]), row.cells[text] if text else None)
 
 
 def _parquet_parts(name: str, columns: Columns, part_size: int, *, has_texts: bool) -> Iterator[Part]:
-    arrow = import_pyarrow()
-    try:
-        file = arrow.parquet.ParquetFile(name)
-    except (OSError, arrow.ArrowException) as error:
-        raise SourceError(f"{name}: cannot be read as Parquet ({first_line(error)})") from error
-    with file:
+    with open_parquet(name) as file:
         wanted = _wanted(name, file.schema_arrow, columns, has_texts=has_texts)
         if columns.bytes not in wanted:
-            yield from path_parts(_parquet_rows(name, file, columns, wanted), part_size)
+            kind = RemotePart if is_url(name) else PathPart
+            yield from path_parts(_parquet_rows(name, file, columns, wanted), part_size, kind)
             return
-        start, size = 0, Path(name).stat().st_size
+        start, size = 0, size_of(name)
         for group in range(file.num_row_groups):
             yield RowGroupPart(name, group, start, size, columns, wanted)
             start += file.metadata.row_group(group).num_rows
@@ -77,8 +79,18 @@ def _parquet_rows(name: str, file: Any, columns: Columns, wanted: tuple[str, ...
     rows = (row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist())
     for number, row in enumerate(rows):
         item = input_of(row, columns, number, f"{name}#{number}")
-        yield item._replace(name=_beside(Path(name), item.name)) if item.image is None else item
+        yield item._replace(name=_beside(name, item.name)) if item.image is None else item
 
 
-def _beside(manifest: Path, name: str) -> str:
-    return name if is_url(name) else str(manifest.parent / name)
+def _beside(manifest: str, name: str) -> str:
+    """Name a file by its path from the manifest's folder.
+
+    Raises:
+        SourceError: the manifest lies in a store, and the name does not lead below its folder.
+    """
+    if not is_url(manifest):
+        return name if is_url(name) else str(Path(manifest).parent / name)  # whose URLs nobody opens
+    path = PurePosixPath(name)
+    if is_url(name) or path.is_absolute() or ".." in path.parts:
+        raise SourceError(f"{manifest}: expected paths below its own folder, got {name}")
+    return f"{manifest.rpartition('/')[0]}/{path}"

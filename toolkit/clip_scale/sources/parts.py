@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clip_scale.columns import Columns, input_of
 from clip_scale.errors import SourceError
+from clip_scale.stores import contents, opened
+from clip_toolkit.errors import first_line
+from clip_toolkit.images.sources import is_url
 from clip_toolkit.stream.inputs import Input
 from clip_toolkit.stream.pipeline import chunks
 from clip_toolkit.stream.writers import import_pyarrow
 
+_FETCHED = 32  # images of a store that are asked for at once
 _ROWS = 32  # of a row group that are in memory at once
 
 
@@ -40,7 +45,7 @@ def check_files(names: Iterable[str]) -> None:
         SourceError: not one of the names leads to a file here.
     """
     names = list(names)
-    if not any(map(os.path.lexists, names)):
+    if not any(is_url(name) or os.path.lexists(name) for name in names):
         raise SourceError(
             f"{names[0]} and all {len(names)} files of its part are missing on {platform.node()}. Put the source where "
             "every worker sees it."
@@ -66,9 +71,23 @@ class PathPart:
         check_files(item.name for item in self.items)
 
 
-def path_parts(items: Iterable[Input], size: int) -> Iterator[PathPart]:
+@dataclass(frozen=True)
+class RemotePart(PathPart):
+    """Images by the URLs of one object store."""
+
+    def inputs(self) -> Iterator[Input]:
+        """Fetch them, some at once: whoever classifies them opens no URLs."""
+        for some in chunks(self.items, _FETCHED):
+            read = contents(item.name for item in some)
+            yield from (item._replace(image=image) for item, image in zip(some, read, strict=True))
+
+    def check_reach(self) -> None:
+        """Leave it to the reading, which ends the run where the store does not answer."""
+
+
+def path_parts(items: Iterable[Input], size: int, kind: type[PathPart] = PathPart) -> Iterator[PathPart]:
     """Cut images into parts of a size."""
-    return (PathPart(tuple(chunk)) for chunk in chunks(items, size))
+    return (kind(tuple(chunk)) for chunk in chunks(items, size))
 
 
 @dataclass(frozen=True)
@@ -93,11 +112,16 @@ class RowGroupPart:
 
     def inputs(self) -> Iterator[Input]:
         """Read the rows; those without a path are called by the file and their number in it, from 0."""
-        with import_pyarrow().parquet.ParquetFile(self.path) as file:
-            batches = file.iter_batches(_ROWS, [self.group], self.wanted)
-            rows = (row for batch in batches for row in batch.to_pylist())
-            for number, row in enumerate(rows, self.start):
+        with open_parquet(self.path) as file:
+            for number, row in enumerate(self._rows(file), self.start):
                 yield input_of(row, self.columns, number, f"{self.path}#{number}")
+
+    def _rows(self, file: Any) -> Iterator[dict[str, Any]]:
+        try:
+            for batch in file.iter_batches(_ROWS, [self.group], self.wanted):
+                yield from batch.to_pylist()
+        except (OSError, import_pyarrow().ArrowException) as error:
+            raise _unreadable(self.path, error) from error
 
     def identity(self) -> Any:
         """File and row group."""
@@ -106,3 +130,27 @@ class RowGroupPart:
     def check_reach(self) -> None:
         """Look for the file."""
         check_files([self.path])
+
+
+@contextmanager
+def open_parquet(name: str) -> Iterator[Any]:
+    """Open a Parquet file.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    arrow = import_pyarrow()
+    try:
+        source = opened(name)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    with source:
+        try:
+            file = arrow.parquet.ParquetFile(source)
+        except (OSError, arrow.ArrowException) as error:
+            raise _unreadable(name, error) from error
+        yield file
+
+
+def _unreadable(name: str, error: Exception) -> SourceError:
+    return SourceError(f"{name}: cannot be read as Parquet ({first_line(error)})")

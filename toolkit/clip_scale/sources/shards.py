@@ -12,27 +12,29 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from clip_scale.errors import SourceError
 from clip_scale.sources.parts import check_files
-from clip_toolkit.errors import ImageError
+from clip_scale.stores import opened
+from clip_toolkit.errors import ImageError, first_line
 from clip_toolkit.images.folder import is_hidden
 from clip_toolkit.images.formats import SUFFIXES
-from clip_toolkit.images.sources import NamedBytes
+from clip_toolkit.images.sources import NamedBytes, is_url
 from clip_toolkit.stream.inputs import Input
 
-_OPEN: dict[str, Callable[..., Any]] = {
-    ".tar": open,
+_UNPACK: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".tar": lambda file: file,
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
     ".tar.bz2": bz2.open,
     ".tar.xz": lzma.open,
 }
 
-SHARDS = tuple(_OPEN)
+SHARDS = tuple(_UNPACK)
 """How their names end."""
 
 _LARGEST = 2**30  # bytes of an image that are read into memory
 _CHUNK = 2**20
-_DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
+_DAMAGE = (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,24 @@ class ShardPart:
         """Read the images in the order of the archive, called by the paths of the tar file and of the member.
 
         What is wrong with the archive comes behind the images before it, as an `ImageError` in place of an image.
+
+        Raises:
+            SourceError: an object store does not answer: a run ends, and can go on when it does.
         """
         count = 0
-        opener = next(opener for suffix, opener in _OPEN.items() if self.path.lower().endswith(suffix))
+        unpack = next(unpack for suffix, unpack in _UNPACK.items() if self.path.lower().endswith(suffix))
         try:
-            with opener(self.path, "rb") as file:
+            with opened(self.path) as packed, unpack(packed) as file:
                 for item in self._images(file):
                     yield item
                     count += 1
-        except _DAMAGE as error:
+        except SourceError:
+            raise
+        except Exception as error:  # stores raise their own classes
+            if is_url(self.path) and not isinstance(error, _DAMAGE):
+                raise SourceError(f"{self.path}: cannot be read ({first_line(error)})") from error
+            if not isinstance(error, (*_DAMAGE, OSError, ValueError)):
+                raise
             yield Input(self.path, image=ImageError(f"{self.path}: is damaged behind {count} images ({error})"))
 
     def identity(self) -> Any:

@@ -6,18 +6,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from clip_scale.columns import Columns
 from clip_scale.errors import SourceError
-from clip_scale.sources.manifests import manifest_parts
-from clip_scale.sources.parts import Part, path_parts
+from clip_scale.sources.manifests import SUFFIXES, manifest_parts
+from clip_scale.sources.parts import Part, PathPart, RemotePart, path_parts
 from clip_scale.sources.shards import SHARDS, ShardPart
+from clip_scale.stores import listed, size_of
 from clip_toolkit.images.folder import ImageListing
+from clip_toolkit.images.sources import is_url
 from clip_toolkit.stream.inputs import Input, expand
 
 PART_SIZE = 512
 """Images of a part."""
+
+_KINDS = {"image": PathPart, "URL": RemotePart}
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Source:
     """Images, in a fixed order.
 
     Attributes:
-        names: files, folders and glob patterns, as those of ``clip-infer``. A CSV or Parquet file is a manifest: of
-            paths relative to its folder, or, Parquet alone, of the bytes of images. A tar file is a shard of images.
-        columns: of Parquet manifests; the path column of a CSV file is ``path``.
+        names: files, folders and glob patterns, as those of ``clip-infer``, or their URLs in an object store. A file
+            of CSV, JSON lines or Parquet is a manifest: of paths relative to its folder, or, Parquet alone, of the
+            bytes of images. A tar file is a shard of images.
+        columns: of Parquet manifests; the path column of the others is ``path``.
         has_texts: a text from the text column of the manifests goes with each image.
         part_size: images of a part. Those of a tar file stay together, and so do those of a row group with bytes.
         all_files: take all files for images, whatever their suffix.
@@ -49,24 +53,29 @@ class Source:
             SourceError: a name leads nowhere, or a manifest cannot be read or lacks a column.
             MissingDependencyError: a Parquet manifest without pyarrow.
         """
-        kind_of = (lambda _: "image") if self.all_files else _kind
+        kind_of = _image_kind if self.all_files else _kind
         for kind, names in groupby(self._names(listing or ImageListing(all_files=self.all_files)), kind_of):
             if self.has_texts and kind != "manifest":
-                raise SourceError(f"{' '.join(self.names)}: texts come from CSV and Parquet files. Name those alone.")
+                raise SourceError(
+                    f"{' '.join(self.names)}: texts come from manifests (CSV, JSON lines, Parquet). Name those alone."
+                )
             yield from self._parts_of(kind, names)
 
     def _parts_of(self, kind: str, names: Iterator[str]) -> Iterator[Part]:
-        if kind == "image":
-            yield from path_parts(map(Input, names), self.part_size)
+        if kind in _KINDS:
+            yield from path_parts(map(Input, names), self.part_size, _KINDS[kind])
             return
         for name in names:
             if kind == "shard":
-                yield ShardPart(name, Path(name).stat().st_size)
+                yield ShardPart(name, size_of(name))
             else:
                 yield from manifest_parts(name, self.columns, self.part_size, has_texts=self.has_texts)
 
     def _names(self, listing: ImageListing) -> Iterator[str]:
         for argument in self.names:
+            if is_url(argument):
+                yield from listed(argument, all_files=self.all_files)
+                continue
             for name in expand([argument], listing):
                 if name == argument and not os.path.lexists(name):
                     raise SourceError(f"{name}: there is no such file or folder, and nothing that it matches")
@@ -77,4 +86,8 @@ def _kind(name: str) -> str:
     lower = name.lower()
     if lower.endswith(SHARDS):
         return "shard"
-    return "manifest" if lower.endswith((".csv", ".parquet")) else "image"
+    return "manifest" if lower.endswith(SUFFIXES) else _image_kind(name)
+
+
+def _image_kind(name: str) -> str:
+    return "URL" if is_url(name) else "image"
