@@ -86,6 +86,26 @@ def test_a_killed_driver_is_continued_by_the_next(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_run_that_is_stopped_leaves_what_has_not_begun(model: Path, photos: Path, inferred: Records, tmp_path: Path):
+    source, classify = Source((str(photos),), part_size=1), BatchClassifier(model, top_k=3, batch_size=1)
+    told: list[Summary] = []
+    for resume in (False, True):
+        stopped = (lambda: False) if resume else (lambda: len(told) == 2)
+        run(
+            source,
+            tmp_path / "out",
+            classify,
+            RayEngine(),
+            form="jsonl",
+            resume=resume,
+            on_part=told.append,
+            stopped=stopped,
+        )
+        assert len(told) == (61 if resume else 2)
+    assert written(tmp_path / "out") == inferred
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_model_that_no_worker_can_read_is_named_once(model: Path, photos: Path):
     worker, tasks = PartWorker(BatchClassifier(model), "jsonl"), enumerate(Source((str(photos),), part_size=8).parts())
     model.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +30,10 @@ _NOT_OF_THE_RESULTS = ("model", "threads", "max_memory")  # where the file lies;
 class Engine(Protocol):
     """What classifies parts."""
 
-    def __call__(self, worker: PartWorker, tasks: Iterable[Task]) -> Generator[Done]:
-        """Classify parts, lazily, in any order; closing the iterator ends the work."""
+    def __call__(
+        self, worker: PartWorker, tasks: Iterable[Task], stopped: Callable[[], bool] = lambda: False
+    ) -> Generator[Done]:
+        """Classify parts, lazily, in any order; ``stopped`` and closing the iterator end the work."""
         ...
 
 
@@ -60,7 +62,7 @@ def run(
         max_errors: images that may fail; with one more the run ends. Default: any number.
         listing: remembers what folders hold that is left out.
         on_part: is told the counts of each part that is finished.
-        stopped: asked before each part whether the run is to end early.
+        stopped: asked again and again whether the run is to end early.
 
     Returns:
         The counts of all parts in the folder, those of earlier runs included.
@@ -84,8 +86,8 @@ def run(
         raise SourceError(f"{' '.join(source.names)}: there are no images")
     with Sink(folder, form, _settings(classifier, source, form), resume=resume) as sink:
         sink.resume(source.parts())
-        tasks = takewhile(lambda _: not stopped(), sink.remaining(chain(first, parts)))
-        with closing(engine(PartWorker(classifier, form), tasks)) as results:
+        tasks = sink.remaining(chain(first, parts))
+        with closing(engine(PartWorker(classifier, form), tasks, stopped)) as results:
             for done in results:
                 sink.put(done)
                 on_part(done.summary)

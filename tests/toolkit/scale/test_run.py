@@ -79,7 +79,7 @@ class Dying:
     def __init__(self, parts: int) -> None:
         self.parts = parts
 
-    def __call__(self, worker: PartWorker, tasks: Iterable[Task]) -> Generator[Done]:
+    def __call__(self, worker: PartWorker, tasks: Iterable[Task], *_: object) -> Generator[Done]:
         for count, task in enumerate(tasks):
             if count == self.parts:
                 raise WorkerError("killed")
@@ -89,7 +89,7 @@ class Dying:
 class Backwards:
     """An engine that ends with the first part."""
 
-    def __call__(self, worker: PartWorker, tasks: Iterable[Task]) -> Generator[Done]:
+    def __call__(self, worker: PartWorker, tasks: Iterable[Task], *_: object) -> Generator[Done]:
         yield from map(worker, reversed(list(tasks)))
 
 

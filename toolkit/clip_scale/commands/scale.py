@@ -32,7 +32,7 @@ def run(options: RunOptions) -> int:
     classifier = _classifier(options)
     engine = _engine(options)  # before signals are taken over: Ray sets handlers of its own
     report = _Report(quiet=options.output.quiet)
-    with Stop(lambda: say("finishing the parts in flight; interrupt again to stop immediately")) as stop:
+    with Stop(lambda: say("ending with the parts in flight; interrupt again to stop immediately")) as stop:
         summary = running.run(
             _source(options),
             options.sink,

@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from multiprocessing.connection import wait
 
 from clip_scale.errors import WorkerError
@@ -29,8 +30,10 @@ class LocalEngine:
 
     workers: int | None = None
 
-    def __call__(self, worker: PartWorker, tasks: Iterable[Task]) -> Generator[Done]:
-        """Classify parts, lazily and in order.
+    def __call__(
+        self, worker: PartWorker, tasks: Iterable[Task], stopped: Callable[[], bool] = lambda: False
+    ) -> Generator[Done]:
+        """Classify parts, lazily and in order; those under way are finished when the run is ``stopped``.
 
         Raises:
             WorkerError: a process was killed.
@@ -38,6 +41,7 @@ class LocalEngine:
         """
         workers = self.workers or usable_cores()
         threads = worker.classifier.threads or max(1, usable_cores() // workers)
+        tasks = takewhile(lambda _: not stopped(), tasks)
         worker = replace(worker, classifier=replace(worker.classifier, threads=threads))
         if workers == 1:
             yield from map(worker, tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,8 +50,12 @@ class RayEngine:
                 ) from error
         return ray
 
-    def __call__(self, worker: PartWorker, tasks: Iterable[Task]) -> Generator[Done]:
+    def __call__(
+        self, worker: PartWorker, tasks: Iterable[Task], stopped: Callable[[], bool] = lambda: False
+    ) -> Generator[Done]:
         """Classify parts, in any order; each actor has as many CPUs as the classifier has threads, or one.
+
+        Those under way are dropped when the run is ``stopped``: Ray has been given many that have not begun.
 
         Raises:
             WorkerError: no machine of the cluster has room for an actor, or the cluster fails.
@@ -73,7 +77,10 @@ class RayEngine:
                 num_cpus=cpus,
                 num_gpus=self.num_gpus,
             )
-            yield from _done(ray, answers)
+            for done in _done(ray, answers):
+                yield done
+                if stopped():
+                    return
 
     def _check_room(self, ray: Any, cpus: int) -> None:
         """Refuse actors that no machine has room for: Ray would wait for one without end."""
