@@ -80,12 +80,12 @@ def _floor(encoder: Encoder, folder: Path) -> Path:
 def product_shapes(encoder: Encoder) -> list[tuple[int, int, int]]:
     """Tokens, inputs and outputs of each product that the network needs."""
     config = canonical_vit(encoder).config
-    tokens = config.has_class_token + config.patches
+    tokens = config.class_token + config.patches
     width, hidden = config.width, config.hidden
     block = [(tokens, width, 3 * width), (tokens, width, width), (tokens, width, hidden), (tokens, hidden, width)]
     last = [(tokens, width, 2 * width), (1, width, 2 * width), (1, width, hidden), (1, hidden, width)]
     shapes = [(config.patches, 3 * config.patch**2, width)]
-    shapes += block * (config.depth - 1) + (last if config.has_class_token else [*block, *last])
+    shapes += block * (config.depth - 1) + (last if config.reads_class_only else [*block, *last])
     return shapes
 
 

@@ -22,6 +22,7 @@ from clip_export.proof.reference import reference
 from clip_export.samples.pictures import proof_files
 from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.errors import HeadError, OutputError, ParityError
+from clip_toolkit.images.preprocess import normalise
 from tiny_models import SIZE
 
 pytestmark = pytest.mark.transformers
@@ -74,6 +75,23 @@ def test_projected_feature(exported: Exported, encoder: EncoderOf, name: str, fe
     classifier = clip_toolkit.load(exported(name, feature))
     assert classifier.spec.encoder.feature == "projected"
     assert classifier.predict(proof_files(SIZE)[0]).embedding.shape == (encoder(name, feature).dim,)
+
+
+@pytest.mark.parametrize(("name", "feature"), [("clip", "class+mean@2"), ("siglip", "mean@1")])
+def test_an_encoder_that_is_cut_behind_a_block(exported: Exported, encoder: EncoderOf, name: str, feature: str):
+    path, used = exported(name, feature), encoder(name, feature)
+    classifier = clip_toolkit.load(path)
+    assert classifier.spec.encoder.feature == feature
+    assert classifier.spec.parity.pillow.logits <= 1e-4 * classifier.spec.parity.logit_scale
+    prediction = classifier.predict(proof_files(SIZE)[0])
+    with torch.inference_mode():
+        feature = used.features(
+            torch.from_numpy(normalise(classifier.pixels(proof_files(SIZE)[0])[None], used.preprocessing))
+        )
+    np.testing.assert_allclose(prediction.embedding, torch.nn.functional.normalize(feature)[0], atol=1e-4)
+    weights = {item.name for item in onnx.load(path).graph.initializer}
+    assert {name.split(".")[2] for name in weights if name.startswith("vit.blocks.")} == set("01"[: used.tokens.depth])
+    assert not any(name.startswith(("vit.post_norm.", "vit.pool.", "vit.projection.")) for name in weights)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

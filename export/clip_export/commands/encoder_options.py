@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from clip_export.encoders.bare_file import OpenClipModel
+from clip_export.encoders.feature_names import feature_name
 from clip_toolkit.options import Group, Option
 
 Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on the hub")]
@@ -12,8 +13,10 @@ Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on
 Feature = Annotated[
     str | None,
     Option(
-        "encoder output that the head reads (default: the one it was trained on, or pooled)",
-        choices=("pooled", "projected"),
+        "what the head reads: pooled or projected output, or tokens after a block: class@6, mean@6, class+mean@6 "
+        "(default: what it was trained on, or pooled)",
+        parse=feature_name,
+        metavar="NAME",
     ),
 ]
 

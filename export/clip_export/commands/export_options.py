@@ -9,6 +9,7 @@ from typing import Annotated
 
 from clip_export.commands import EXPORT
 from clip_export.commands.encoder_options import Feature, OpenClip, Revision
+from clip_export.encoders.feature_names import PROJECTED
 from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.reading import FEATURE_NORM
 from clip_export.quantization.request import QuantizationRequest
@@ -195,7 +196,7 @@ class ExportCommand:
     def _check_zero_shot(self) -> None:
         if self.encoder is None or self.labels is None:
             raise UsageError(f"--zero-shot needs --{'encoder' if self.encoder is None else 'labels'}")
-        if self.feature == "pooled":
+        if self.feature not in (None, PROJECTED):
             raise UsageError("--zero-shot reads the projected feature: only that one shares a space with text")
 
     def _check_text_tower(self) -> None:

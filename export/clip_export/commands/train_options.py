@@ -9,6 +9,7 @@ from typing import Annotated
 
 from clip_export.commands import TRAIN
 from clip_export.commands.encoder_options import Feature, OpenClip, Revision
+from clip_export.encoders.feature_names import PROJECTED, token_feature
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
@@ -169,9 +170,15 @@ class TrainCommand:
             raise UsageError("--feature-norm l2 does not go with --text-column: image and text have norms of their own")
         if self.sweep and self.learning.keep_last:
             raise UsageError("--keep-last does not go with --sweep, which compares the lowest validation losses")
-        if self.start is not None and self.feature == "pooled":
+        if self.start is not None and self.feature not in (None, PROJECTED):
             raise UsageError(
-                "--init zero-shot does not go with --feature pooled: only the projected one shares a space with text"
+                f"--init zero-shot does not go with --feature {self.feature}: only the projected one shares a space "
+                "with text"
+            )
+        if self.tuning is not None and self.feature is not None and token_feature(self.feature) is not None:
+            raise UsageError(
+                f"--unfreeze does not go with --feature {self.feature}: fine-tuning trains the last blocks, below the "
+                "pooled or projected feature"
             )
         if self.start is not None and self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")

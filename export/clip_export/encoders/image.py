@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import Family
+from clip_export.encoders.families.family import BlockSettings
+from clip_export.encoders.feature_names import POOLED, PROJECTED, TokenFeature, token_feature
 from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_export.encoders.processors import load_processor, preprocessing_of
+from clip_export.encoders.tokens import all_depths, check_tokens, poolings_of
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec, Preprocessing
-
-FEATURES = ("pooled", "projected")
-"""What the head may read: the tower's pooled output, or its projection into the space shared with text."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Encoder:
         id: hub id or path of a local folder or bare file, as it was asked for.
         revision: commit of the checkpoint on the hub; of a local one the SHA-256 of its content.
         family: the encoder's family.
-        feature: one of `FEATURES`.
+        feature: what the head reads: ``pooled`` (the tower's own output), ``projected`` (that in the space shared with
+            text), or tokens after a block, as of `clip_export.encoders.feature_names.TokenFeature`.
         tower: the transformers vision module, float32, frozen, in evaluation mode.
         projection: the checkpoint's image projection, if the feature is ``projected`` and the family has one.
         processor: the checkpoint's image processor (Pillow backend).
@@ -51,7 +52,7 @@ class Encoder:
         cls,
         encoder: str,
         revision: str | None = None,
-        feature: str = "pooled",
+        feature: str = POOLED,
         open_clip_model: OpenClipModel | None = None,
     ) -> Encoder:
         """Load an encoder.
@@ -60,22 +61,27 @@ class Encoder:
             encoder: hub id, such as ``openai/clip-vit-base-patch32``, or a local folder in transformers or OpenCLIP
                 format, or a bare file of OpenCLIP's weights.
             revision: branch, tag or commit on the hub.
-            feature: one of `FEATURES`.
+            feature: ``pooled``, ``projected``, or of a depth, such as ``class+mean@6``.
             open_clip_model: of a bare file.
 
         Raises:
-            EncoderError: it cannot be found or loaded, weights are missing, or its kind or options are not supported.
+            EncoderError: it cannot be found or loaded, weights are missing, its kind or options are not supported, or
+                it has no such feature.
         """
-        if feature not in FEATURES:
-            raise EncoderError(f"feature: expected one of {', '.join(FEATURES)}, got {feature!r}")
+        try:
+            tokens = token_feature(feature)
+        except ValueError as error:
+            raise EncoderError(f"feature: {error}") from error
         checkpoint = Checkpoint.find(encoder, revision, open_clip_model)
         rules = checkpoint.family.image
         processor, preprocessing = _processor(checkpoint)
         checkpoint.check_blocks("image")
         model = checkpoint.model("image", lambda name: _is_of_image_tower(name, checkpoint))
         tower = getattr(model, rules.module, model)
-        projection = _projection(model, rules.projection, encoder) if feature == "projected" else None
+        projection = _projection(model, rules.projection, encoder) if feature == PROJECTED else None
         _check_tower(tower, checkpoint, preprocessing)
+        if tokens is not None:
+            check_tokens(tokens, checkpoint, rules.settings(tower.config).depth)
         return cls(
             id=encoder,
             revision=checkpoint.commit,
@@ -89,9 +95,28 @@ class Encoder:
         )
 
     @property
+    def tokens(self) -> TokenFeature | None:
+        """The feature, if it is one of a depth."""
+        return token_feature(self.feature)
+
+    @property
+    def blocks(self) -> BlockSettings:
+        """Sizes of the tower's blocks, all of them."""
+        return self.family.image.settings(self.tower.config)
+
+    @property
     def dim(self) -> int:
         """Channels of the feature."""
-        return int(self.tower.config.hidden_size) if self.projection is None else self.projection.out_features
+        if self.tokens is not None:
+            return len(self.tokens.poolings) * self.blocks.width
+        return self.blocks.width if self.projection is None else self.projection.out_features
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of what one pass makes of an image: the feature, or if that is of a depth, those of all depths."""
+        if self.tokens is None:
+            return (self.dim,)
+        return self.blocks.depth, len(poolings_of(self.family.image)), self.blocks.width
 
     @property
     def reads_first_token(self) -> bool:
@@ -111,6 +136,11 @@ class Encoder:
                 f"assumed: the resize is Pillow's; that of transformers' {self.family.image.processor} is "
                 "torchvision's, which gives up to one step of 1/255 more or less"
             )
+        if self.tokens is not None:
+            yield (
+                f"{self.feature}: tokens after block {self.tokens.depth} of {self.blocks.depth}, pooled and normalised "
+                "without the encoder's own weights, which are those of its last block"
+            )
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Compute the feature of a batch by the unpatched transformers modules.
@@ -121,6 +151,12 @@ class Encoder:
         Returns:
             float32 ``[batch, dim]``.
         """
+        return self.feature_of(self.rows(pixel_values))
+
+    def rows(self, pixel_values: Tensor) -> Tensor:
+        """Compute what one pass makes of a batch: float32 ``[batch, *row_shape]``."""
+        if self.tokens is not None:
+            return all_depths(self.tower, self.family.image, pixel_values)
         outputs = self.tower(pixel_values=pixel_values)
         if self.family.image.pooling == "mean":
             pooled = self.tower.post_layernorm(outputs.last_hidden_state[:, 1:].mean(dim=1))
@@ -128,6 +164,13 @@ class Encoder:
             pooled = outputs.last_hidden_state[:, 0] if self.reads_first_token else outputs.pooler_output
         feature: Tensor = pooled if self.projection is None else self.projection(pooled)
         return feature
+
+    def feature_of(self, rows: Tensor) -> Tensor:
+        """Select the feature ``[batch, dim]`` from what one pass makes, ``[batch, *row_shape]``."""
+        if self.tokens is None:
+            return rows
+        read = [poolings_of(self.family.image).index(name) for name in self.tokens.poolings]
+        return rows[:, self.tokens.depth - 1, read].flatten(1)
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""

@@ -27,7 +27,7 @@ TOLERANCE = 1e-3
 """Largest difference between the two, relative to the largest feature; beyond it PyTorch is used."""
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pixels uint8 ``[batch, size, size, 3]`` to features float32 ``[batch, dim]`` (or hidden states, of their shape)."""
+"""Pixels uint8 ``[batch, size, size, 3]`` to an encoder's rows float32 ``[batch, *row_shape]`` (or hidden states)."""
 
 
 class Backend(NamedTuple):
@@ -75,7 +75,7 @@ def torch_runner(encoder: Encoder, device: str) -> Runner:
     encoder.tower.to(device)
     if encoder.projection is not None:
         encoder.projection.to(device)
-    return on_device(encoder.features, encoder.preprocessing, device)
+    return on_device(encoder.rows, encoder.preprocessing, device)
 
 
 def on_device(encode: Callable[[Tensor], Tensor], rule: Preprocessing, device: str) -> Runner:
@@ -100,8 +100,8 @@ def onnx_runner(encoder: Encoder) -> Runner:
     session = open_graph(encoder_graph(encoder).SerializeToString())
 
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (features,) = session.run(["feature"], {"pixels": pixels})
-        return np.asarray(features, np.float32)
+        (rows,) = session.run(["rows"], {"pixels": pixels})
+        return np.asarray(rows, np.float32)
 
     return run
 

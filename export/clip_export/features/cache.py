@@ -33,7 +33,7 @@ def encoder_identity(encoder: Encoder) -> dict[str, object]:
         "format": _FORMAT,
         "encoder": encoder.spec().id,
         "revision": encoder.revision,
-        "feature": encoder.feature,
+        "feature": encoder.feature if encoder.tokens is None else "all depths",
         "weights": weights_digest(modules),
         "configuration": configuration(encoder.tower.config),
         "preprocessing": asdict(encoder.preprocessing),
@@ -57,8 +57,8 @@ def configuration(config: Any) -> dict[str, Any]:
 
 
 class FeatureCache(RowCache):
-    """The features of one encoder on disk."""
+    """The features of one encoder on disk; with that of a depth those of all depths, which one pass makes."""
 
     def __init__(self, base: Path, encoder: Encoder) -> None:
         """Open the cache of an encoder below ``base``, and read what it holds; a missing folder is made."""
-        super().__init__(base, encoder_identity(encoder), (encoder.dim,))
+        super().__init__(base, encoder_identity(encoder), encoder.row_shape)

@@ -50,7 +50,7 @@ class Features(ReadFiles):
     """Features of the files that could be read.
 
     Attributes:
-        values: float32 ``[readable, dim]``, on the CPU.
+        values: float32 ``[readable, dim]``, on the CPU; with ``all_depths`` ``[readable, blocks, poolings, width]``.
     """
 
     values: Tensor
@@ -71,6 +71,7 @@ def image_features(
     backend: str = "auto",
     cache: RowCache | None = None,
     view: int = 0,
+    all_depths: bool = False,
 ) -> Features:
     """Run the encoder over image files, skipping those that cannot be read.
 
@@ -83,11 +84,13 @@ def image_features(
         backend: one of `clip_export.training.options.BACKENDS`.
         cache: where features are looked up and kept; what was computed is kept even when this is interrupted.
         view: number of the augmented view, as in `clip_export.features.augment.augmented`.
+        all_depths: of an encoder whose feature is of a depth, keep those of all depths, which one pass makes.
 
     Raises:
         DeviceError: the device has too little memory for ``batch_size`` images.
     """
-    gathered = _Gathered(encoder, device, backend, cache=cache, batch_size=batch_size, files=len(files))
+    keep = (lambda rows: rows) if all_depths else encoder.feature_of
+    gathered = _Gathered(encoder, device, backend, cache=cache, batch_size=batch_size, files=len(files), keep=keep)
     try:
         for index, item in enumerate(read_images(encoder.preprocessing, files, view, cache, batch_size)):
             gathered.add(index, item)
@@ -147,12 +150,21 @@ class _Gathered:
     """Rows that fill up as batches of pixels go through the encoder."""
 
     def __init__(
-        self, encoder: Encoder, device: str, wanted: str, *, cache: RowCache | None, batch_size: int, files: int
+        self,
+        encoder: Encoder,
+        device: str,
+        wanted: str,
+        *,
+        cache: RowCache | None,
+        batch_size: int,
+        files: int,
+        keep: Callable[[Tensor], Tensor],
     ) -> None:
         self.choose = partial(choose_backend, encoder, device, wanted)
+        self.keep = keep
         self.backend: Backend | None = None
         self.cache, self.batch_size, self.files = cache, batch_size, files
-        self.values = torch.empty(files, encoder.dim)
+        self.values = torch.empty(files, *keep(torch.empty(1, *encoder.row_shape)).shape[1:])
         self.kept: list[int] = []
         self.contents: list[str] = []
         self.errors: list[ImageError] = []
@@ -166,7 +178,7 @@ class _Gathered:
         self.kept.append(index)
         self.contents.append(item.content)
         if item.found.dtype == np.float32:
-            self.values[index] = torch.from_numpy(np.array(item.found))
+            self.values[index] = self.keep(torch.from_numpy(np.array(item.found))[None])[0]
             return
         self.pending.append((index, item.key, item.found.astype(np.uint8, copy=False)))
         if len(self.pending) == self.batch_size:
@@ -185,7 +197,7 @@ class _Gathered:
         if self.backend is None:  # whoever is chosen, it is for what is left
             self.backend = self.choose(self.files - indices[0], pixels)
         rows = self.backend.run(pixels)
-        self.values[list(indices)] = torch.from_numpy(rows)
+        self.values[list(indices)] = self.keep(torch.from_numpy(rows))
         self.computed += len(rows)
         if self.cache is not None:
             for key, row in zip(keys, rows, strict=True):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
 from onnx import compose
 from torch import Tensor, nn
 
+from clip_export.encoders.feature_names import TokenFeature
 from clip_export.encoders.image import Encoder
+from clip_export.encoders.tokens import poolings_of
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
 from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
+from clip_export.graph.vit import AllDepths
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
@@ -67,9 +70,9 @@ def network_graph(
     Raises:
         EncoderError: more weights than one file holds.
     """
-    check_size(encoder.id, encoder.tower, head)
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
     network = Network(vit, head.eval(), answers).eval()
+    check_size(encoder.id, network)
     return behind_preprocessing(
         trace(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
     )
@@ -94,6 +97,14 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
 
 
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
-    """Build the ONNX model of the encoder alone: ``pixels`` uint8 ``[batch, size, size, 3]`` to ``feature``."""
-    vit = canonical_vit(encoder, OPERATORS["ort"], takes_pixel_values=False).eval()
-    return trace(vit, pixel_example(encoder, "image"), ("feature",))
+    """Build the ONNX model of what one pass makes: ``pixels`` uint8 ``[batch, size, size, 3]`` to ``rows``.
+
+    Those are features ``[batch, dim]``, or if the feature is of a depth, those of all depths.
+    """
+    network: nn.Module
+    if encoder.tokens is None:
+        network = canonical_vit(encoder, OPERATORS["ort"])
+    else:
+        everything = TokenFeature(poolings_of(encoder.family.image), encoder.blocks.depth)
+        network = AllDepths(canonical_vit(replace(encoder, feature=str(everything)), OPERATORS["ort"]))
+    return trace(network.eval(), pixel_example(encoder, "image"), ("rows",))

@@ -24,12 +24,14 @@ class ViTConfig(BlockConfig):
     Attributes:
         size: pixels of either side of the input.
         patch: pixels of either side of a patch.
-        pooling: ``class`` (read the class token), ``mean`` (of the patches' tokens, though there is a class token:
-            CLIPA) or ``attention`` (a learnt probe attends to all tokens).
+        poolings: what is read of the tokens, side by side: ``class`` (the class token), ``mean`` (of the patches'
+            tokens; CLIPA's in place of the class token), or ``attention`` alone (a learnt probe attends to them all).
+        class_token: a token that is no patch comes first.
         pre_norm: a layer normalisation before the first block (CLIP).
         registers: learnt tokens between the class token and the patches, which nothing reads (DINOv2).
         rotary: queries and keys are turned by where their patch lies (RoPE).
         post_norms: how often the final normalisation is applied to the class token (BLIP: twice).
+        plain_norm: the final normalisation has no weights, as that of features of a depth.
         projection: channels of the projected feature, or None to return the pooled one.
         projection_bias: whether the projection has a bias.
         takes_pixel_values: the input is normalised float ``[batch, 3, size, size]`` instead of uint8 pixels.
@@ -37,11 +39,13 @@ class ViTConfig(BlockConfig):
 
     size: int
     patch: int
-    pooling: str
+    poolings: tuple[str, ...]
+    class_token: bool
     pre_norm: bool = False
     registers: int = 0
     rotary: bool = False
     post_norms: int = 1
+    plain_norm: bool = False
     projection: int | None = None
     projection_bias: bool = False
     takes_pixel_values: bool = False
@@ -52,19 +56,19 @@ class ViTConfig(BlockConfig):
         return (self.size // self.patch) ** 2
 
     @property
-    def has_class_token(self) -> bool:
-        """Whether a token that is no patch comes first."""
-        return self.pooling != "attention"
+    def reads_class_only(self) -> bool:
+        """Whether no other token is read after the last block."""
+        return self.poolings == ("class",)
 
     @property
     def prefix(self) -> int:
         """Number of tokens before those of the patches."""
-        return self.has_class_token + self.registers
+        return self.class_token + self.registers
 
     @property
     def dim(self) -> int:
         """Channels of the feature."""
-        return self.projection or self.width
+        return self.projection or self.width * len(self.poolings)
 
 
 class VisionTransformer(nn.Module):
@@ -83,38 +87,63 @@ class VisionTransformer(nn.Module):
         rotations = torch.empty(2, config.prefix + config.patches, config.width // config.heads)
         self.rotation = nn.Parameter(rotations) if config.rotary else None
         self.pre_norm = nn.LayerNorm(config.width, config.eps) if config.pre_norm else nn.Identity()
-        reads_class_only = [config.pooling == "class" and i == config.depth - 1 for i in range(config.depth)]
-        self.blocks = nn.ModuleList(Block(config, operators, only) for only in reads_class_only)
-        self.post_norm = nn.LayerNorm(config.width, config.eps)
-        self.pool = None if config.has_class_token else AttentionPool(config, operators)
+        class_only = [config.reads_class_only and i == config.depth - 1 for i in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config, operators, only) for only in class_only)
+        self.post_norm = nn.LayerNorm(config.width, config.eps, elementwise_affine=not config.plain_norm)
+        self.pool = AttentionPool(config, operators) if config.poolings == ("attention",) else None
         self.projection = (
             nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch to float32 ``[batch, dim]``."""
+        x = self.embed(pixels)
+        for block in self.blocks:
+            x = block(x, rotation=self.rotation)
+        feature: Tensor = self.projection(self.read(x))
+        return feature
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Return what the first block takes, ``[batch, tokens, width]``."""
         planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
         x = self.patch(planes).flatten(2).transpose(1, 2)
         if self.config.prefix:
             x = functional.pad(
                 x, (0, 0, self.config.prefix, 0)
             )  # zeros, to which the tokens are added with the positions
-        x = self.pre_norm(x + self.positions)
-        for block in self.blocks:
-            x = block(x, rotation=self.rotation)
-        feature: Tensor = self.projection(self._pooled(x))
-        return feature
+        embedded: Tensor = self.pre_norm(x + self.positions)
+        return embedded
 
-    def _pooled(self, x: Tensor) -> Tensor:
+    def read(self, x: Tensor) -> Tensor:
+        """Pool tokens ``[batch, tokens, width]`` and normalise what is read: ``[batch, poolings * width]``."""
         if self.pool is not None:
-            x = self.pool(self.post_norm(x))
-        elif self.config.pooling == "mean":
-            x = self.post_norm(x[:, self.config.prefix :].mean(dim=1))
-        else:
-            x = x[:, 0]
-            for _ in range(self.config.post_norms):
-                x = self.post_norm(x)
-        return x
+            pooled: Tensor = self.pool(self.post_norm(x))
+            return pooled
+        read = [x[:, 0] if name == "class" else x[:, self.config.prefix :].mean(1) for name in self.config.poolings]
+        for _ in range(self.config.post_norms):
+            read = [self.post_norm(token) for token in read]
+        return read[0] if len(read) == 1 else torch.cat(read, dim=1)
+
+
+class AllDepths(nn.Module):
+    """Pixels to the features of every depth, float32 ``[batch, depth, poolings, width]``.
+
+    It is made of a transformer that reads all poolings after its last block; it reads them after every block.
+    """
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        """Take the parts of a transformer."""
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch."""
+        x = self.vit.embed(pixels)
+        read = []
+        for block in self.vit.blocks:
+            x = block(x, rotation=self.vit.rotation)
+            read.append(self.vit.read(x).unflatten(1, (-1, self.vit.config.width)))
+        return torch.stack(read, dim=1)
 
 
 class AttentionPool(nn.Module):

@@ -21,50 +21,58 @@ _NOTHING_TO_FOLD = Preprocessing("squash", 0, 0, "bicubic", mean=(0.0, 0.0, 0.0)
 def canonical_vit(
     encoder: Encoder, operators: Operators = STANDARD, takes_pixel_values: bool = False
 ) -> VisionTransformer:
-    """Rebuild the encoder as the canonical vision transformer in float32.
+    """Rebuild the encoder as the canonical vision transformer in float32, up to the block that its feature reads.
 
     Args:
         encoder: the encoder.
         operators: spelling of attention and SiLU.
         takes_pixel_values: expect normalised ``pixel_values`` and fold nothing into the patch convolution.
     """
-    model = VisionTransformer(_config(encoder, takes_pixel_values), operators)
-    model.load_state_dict(_weights(encoder, takes_pixel_values))
+    config = _config(encoder, takes_pixel_values)
+    model = VisionTransformer(config, operators)
+    model.load_state_dict(_weights(encoder, config))
     return model.eval().requires_grad_(False)
 
 
 def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
     config, rules, projection = encoder.tower.config, encoder.family.image, encoder.projection
+    sizes, tokens = block_config(encoder.blocks), encoder.tokens
+    if tokens is not None:
+        sizes["depth"] = tokens.depth
     return ViTConfig(
         size=encoder.preprocessing.size,
         patch=config.patch_size,
-        **block_config(rules.settings(config)),
-        pooling=rules.pooling,
+        **sizes,
+        poolings=(rules.pooling,) if tokens is None else tokens.poolings,
+        class_token=rules.pooling != "attention",
         pre_norm=rules.pre_norm,
         registers=getattr(config, "num_register_tokens", 0),
         rotary=rules.rotation is not None,
-        post_norms=1 if encoder.reads_first_token else rules.post_norms,
+        post_norms=1 if encoder.reads_first_token or tokens is not None else rules.post_norms,
+        plain_norm=tokens is not None,
         projection=projection.out_features if projection is not None else None,
         projection_bias=projection is not None and projection.bias is not None,
         takes_pixel_values=takes_pixel_values,
     )
 
 
-def _weights(encoder: Encoder, takes_pixel_values: bool) -> Weights:
+def _weights(encoder: Encoder, config: ViTConfig) -> Weights:
     rules = encoder.family.image
-    source, settings = named_like_clip(encoder.tower, rules.names), rules.settings(encoder.tower.config)
+    source = named_like_clip(encoder.tower, rules.names)
     if rules.positions is not None:
         source["embeddings.position_embedding"] = rules.positions(encoder.tower, encoder.preprocessing.size)
     elif rules.rotation is not None:  # which are all positions that there are
         patches = (encoder.preprocessing.size // encoder.tower.config.patch_size) ** 2
-        source["embeddings.position_embedding"] = torch.zeros(1, 1 + patches, settings.width)
-    fold = _NOTHING_TO_FOLD if takes_pixel_values else encoder.preprocessing
-    weights = _folded_patch(source, fold) | _positions(source) | _norms(source) | _pool(source)
+        source["embeddings.position_embedding"] = torch.zeros(1, 1 + patches, config.width)
+    fold = _NOTHING_TO_FOLD if config.takes_pixel_values else encoder.preprocessing
+    weights = _folded_patch(source, fold) | _positions(source) | renamed(source, {"pre_layrnorm": "pre_norm"})
+    if not config.plain_norm:
+        weights |= renamed(source, {"post_layernorm": "post_norm"}) | _pool(source)
     if rules.rotation is not None:
         weights |= _rotation(rules.rotation(encoder.tower, encoder.preprocessing.size))
-    for i in range(settings.depth):
-        only_class = rules.pooling == "class" and i == settings.depth - 1
-        block = block_weights(below(source, f"encoder.layers.{i}."), settings.activation, only_class)
+    for i in range(config.depth):
+        class_only = config.reads_class_only and i == config.depth - 1
+        block = block_weights(below(source, f"encoder.layers.{i}."), encoder.blocks.activation, class_only)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
     if encoder.projection is not None:
         weights |= {f"projection.{name}": value.float() for name, value in encoder.projection.state_dict().items()}
@@ -100,10 +108,6 @@ def _rotation(turns: Tensor) -> Weights:
     cosines, sines = turns
     first, second = sines.chunk(2, dim=-1)
     return {"rotation": torch.stack([cosines, torch.cat([-first, second], dim=-1)])}
-
-
-def _norms(source: Weights) -> Weights:
-    return renamed(source, {"pre_layrnorm": "pre_norm", "post_layernorm": "post_norm"})
 
 
 def _pool(source: Weights) -> Weights:

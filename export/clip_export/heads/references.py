@@ -23,7 +23,7 @@ class EncoderReference:
         id: hub id or path of a local folder or bare file; in the file that path is relative to it and begins with a
             dot.
         revision: commit on the hub; of a local one the SHA-256 of its content.
-        feature: what the head reads, of `clip_export.encoders.image.FEATURES`.
+        feature: what the head reads, as in `clip_export.encoders.image.Encoder`.
         text: whether the head reads the feature of a text, too, behind that of the image: by the text tower of the same
             checkpoint.
         folder: of the encoder that was fine-tuned with the head from the one that ``id`` names, relative to the head

@@ -81,7 +81,7 @@ def referenced_encoder(
         known: what it says of its encoder.
         encoder: hub id, local folder or bare file to use in its place.
         revision: on the hub, in place of the known one.
-        feature: likewise, of `clip_export.encoders.image.FEATURES`.
+        feature: likewise, as in `clip_export.encoders.image.Encoder`.
         open_clip_model: of a bare file; by default the known one.
 
     Raises:

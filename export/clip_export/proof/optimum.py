@@ -38,9 +38,14 @@ def optimum_differences(
         ``embedding`` and ``logits``.
 
     Raises:
-        EncoderError: Optimum does not know the family.
+        EncoderError: Optimum does not know the family, or the feature is not made of the tower's output.
         MissingDependencyError: Optimum is not installed.
     """
+    if encoder.tokens is not None:
+        raise EncoderError(
+            f"cross-check: Optimum exports whole towers, and {encoder.feature} ends at a block. "
+            "Leave out --cross-check."
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = export_with_optimum(encoder.checkpoint, Path(folder))
         pooled = _pooled(path, torch.cat([pixel_values(encoder, file) for file in files]).numpy())

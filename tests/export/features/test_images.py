@@ -87,7 +87,7 @@ def test_out_of_memory_suggests_a_batch_size(encoder: EncoderOf, files: list[Pat
     def full(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Encoder, "features", full)
+    monkeypatch.setattr(Encoder, "rows", full)
     with pytest.raises(DeviceError, match=r"out of memory with 6 images at a time. Try --batch-size 3\."):
         image_features(encoder("clip"), files, batch_size=6)
 
@@ -108,7 +108,7 @@ def test_the_second_run_does_not_touch_the_encoder(
     encoder: EncoderOf, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first, _ = cached(encoder("clip"), files, tmp_path / "cache")
-    monkeypatch.setattr(Encoder, "features", Forbidden())
+    monkeypatch.setattr(Encoder, "rows", Forbidden())
     moved = [Path(shutil.copy(file, tmp_path / f"moved-{file.name}")) for file in files]
     second, cache = cached(encoder("clip"), moved, tmp_path / "cache")
     assert (second.computed, second.backend, cache.notes) == (0, "cache", [])

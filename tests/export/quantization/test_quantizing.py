@@ -68,8 +68,8 @@ def head_file(encoder: EncoderOf, photos: Path, tmp_path_factory: pytest.TempPat
     """A head trained on those pictures behind a tiny encoder; every fourth picture is held out."""
 
     @functools.cache
-    def make(name: str) -> Path:
-        used = encoder(name)
+    def make(name: str, feature: str = "pooled") -> Path:
+        used = encoder(name, feature)
         files = sorted(photos.rglob("*.png"))
         kept = [path for i, path in enumerate(files) if i % 4]
         features = image_features(used, kept).values
@@ -78,23 +78,34 @@ def head_file(encoder: EncoderOf, photos: Path, tmp_path_factory: pytest.TempPat
         head = train_head(examples, examples, len(CLASSES), options).head
         held_out = tuple(path.relative_to(photos).as_posix() for path in files[::4])
         path = tmp_path_factory.mktemp("heads") / f"{name}.pt"
-        trained = TrainedHead(head, EncoderReference(used.id), tuple(CLASSES), {}, DataReference(str(photos), held_out))
+        origin = EncoderReference(used.id, feature=feature)
+        trained = TrainedHead(head, origin, tuple(CLASSES), {}, DataReference(str(photos), held_out))
         save_head(trained, path)
         return path
 
     return make
 
 
-@pytest.mark.parametrize("name", ["clip", "clip-crop", "siglip", "siglip2", "blip", "blip-retrieval"])
+FAMILIES = ["clip", "clip-crop", "siglip", "siglip2", "blip", "blip-retrieval"]
+
+
+@pytest.mark.parametrize(("name", "feature"), [*((name, "pooled") for name in FAMILIES), ("clip", "class+mean@2")])
 def test_every_family_passes_the_gate_in_int8(
-    name: str, head_file: Callable[[str], Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    feature: str,
+    head_file: Callable[..., Path],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     model = tmp_path / "model.onnx"
-    assert export(["--head", str(head_file(name)), "-o", str(model), "--quantize", "int8"]) == 0
+    assert export(["--head", str(head_file(name, feature)), "-o", str(model), "--quantize", "int8"]) == 0
     printed = capsys.readouterr().out
     assert "decides as the float file" in printed
     assert "of float32's size" in printed
-    assert printed.startswith("quantization")  # the numbers of the file that was written come first
+    assert printed.index("quantization") < printed.index(
+        "parity"
+    )  # the numbers of the file that was written come first
     assert re.search(r"\nparity +of the float32 file before quantization, against PyTorch", printed)
     receipt = read_spec(model).quantization
     assert receipt.agreement >= receipt.min_agreement == 0.99

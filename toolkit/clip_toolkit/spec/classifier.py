@@ -66,7 +66,9 @@ class EncoderSpec:
         id: hub id or name of the local folder.
         revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
         family: of the encoder, such as ``clip`` or ``siglip``.
-        feature: ``pooled`` (the tower's own pooled output) or ``projected`` (into the space shared with text).
+        feature: ``pooled`` (the tower's own pooled output), ``projected`` (into the space shared with text), or of an
+            encoder that is cut behind a block ``class@6`` (its class token), ``mean@6`` (the mean of its patches'
+            tokens) or ``class+mean@6`` (both), each layer-normalised without weights.
         dim: length of the feature and so of the ``embedding`` output.
         base: of a LoRA adapter, id and revision of the checkpoint that it is merged into; None for a whole checkpoint.
     """
@@ -118,7 +120,8 @@ class HeadSpec:
         between = f" -> {self.activation} -> "
         sizes = between.join(map(str, self.layers[1:]))
         layers = self.form or (f"linear to {sizes}" if len(self.layers) == 2 else sizes)
-        return f"{layers} on the {feature}, {'L2-normalised' if self.feature_norm else 'un-normalised'} feature"
+        plain = "layer-normalised" if "@" in feature else "un-normalised"
+        return f"{layers} on the {feature}, {'L2-normalised' if self.feature_norm else plain} feature"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,14 @@ def check_blocks(encoder: Encoder, blocks: int) -> None:
     """Refuse to cut an encoder where it has no block.
 
     Raises:
-        EncoderError: ``blocks`` is not between 1 and the number that it has, or the family cannot be fine-tuned.
+        EncoderError: ``blocks`` is not between 1 and the number that it has, or the family or feature cannot be
+            fine-tuned.
     """
+    if encoder.tokens is not None:
+        raise EncoderError(
+            f"{encoder.id}: fine-tuning trains the blocks below the pooled or projected feature, not below "
+            f"{encoder.feature}. Leave out --unfreeze, or name one of those with --feature."
+        )
     if not encoder.family.image.can_finetune:
         raise EncoderError(f"{encoder.id}: {encoder.family.name} encoders cannot be fine-tuned. Leave out --unfreeze.")
     tower = encoder.tower

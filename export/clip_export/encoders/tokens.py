@@ -1,0 +1,78 @@
+"""Features of every depth of an unpatched transformers tower, in one pass.
+
+Each pooled token is normalised without weights. The tower's own final normalisation was trained on its last block
+alone, and a cut encoder need not carry it; a linear model on standardised features cannot even tell the two apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clip_export.encoders.checkpoint import Checkpoint
+from clip_export.encoders.families.family import ImageTower
+from clip_export.encoders.feature_names import TokenFeature
+from clip_toolkit.errors import EncoderError
+
+
+def poolings_of(rules: ImageTower) -> tuple[str, ...]:
+    """Return what can be read of the tokens after a block."""
+    return ("mean",) if rules.pooling == "attention" else ("class", "mean")
+
+
+def check_tokens(tokens: TokenFeature, checkpoint: Checkpoint, depth: int) -> None:
+    """Refuse a feature that an encoder of ``depth`` blocks does not have.
+
+    Raises:
+        EncoderError: it lies behind the last block, or reads a class token where there is none.
+    """
+    if tokens.depth > depth:
+        raise EncoderError(f"{checkpoint.id}: {tokens} reads tokens after block {tokens.depth}, and it has {depth}.")
+    if not set(tokens.poolings) <= set(poolings_of(checkpoint.family.image)):
+        raise EncoderError(
+            f"{checkpoint.id}: {tokens} reads a class token, and {checkpoint.family.name} encoders have none. Use "
+            f"--feature mean@{tokens.depth}."
+        )
+
+
+def all_depths(tower: Any, rules: ImageTower, pixel_values: Tensor) -> Tensor:
+    """Pool and normalise the tokens after every block: float32 ``[batch, blocks, poolings, width]``.
+
+    It listens to the blocks: what transformers hands out as the last hidden state may be normalised already.
+    """
+    states: list[Tensor] = []
+
+    def listen(_block: nn.Module, _inputs: Any, output: Any) -> None:
+        states.append(_pooled(output[0] if isinstance(output, tuple) else output, tower, rules))
+
+    hooks = [block.register_forward_hook(listen) for block in _blocks(tower, rules)]
+    try:
+        tower(pixel_values=pixel_values)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(states, dim=1)
+
+
+def _blocks(tower: nn.Module, rules: ImageTower) -> Iterator[nn.Module]:
+    """Yield the tower's blocks, wherever its family keeps them."""
+    for name, module in tower.named_modules():
+        like_clip = f"{name}."
+        for theirs, ours in rules.names.items():
+            like_clip = re.sub(theirs, ours, like_clip)
+        if re.fullmatch(r"encoder\.layers\.\d+\.", like_clip):
+            yield module
+
+
+def _pooled(tokens: Tensor, tower: Any, rules: ImageTower) -> Tensor:
+    """``[batch, tokens, width]`` to ``[batch, poolings, width]``."""
+    names = poolings_of(rules)
+    before_patches = ("class" in names) + getattr(tower.config, "num_register_tokens", 0)
+    found = {"class": tokens[:, 0], "mean": tokens[:, before_patches:].mean(1)}
+    read = torch.stack([found[name] for name in names], dim=1)
+    return functional.layer_norm(read, read.shape[-1:], eps=rules.settings(tower.config).eps)

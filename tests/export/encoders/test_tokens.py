@@ -1,0 +1,113 @@
+"""Features of any depth: transformers' hidden states, one pass for all of them, and what is refused."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from clip_export.commands.export_options import parse_args as parse_export
+from clip_export.commands.train_options import parse_args as parse_train
+from clip_export.encoders.image import Encoder
+from clip_export.features.cache import FeatureCache
+from clip_export.features.images import image_features
+from clip_export.graph.vit_weights import canonical_vit
+from clip_export.proof.optimum import optimum_differences
+from clip_export.samples.pictures import proof_files
+from clip_export.training.finetuning.halves import check_blocks
+from clip_toolkit.errors import EncoderError
+
+pytestmark = pytest.mark.transformers
+
+EncoderOf = Callable[..., Encoder]
+READ = [("clip", "class+mean", 1), ("clip", "class", 2), ("clip", "mean", 3), ("clip", "class", 3)]
+READ += [("siglip", "mean", 2), ("blip", "class+mean", 2), ("dinov2-registers", "class+mean", 2)]
+READ += [("dinov3", "class+mean", 2), ("mlcd", "class+mean", 2), ("altclip", "class", 1)]
+
+
+def pooled(hidden: torch.Tensor, pooling: str, prefix: int) -> torch.Tensor:
+    """What a feature of a depth is, from the hidden states of transformers."""
+    parts = {"class": hidden[:, 0], "mean": hidden[:, prefix:].mean(1)}
+    read = [functional.layer_norm(parts[name], (48,), eps=1e-6) for name in pooling.split("+")]
+    return torch.cat(read, 1)
+
+
+def hidden_state(tower: torch.nn.Module, values: torch.Tensor, depth: int) -> torch.Tensor:
+    """What transformers itself says; SigLIP's tower tells none, and is cut."""
+    states = tower(pixel_values=values, output_hidden_states=True).hidden_states
+    if states is not None:
+        return states[depth]
+    cut = copy.deepcopy(tower)
+    cut.encoder.layers = cut.encoder.layers[:depth]
+    return cut.encoder(inputs_embeds=cut.embeddings(values)).last_hidden_state
+
+
+@pytest.mark.parametrize(("name", "pooling", "depth"), READ)
+@torch.inference_mode()
+def test_they_are_transformers_hidden_states_and_the_cut_encoder_computes_them(
+    encoder: EncoderOf, name: str, pooling: str, depth: int
+):
+    used = encoder(name, f"{pooling}@{depth}")
+    values = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    before_patches = (name != "siglip") + getattr(used.tower.config, "num_register_tokens", 0)
+    expected = pooled(hidden_state(used.tower, values, depth), pooling, before_patches)
+    assert expected.shape == (2, used.dim)
+    torch.testing.assert_close(used.features(values), expected, atol=1e-4, rtol=1e-4)
+    vit = canonical_vit(used, takes_pixel_values=True)
+    torch.testing.assert_close(vit(values), expected, atol=1e-4, rtol=1e-4)
+    assert len(vit.blocks) == depth
+    assert not any(weight.startswith(("post_norm", "pool", "projection")) for weight in vit.state_dict())
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_one_pass_is_enough_for_all_of_them(encoder: EncoderOf, tmp_path: Path, backend: str):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, content in zip(files, proof_files(32), strict=False):
+        file.write_bytes(content)
+    first, second = encoder("clip", "class+mean@3"), encoder("clip", "mean@1")
+    rows = image_features(first, files, backend=backend, cache=FeatureCache(tmp_path / "cache", first), all_depths=True)
+    again = image_features(second, files, cache=FeatureCache(tmp_path / "cache", second))
+    assert (rows.computed, again.computed) == (3, 0)
+    assert rows.values.shape == (3, 3, 2, 48)
+    torch.testing.assert_close(again.values, rows.values[:, 0, 1])
+    torch.testing.assert_close(again.values, image_features(second, files).values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "feature", "said"),
+    [
+        ("clip", "class@4", r"class@4 reads tokens after block 4, and it has 3\."),
+        ("siglip", "class+mean@2", r"siglip encoders have none\. Use --feature mean@2\."),
+        ("clip", "max@2", "expected pooled, projected or class@BLOCK"),
+        ("clip", "mean@0", "got 'mean@0'"),
+    ],
+)
+def test_features_that_an_encoder_does_not_have(encoder: EncoderOf, name: str, feature: str, said: str):
+    with pytest.raises(EncoderError, match=said):
+        encoder(name, feature)
+
+
+def test_what_reads_the_towers_output_refuses_them_by_name(encoder: EncoderOf):
+    used = encoder("clip", "class@2")
+    with pytest.raises(EncoderError, match=r"not below class@2\. Leave out --unfreeze"):
+        check_blocks(used, 1)
+    with pytest.raises(EncoderError, match=r"class@2 ends at a block\. Leave out --cross-check"):
+        optimum_differences(used, torch.nn.Identity(), (), None)
+
+
+@pytest.mark.parametrize(
+    ("parse", "options", "said"),
+    [
+        (parse_train, ("photos", "--encoder", "x", "--init", "zero-shot"), "--init zero-shot does not go with"),
+        (parse_train, ("photos", "--encoder", "x", "--unfreeze", "1"), "--unfreeze does not go with"),
+        (parse_export, ("--zero-shot", "--encoder", "x", "--labels", "a", "b"), "--zero-shot reads the projected"),
+        (parse_export, ("--head", "h.pt", "--feature", "mean@x"), "expected pooled, projected or class@BLOCK"),
+    ],
+)
+def test_usage(capsys: pytest.CaptureFixture[str], parse: Callable, options: tuple[str, ...], said: str):
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--feature", "mean@2", *options])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
