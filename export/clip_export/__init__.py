@@ -22,6 +22,7 @@ _HOMES = {
     "FeatureCache": "features.cache",
     "Features": "features.images",
     "FinetuningOptions": "training.finetuning.options",
+    "Limits": "tuning.options",
     "LowerHalf": "training.finetuning.halves",
     "QuantizationOptions": "quantization.quantizing",
     "Split": "data.splits",
@@ -29,6 +30,8 @@ _HOMES = {
     "TrainedHead": "heads.files",
     "Training": "training.loop",
     "TrainingOptions": "training.options",
+    "Tuned": "tuning.tune",
+    "TuningData": "tuning.options",
     "VLMtoMLP": "heads.mlp",
     "evaluate": "training.judging.evaluation",
     "examples": "training.preparation",
@@ -46,6 +49,7 @@ _HOMES = {
     "split_dataset": "data.splits",
     "text_features": "encoders.text",
     "train_head": "training.loop",
+    "tune": "tuning.tune",
     "with_groups": "data.groups",
     "zero_shot_head": "heads.zero_shot",
 }
@@ -86,6 +90,10 @@ if TYPE_CHECKING:
     from clip_export.training.loop import train_head as train_head
     from clip_export.training.options import TrainingOptions as TrainingOptions
     from clip_export.training.preparation import examples as examples
+    from clip_export.tuning.options import Limits as Limits
+    from clip_export.tuning.options import TuningData as TuningData
+    from clip_export.tuning.tune import Tuned as Tuned
+    from clip_export.tuning.tune import tune as tune
     from clip_toolkit.data.dataset import Dataset as Dataset
     from clip_toolkit.data.image_folder import read_image_folder as read_image_folder
     from clip_toolkit.data.manifest import read_manifest as read_manifest

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_export.commands import export
+from clip_export.commands import export, tune
 from clip_export.commands import train as train_cli
 from clip_toolkit.commands import infer
 from tiny_models import TINY_CLIP
 
 ENCODER = ("--encoder", TINY_CLIP)
-MAINS = {"clip-train": train_cli.main, "clip-export": export.main, "clip-infer": infer.main}
+MAINS = {"clip-train": train_cli.main, "clip-export": export.main, "clip-tune": tune.main, "clip-infer": infer.main}
 
 
 class Done(NamedTuple):

@@ -11,10 +11,11 @@ import clip_export
 from clip_toolkit.lazy import module_of
 
 NAMES = """
-    Dataset Encoder EncoderReference Evaluation Examples ExportOptions FeatureCache Features FinetuningOptions LowerHalf
-    QuantizationOptions Split TextEncoder TrainedHead Training TrainingOptions VLMtoMLP evaluate examples
-    export_classifier export_text_tower finetune hidden_cache hidden_states image_features load_head read_image_folder
-    read_manifest save_head save_with_encoder split_dataset text_features train_head with_groups zero_shot_head
+    Dataset Encoder EncoderReference Evaluation Examples ExportOptions FeatureCache Features FinetuningOptions
+    Limits LowerHalf QuantizationOptions Split TextEncoder TrainedHead Training TrainingOptions Tuned TuningData
+    VLMtoMLP evaluate examples export_classifier export_text_tower finetune hidden_cache hidden_states
+    image_features load_head read_image_folder read_manifest save_head save_with_encoder split_dataset text_features
+    train_head tune with_groups zero_shot_head
 """
 
 

@@ -17,7 +17,8 @@
     ├── HeadError (ValueError)
     ├── ExpectError (ValueError)
     ├── ParityError (RuntimeError)
-    └── QuantizationError (RuntimeError)
+    ├── QuantizationError (RuntimeError)
+    └── TuningError (RuntimeError)
 
 Each one also inherits the builtin a caller would catch anyway. A message says where, what was expected, what was
 found, and what to do about it.
@@ -98,6 +99,10 @@ class ParityError(ClipToolkitError, RuntimeError):
 
 class QuantizationError(ClipToolkitError, RuntimeError):
     """Quantization cannot be done as asked, or the quantized file decides differently."""
+
+
+class TuningError(ClipToolkitError, RuntimeError):
+    """A search for the fastest file found nothing that keeps to its limits."""
 
 
 def first_line(error: BaseException) -> str:

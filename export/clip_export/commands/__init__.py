@@ -1,4 +1,5 @@
-"""The command lines ``clip-train`` and ``clip-export``."""
+"""The command lines ``clip-train``, ``clip-export`` and ``clip-tune``."""
 
 TRAIN = "clip-train"
 EXPORT = "clip-export"
+TUNE = "clip-tune"

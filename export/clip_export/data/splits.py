@@ -56,7 +56,7 @@ def split_dataset(
     if wanted[TRAIN] < 1:
         counts = memberships(dataset)
         _check_two_of_each(dataset, counts[free])
-        for unit, side in _assigned(_units(dataset, contents, free), counts, wanted, seed):
+        for unit, side in _assigned(linked_files(dataset, contents, free), counts, wanted, seed):
             for index in unit:
                 chosen[index] = side
     split = Split(*([i for i, side in enumerate(chosen) if (side or TRAIN) == name] for name in sides))
@@ -107,8 +107,14 @@ def duplicates_across(split: Split, contents: Sequence[str]) -> list[tuple[int, 
     return [(first[contents[i]], i) for i in (*split.validation, *split.test) if contents[i] in first]
 
 
-def _units(dataset: Dataset, contents: Sequence[str], free: Sequence[int]) -> list[list[int]]:
-    """Return indices that belong together: the same group, or the same content, or a chain of such files."""
+def linked_files(dataset: Dataset, contents: Sequence[str], free: Sequence[int]) -> list[list[int]]:
+    """Return indices that belong together: the same group, or the same content, or a chain of such files.
+
+    Args:
+        dataset: the data set.
+        contents: of each file, a hash of its content.
+        free: indices of the files to look at.
+    """
     first: dict[tuple[str, str], int] = {}
     links = [
         (position, first.setdefault(name, position))

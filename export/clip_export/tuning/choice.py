@@ -1,0 +1,83 @@
+"""Which of the measured files is chosen, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from clip_export.tuning.candidates import Found
+from clip_export.tuning.options import Limits
+from clip_toolkit.errors import TuningError
+
+
+class Choice(NamedTuple):
+    """The file that was chosen, and the rule that did."""
+
+    found: Found
+    why: str
+
+
+def front(found: Sequence[Found]) -> list[Found]:
+    """Return those that no other one beats in both accuracy and time, the fastest first."""
+    best: list[Found] = []
+    for candidate in sorted(found, key=lambda item: (item.seconds, -item.accuracy.value)):
+        if not best or candidate.accuracy.value > best[-1].accuracy.value:
+            best.append(candidate)
+    return best
+
+
+def choose(found: Sequence[Found], limits: Limits) -> Choice:
+    """Choose by limits, or without any the knee.
+
+    Args:
+        found: measured candidates.
+        limits: what is asked for.
+
+    Raises:
+        TuningError: no candidate keeps to the limits; the message names the nearest.
+    """
+    within = [item for item in found if limits.max_latency is None or item.seconds <= limits.max_latency]
+    if not within:
+        fastest = min(found, key=lambda item: item.seconds)
+        raise TuningError(
+            f"--max-latency: no candidate takes at most {1e3 * (limits.max_latency or 0):.3g} ms here; the nearest is "
+            f"{fastest} with {1e3 * fastest.seconds:.3g} ms. Allow that, or try a smaller encoder."
+        )
+    small = [item for item in within if limits.max_size is None or item.bytes <= limits.max_size]
+    if not small:
+        smallest = min(within, key=lambda item: item.bytes)
+        raise TuningError(
+            f"--max-size: no candidate has at most {(limits.max_size or 0) / 1e6:.3g} MB; the nearest is {smallest} "
+            f"with {smallest.bytes / 1e6:.3g} MB. Allow that, or try a smaller encoder."
+        )
+    best = max(small, key=lambda item: (item.accuracy.value, -item.seconds))
+    if limits.max_drop is not None:
+        least = best.accuracy.value - limits.max_drop / 100
+        near = [item for item in small if item.accuracy.value >= least - 1e-9]
+        return Choice(
+            min(near, key=lambda item: item.seconds), f"the fastest within {limits.max_drop:g} points of the best"
+        )
+    if limits.max_latency is None and limits.max_size is None:
+        return Choice(knee(small), "the knee of accuracy against time")
+    return Choice(best, "the most accurate within the limits")
+
+
+def knee(found: Sequence[Found]) -> Found:
+    """Return the knee of the front: farthest above the line between its ends, times on a logarithmic scale.
+
+    Where nothing lies above that line, it is the most accurate end.
+
+    After Satopää et al. 2011, "Finding a Kneedle in a Haystack" (doi:10.1109/ICDCSW.2011.20), without its smoothing.
+    """
+    points = front(found)
+    times = [math.log(item.seconds) for item in points]
+    gains = [item.accuracy.value for item in points]
+    if len(points) == 1:
+        return points[0]
+
+    def height(index: int) -> float:
+        rise = (gains[index] - gains[0]) / (gains[-1] - gains[0])
+        return rise - (times[index] - times[0]) / (times[-1] - times[0])
+
+    return points[max(range(len(points)), key=lambda index: (round(height(index), 9), index))]

@@ -1,0 +1,68 @@
+"""How long files take on this machine: measured in turns with one of them, so that what else runs meets both alike."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from clip_toolkit.runtime.processor import usable_cores
+from clip_toolkit.runtime.session import open_graph
+
+_ROUNDS = 25
+_TURN = 0.03  # seconds of a turn that are aimed at
+
+Run = Callable[[], object]
+
+
+def machine() -> str:
+    """Name what a measured time depends on: processor, cores and runtime."""
+    return f"{_processor()}, {usable_cores()} cores, {platform.system()}, ONNX Runtime {onnxruntime.__version__}"
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def runner(path: Path, size: int) -> Run:
+    """Open a file that takes images, and return a run of one image of ``size`` pixels a side."""
+    session, image = open_graph(path), np.zeros((1, size, size, 3), np.uint8)
+    return lambda: session.run(["logits"], {"image": image})
+
+
+def timed_in_turns(reference: Run, other: Run) -> tuple[float, float]:
+    """Return seconds of a run of the reference, and how many of those the other one takes.
+
+    Of each turn the fastest run counts, and of all rounds the median: what else runs only ever adds time.
+    """
+    counts = [_count(run) for run in (reference, other)]
+    rounds = [
+        [_seconds(run, count) for run, count in zip((reference, other), counts, strict=True)] for _ in range(_ROUNDS)
+    ]
+    return statistics.median(first for first, _ in rounds), statistics.median(
+        second / first for first, second in rounds
+    )
+
+
+def _count(run: Run) -> int:
+    run()  # warms up
+    return max(3, min(200, int(_TURN / _seconds(run, 1))))
+
+
+def _seconds(run: Run, count: int) -> float:
+    taken = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
