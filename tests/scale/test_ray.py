@@ -145,6 +145,16 @@ def test_the_callable_in_a_dataset(model: Path, photos: Path, inferred: Records)
             )
 
 
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for engine in (RayEngine(address="127.0.0.1:1"), RayEngine()):
+        with pytest.raises(
+            WorkerError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .*Start one: ray start --head"
+        ):
+            engine.connect()
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+
+
 def test_nothing_is_sent_about_the_use():
     from ray._common.usage.usage_lib import usage_stats_enabled
 

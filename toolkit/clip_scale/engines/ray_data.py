@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +17,8 @@ from clip_toolkit.stream.pipeline import chunks
 
 WAVE = 4096
 """Parts whose descriptions are in the object store at once; between two waves the actors are started anew."""
+
+_SECONDS_TO_ANSWER = 10
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class RayEngine:
         """
         ray = _import_ray()
         if not ray.is_initialized():
+            address = self.address or os.environ.get("RAY_ADDRESS")
             try:
-                new = {} if self.address else {"include_dashboard": False}
-                ray.init(self.address, log_to_driver=False, logging_level="ERROR", **new)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+                _check_answers(address or "")
+                new = {} if address else {"include_dashboard": False}
+                ray.init(address, log_to_driver=False, logging_level="ERROR", **new)
+            except (OSError, ValueError, RuntimeError) as error:
                 raise WorkerError(
-                    f"no Ray cluster answers at {self.address or 'this machine'} ({first_line(error)}). Start one: "
+                    f"no Ray cluster answers at {address or 'this machine'} ({first_line(error)}). Start one: "
                     "ray start --head, and on other machines ray start --address HOST:6379"
                 ) from error
         return ray
@@ -120,6 +126,13 @@ def _done(ray: Any, answers: Any) -> Iterator[Done]:
         raise WorkerError(
             f"the Ray cluster failed ({first_line(error)}). Finished parts are kept: go on with --resume."
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise an OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
 
 
 def _import_ray() -> Any:
