@@ -41,4 +41,9 @@ for picture in [*pictures, *([photo] if photo else [])]:
     except ClipToolkitError as error:
         st.error(f"{picture.name}: {str(error).removeprefix('<bytes>: ')}")
     else:
+        if answer.tasks:
+            st.header(classifier.spec.name)
         show(answer)
+        for name, further in answer.tasks.items():  # of a file with several heads
+            st.header(name)
+            show(further)

@@ -20,6 +20,12 @@ struct Spec {
 
 // Refuses what this program lacks, rather than answer something else than the file means.
 inline void check_kind(const nlohmann::json& spec) {
+  if (spec.contains("tasks") && !spec.at("tasks").empty()) {
+    auto heads = spec.at("name").get<std::string>();
+    for (const auto& task : spec.at("tasks")) heads += ", " + task.at("name").get<std::string>();
+    throw std::runtime_error("the file holds the heads " + heads +
+                             ", and this program answers for one: use clip-infer or clip-serve");
+  }
   const auto version = spec.at("version").get<std::string>();
   if (version.rfind(kSpecMajor, 0) != 0) {
     throw std::runtime_error("the file has format version " + version + ", this program reads 1.x");

@@ -37,6 +37,10 @@ function parsed(json) {
 
 /** Refuse what this program lacks, rather than answer something else than the file means. */
 function checked(spec) {
+  if (spec?.tasks?.length) {
+    const heads = [spec.name, ...spec.tasks.map(({ name }) => name)].join(', ');
+    throw new Error(`the file holds the heads ${heads}, and this program answers for one: use clip-infer or clip-serve`);
+  }
   if (Number.parseInt(spec?.version, 10) !== SPEC_MAJOR) {
     throw new Error(`the file has format version ${spec?.version}, this program reads ${SPEC_MAJOR}.x`);
   }

@@ -101,6 +101,7 @@ def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.Temp
         "foreign.onnx": onnx.replace(b"clip_toolkit", b"clip_foreign"),
         "newer.onnx": onnx.replace(b'"version":"1.', b'"version":"9.'),
         "fused.onnx": tiny_fused_model.model(),
+        "several.onnx": tiny_task_model.model_of_several(),
         "text-tower.onnx": tiny_text_model.model(),
         "pixels.onnx": onnx.replace(b'"input":"image"', b'"input":"pixel"'),
         # Of the same length, and in files from before there were tasks too.

@@ -87,6 +87,7 @@ def test_bad_files_are_named_and_leave_the_page_working(
         "threshold.onnx": "threshold",
         "text-tower.onnx": "holds a text tower",
         "pixels.onnx": "takes pixel, not pictures",
+        "several.onnx": "holds the heads lungs, signs, numbers",
     }
     steps = [{"model" if name.endswith("onnx") else "picture": str(broken[name])} for name in reasons]
     _, *states, last = drive(url, *steps, {"picture": str(pictures["odd"])})

@@ -168,6 +168,7 @@ def test_comments_in_the_header(classify: Run, model: Path, tmp_path: Path):
         ("text-tower.onnx", "holds a text tower"),
         ("pixels.onnx", "takes pixel, not pictures"),
         ("fused.onnx", "has no tokenizer"),
+        ("several.onnx", "holds the heads lungs, signs, numbers, and this program answers for one"),
     ],
 )
 def test_bad_model(name: str, reason: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path], ppm):

@@ -231,6 +231,7 @@ def test_bad_picture(name: str, classify: Run, model: Path, broken: dict[str, Pa
         ("threshold.onnx", "threshold"),
         ("text-tower.onnx", "holds a text tower"),
         ("pixels.onnx", "takes pixel, not pictures"),
+        ("several.onnx", "holds the heads lungs, signs, numbers, and this program answers for one"),
     ],
 )
 def test_bad_model(name: str, reason: str, classify: Run, pictures: dict[str, Path], broken: dict[str, Path]):

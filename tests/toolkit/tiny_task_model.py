@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx_bytes import (
@@ -22,8 +24,9 @@ from onnx_bytes import (
 from tiny_fused_model import png
 
 from clip_toolkit import ModelSpec
+from clip_toolkit.runtime.graph_check import output_sizes
 from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, Preprocessing
-from clip_toolkit.spec.tasks import MULTI_LABEL, OUTPUTS, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, output_names
 
 LABELS = {
     SINGLE_LABEL: ("normal", "pneumonia"),
@@ -60,9 +63,27 @@ def spec(task: str) -> ModelSpec:
     )
 
 
+SEVERAL = {"lungs": SINGLE_LABEL, "signs": MULTI_LABEL, "numbers": REGRESSION}
+"""Task of each head of `spec_of_several`, the main one first."""
+
+
+def spec_of_several() -> ModelSpec:
+    """The spec of a file with a head of each task."""
+    return ModelSpec.joined(replace(spec(task), name=name) for name, task in SEVERAL.items())
+
+
 def model(task: str) -> bytes:
     """The bytes of the file."""
-    return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(task)) + metadata(spec(task).to_json())
+    return _file(spec(task))
+
+
+def model_of_several() -> bytes:
+    """The bytes of the file with a head of each task."""
+    return _file(spec_of_several())
+
+
+def _file(spec: ModelSpec) -> bytes:
+    return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(spec)) + metadata(spec.to_json())
 
 
 def _golden(task: str, colour: tuple[int, int, int]) -> GoldenVector:
@@ -76,22 +97,22 @@ def _golden(task: str, colour: tuple[int, int, int]) -> GoldenVector:
     return GoldenVector(png(colour), *(tuple(map(float, row)) for row in (probabilities, logits, embedding)))
 
 
-def _graph(task: str) -> bytes:
+def _graph(spec: ModelSpec) -> bytes:
     dropped = field(1, b"keepdims") + field(3, 0) + field(20, 2)
-    last = {SINGLE_LABEL: "Softmax", MULTI_LABEL: "Sigmoid"}.get(task)
-    logits = "values" if task == REGRESSION else "logits"
     nodes = [
         node("Cast", ["image"], "pixels", field(1, b"to") + field(3, FLOAT) + field(20, 2)),
         node("ReduceMean", ["pixels", "sides"], "colour", dropped),
         node("LpNormalization", ["colour"], "embedding"),
-        node("MatMul", ["colour", "weights"], logits),
-        *([node(last, ["logits"], "probabilities")] if last else []),
     ]
-    constants = [tensor("sides", INT64, np.array([1, 2])), tensor("weights", FLOAT, weights(task))]
+    constants = [tensor("sides", INT64, np.array([1, 2]))]
+    for head, ending in spec.endings:
+        *before, logits, _ = output_names(head.task, ending)
+        nodes.append(node("MatMul", ["colour", f"weights{ending}"], logits))
+        last = {SINGLE_LABEL: "Softmax", MULTI_LABEL: "Sigmoid"}.get(head.task, "")
+        nodes += [node(last, [logits], probabilities) for probabilities in before]
+        constants.append(tensor(f"weights{ending}", FLOAT, weights(head.task)))
     image = value("image", UINT8, [b"batch", b"height", b"width", 3])
-    outputs = [
-        value(name, FLOAT, [b"batch", 3 if name == "embedding" else len(LABELS[task])]) for name in OUTPUTS[task]
-    ]
+    outputs = [value(name, FLOAT, [b"batch", size]) for name, size in output_sizes(spec).items()]
     return b"".join(
         [
             *(field(NODE, item) for item in nodes),

@@ -9,6 +9,7 @@ from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.commands.infer_options import DeviceOptions
 from clip_toolkit.errors import ModelError
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.spec.classifier import check_one_head
 
 
 class ShownModel:
@@ -23,7 +24,7 @@ class ShownModel:
         """Open the file.
 
         Raises:
-            ModelError: it is missing, foreign or damaged, or reads a text with each image.
+            ModelError: it is missing, foreign or damaged, reads a text with each image, or has several heads.
             DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
         """
         self.path, self._device = path.resolve(), device
@@ -32,8 +33,14 @@ class ShownModel:
             raise ModelError(f"{path}: reads a text with each image; this app shows images alone. Use clip-serve.")
 
     def open(self, path: Path) -> Classifier:
-        """Open a file on the same device."""
-        return load(path, self._device.device, self._device.threads)
+        """Open a file on the same device.
+
+        Raises:
+            ModelError: it is missing, foreign or damaged, or has several heads.
+        """
+        classifier = load(path, self._device.device, self._device.threads)
+        check_one_head(classifier.spec, "this app", "clip-serve or clip-infer")
+        return classifier
 
     def beside(self, kind: str) -> Path:
         """Name a file beside the model's, such as ``model.previous.onnx``."""

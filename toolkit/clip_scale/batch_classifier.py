@@ -28,7 +28,7 @@ from clip_toolkit.images.limits import raise_pillows_limit
 from clip_toolkit.images.sources import is_url
 from clip_toolkit.runtime.memory import limit_memory
 from clip_toolkit.runtime.processor import usable_cores
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, check_one_head
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.stream.inputs import Input
 from clip_toolkit.stream.records import EMBEDDING, Record, record
@@ -68,7 +68,7 @@ class BatchClassifier:
     ``device``, ``resize``, ``max_pixels``, ``allow_truncated`` and ``fast_decode`` are those of `clip_toolkit.load`.
 
     Raises:
-        ModelError: the file cannot be read; when it is called, also what `clip_toolkit.load` raises.
+        ModelError: the file cannot be read or has several heads; when called, also what `clip_toolkit.load` raises.
         ValueError: an option is out of range.
         SourceError: when it is called: a column is missing, holds something else, or has the name of a new one.
         TextError: likewise: the model reads texts, and there is no column of them.
@@ -178,7 +178,9 @@ class BatchClassifier:
 
 @lru_cache(maxsize=4)
 def _spec(model: str, sha256: str) -> ModelSpec:
-    return read_spec(locate(model, sha256)[0])
+    spec = read_spec(locate(model, sha256)[0])
+    check_one_head(spec, "clip-scale", "clip-infer or clip-serve")
+    return spec
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,9 +21,9 @@ from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantiza
 from clip_toolkit.runtime.isolation_limits import Limits
 from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 from clip_toolkit.spec.model_file import read_spec
-from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION
+from clip_toolkit.spec.tasks import output_names
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.text.pairs import Pair, check_pairing, paired
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
@@ -122,15 +124,26 @@ class Classifier:
         resize: str = "pillow",
         options: DecodeOptions | None = None,
         isolate: Limits | None = None,
+        *,
+        head: str | None = None,
     ) -> None:
         """Wrap an open session; most callers want `load`.
+
+        Args:
+            spec: of the file, or of one of its heads.
+            session: of the file.
+            resize: as in `load`.
+            options: how images are decoded.
+            isolate: as in `load`.
+            head: what the names of that head's outputs end in; None for the whole file.
 
         Raises:
             ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
         """
         check_resize(resize, spec, session.provider)
-        check_graph(spec, session)
-        self.spec = spec
+        if head is None:
+            check_graph(spec, session)
+        self.spec, self._head = spec, head or ""
         self.tokenizer = Tokenizer(spec.text.tokenizer) if spec.text is not None else None
         self.provider = session.provider
         self.notes = (*session.notes, *quantization_notes(spec, session.provider))
@@ -149,6 +162,20 @@ class Classifier:
     def __repr__(self) -> str:
         """Show the model and where it runs."""
         return f"<Classifier {self.spec!r} on {self.provider}, threads: {self.threads}>"
+
+    @property
+    def heads(self) -> dict[str, Classifier]:
+        """Each head by its name, the main one first, as a classifier of its own, which runs the whole file.
+
+        `predict` gives the answers of all in one run; this serves what is about one head, such as its proof.
+        """
+        if not self.spec.tasks:
+            return {self.spec.name: self}
+        opening = (self._session, self.resize, self.options, self.isolate)
+        return {
+            name: Classifier(spec, *opening, head=name if index else "")
+            for index, (name, spec) in enumerate(self.spec.heads.items())
+        }
 
     def predict(self, image: ImageSource, text: str | None = None) -> Prediction:
         """Classify one image, together with a text if the model reads one.
@@ -238,13 +265,18 @@ class Classifier:
             TextError: the model reads text and there are no tokens, or the other way round.
             ModelError: ONNX Runtime fails on it.
         """
+        return self._run(image, tokens, [(self.spec, self._head)])[0]
+
+    def _run(
+        self, image: NDArray[np.uint8], tokens: Tokens | None, heads: Sequence[tuple[ModelSpec | TaskSpec, str]]
+    ) -> list[Outputs]:
+        """Run the network once, for heads and what the names of their outputs end in."""
         check_pairing(self.spec, tokens is not None)
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
-        outputs = self._session.run(OUTPUTS[self.spec.task], feeds)
-        if self.spec.task != REGRESSION:
-            return Outputs(*outputs)
-        values, embedding = outputs
-        return Outputs(values[:, :0], values, embedding)
+        names = [output_names(head.task, ending) for head, ending in heads]
+        wanted = [*dict.fromkeys(chain(*names))]
+        found = dict(zip(wanted, self._session.run(wanted, feeds), strict=True))
+        return [_outputs([found[name] for name in own]) for own in names]
 
     def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
@@ -284,11 +316,29 @@ class Classifier:
     def _batch(self, pixels: NDArray[np.uint8], texts: list[str | None]) -> list[Prediction]:
         tokens = None if self.tokenizer is None else self.tokenizer.encode([text or "" for text in texts])
         truncated = (False,) * len(texts) if tokens is None else tokens.truncated
-        spec, outputs = self.spec, zip(*self.run(pixels, tokens), strict=True)
-        return [
-            Prediction(spec.labels, *row, self.provider, spec.task, spec.thresholds, text, was_cut)
-            for row, text, was_cut in zip(outputs, texts, truncated, strict=True)
+        (_, *further) = self.spec.endings
+        heads = [(self.spec, self._head), *further]
+        rows = [
+            self._predictions(head, outputs)
+            for (head, _), outputs in zip(heads, self._run(pixels, tokens, heads), strict=True)
         ]
+        names = [name for _, name in further]
+        return [
+            replace(main, text=text, text_truncated=was_cut, tasks=dict(zip(names, others, strict=True)))
+            for (main, *others), text, was_cut in zip(zip(*rows, strict=True), texts, truncated, strict=True)
+        ]
+
+    def _predictions(self, head: ModelSpec | TaskSpec, outputs: Outputs) -> list[Prediction]:
+        rows = zip(*outputs, strict=True)
+        return [Prediction(head.labels, *row, self.provider, head.task, head.thresholds) for row in rows]
+
+
+def _outputs(found: list[NDArray[np.float32]]) -> Outputs:
+    """Of a regression, which has no probabilities, the values stand as logits."""
+    if len(found) == len(Outputs._fields):
+        return Outputs(*found)
+    values, embedding = found
+    return Outputs(values[:, :0], values, embedding)
 
 
 def _without_frames(error: ImageError) -> ImageError:

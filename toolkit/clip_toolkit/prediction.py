@@ -34,6 +34,7 @@ class Prediction:
         thresholds: probability from which a label is said, as in `clip_toolkit.spec.classifier.ModelSpec`.
         text: the text that was read together with the image, or None.
         text_truncated: whether it has more tokens than the model takes, so that its end was not read.
+        tasks: of a file with several heads, what each further one says of the image, by name.
     """
 
     labels: tuple[str, ...]
@@ -45,12 +46,14 @@ class Prediction:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     text: str | None = None
     text_truncated: bool = False
+    tasks: Mapping[str, Prediction] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show the answer, without the arrays."""
         names = {SINGLE_LABEL: ("label", "probability"), REGRESSION: ("values",)}.get(self.task, ("decisions",))
         answer = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"Prediction({answer}, provider={self.provider!r})"
+        others = "".join(f", {name}={each!r}" for name, each in self.tasks.items())
+        return f"Prediction({answer}, provider={self.provider!r}{others})"
 
     @property
     def decisions(self) -> tuple[str, ...]:

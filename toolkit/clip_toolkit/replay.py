@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,8 @@ class Drift:
 
     Attributes:
         path: ``pillow`` or ``graph``; ``text`` for tokens.
-        output: ``probabilities``, ``logits`` or ``embedding``; of texts ``tokens``, in shares of the texts.
+        output: ``probabilities``, ``logits`` or ``embedding``, of a further head as ``logits_<name>``; of texts
+            ``tokens``, in shares of the texts.
         drift: the difference, in the unit that `TOLERANCES` explains.
         tolerance: the bound.
     """
@@ -83,7 +84,13 @@ def selftest(classifier: Classifier) -> list[Drift]:
         for drift in _drifts(path, _run_each(classifier, inputs, tokens), _expected(classifier, golden), classifier)
     ]
     read = [item for item in tokens if item is not None]
-    return [*drifts, _token_drift(read, golden)] if read else drifts
+    drifts += [_token_drift(read, golden)] if read else []
+    further = {name: head for name, head in classifier.heads.items() if head.spec.name != classifier.spec.name}
+    for name, head in further.items():
+        drifts += [
+            replace(item, output=f"{item.output}_{name}") for item in selftest(head) if item.output != "embedding"
+        ]
+    return drifts
 
 
 def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[Tokens | None]:

@@ -91,9 +91,12 @@ def _show(
 def _open(options: EvalOptions) -> list[Classifier]:
     from clip_eval.comparing import check_comparable
     from clip_toolkit.classifier import load
+    from clip_toolkit.spec.classifier import check_one_head
 
     paths = [options.model, *([] if options.other is None else [options.other])]
     classifiers = [load(path, options.running.device, options.running.threads) for path in paths]
+    for each in classifiers:
+        check_one_head(each.spec, "clip-eval", "a file of each head")
     first, *others = classifiers
     for other in others:
         check_comparable(first.spec, other.spec)

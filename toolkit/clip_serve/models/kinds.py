@@ -12,8 +12,9 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import TextError
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.replay import Drift, selftest, selftest_text
+from clip_toolkit.runtime.graph_check import output_sizes
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.tasks import OUTPUTS
+from clip_toolkit.spec.tasks import OUTPUTS, output_names
 from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.text.tokenization import Tokens, check_texts
@@ -73,8 +74,12 @@ class Images:
         """Take it opened."""
         self.model, self.spec = classifier, classifier.spec
         self.inputs = ("image", "text") if self.spec.text else ("image",)
-        names = OUTPUTS[self.spec.task]
-        self.outputs = {name: self.spec.encoder.dim if name == "embedding" else len(self.spec.labels) for name in names}
+        self.outputs = output_sizes(self.spec)
+        self._rows = {
+            output: (ending, name, head.labels)
+            for head, ending in reversed(self.spec.endings)
+            for output, name in zip(output_names(head.task, ending), OUTPUTS[head.task], strict=True)
+        }
 
     def prepare(self, source: Source) -> _Pixels:
         """Decode and resize; raise what `Classifier.predict` does."""
@@ -89,7 +94,13 @@ class Images:
 
     def row(self, result: Prediction, output: str) -> NDArray[np.float32]:
         """Return one output of a result, float32 ``[size]``."""
-        return {"embedding": result.embedding, "probabilities": result.probabilities}.get(output, result.logits)
+        head, name, _ = self._rows[output]
+        found = result.tasks[head] if head else result
+        return {"embedding": found.embedding, "probabilities": found.probabilities}.get(name, found.logits)
+
+    def labels_of(self, output: str) -> tuple[str, ...]:
+        """Return the names of an output's elements; none of the embedding, whose elements have none."""
+        return () if output == "embedding" else self._rows[output][2]
 
     def replay(self) -> list[Drift]:
         """Compare with the answers that the file holds."""

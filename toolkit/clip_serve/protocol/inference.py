@@ -121,7 +121,7 @@ def _outputs(header: dict[str, Any], kind: Kind[Any, Any]) -> list[_Output]:
         if name not in kind.outputs:
             raise RequestError(f"outputs: {name!r} is not an output. There is: {', '.join(kind.outputs)}")
         classes = checked(parameters.get("classification", 0), int, f"{name}: classification")
-        if classes and not (isinstance(kind, Images) and kind.outputs[name] == len(kind.spec.labels) >= classes > 0):
+        if classes and not (isinstance(kind, Images) and len(kind.labels_of(name)) >= classes > 0):
             raise RequestError(f"{name}: classification: expected an output of labels, and at most their number")
         found.append(_Output(name, bool(parameters.get("binary_data", all_binary)), classes))
     return found
@@ -141,7 +141,7 @@ def write_response(request: InferRequest, served: Served, results: Sequence[Any]
         rows = np.stack([served.kind.row(result, output.name) for result in results])
         if not output.binary and not np.isfinite(rows).all():
             raise ModelError(f"{served.name}: {output.name}: the network's answer is not finite")
-        values = _classes(rows, served.kind, output.classes) if output.classes else rows
+        values = _classes(rows, served.kind, output) if output.classes else rows
         header, tail = output_tensor(output.name, values, binary=output.binary)
         headers.append(header)
         tails.append(tail)
@@ -151,11 +151,12 @@ def write_response(request: InferRequest, served: Served, results: Sequence[Any]
     return text + b"".join(tails), len(text) if is_binary else None
 
 
-def _classes(rows: NDArray[np.float32], kind: Kind[Any, Any], count: int) -> list[list[str]]:
+def _classes(rows: NDArray[np.float32], kind: Kind[Any, Any], output: _Output) -> list[list[str]]:
     """Write ``value:index:label``, as Triton's classification extension does."""
     assert isinstance(kind, Images)
-    best = np.argsort(-rows, axis=-1, kind="stable")[:, :count]
+    best = np.argsort(-rows, axis=-1, kind="stable")[:, : output.classes]
+    labels = kind.labels_of(output.name)
     return [
-        [f"{row[index]:f}:{index}:{kind.spec.labels[index]}" for index in order]
+        [f"{row[index]:f}:{index}:{labels[index]}" for index in order]
         for row, order in zip(rows, best.tolist(), strict=True)
     ]

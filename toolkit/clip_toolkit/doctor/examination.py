@@ -10,6 +10,7 @@ from clip_toolkit.doctor.machine import machine
 from clip_toolkit.doctor.providers import providers
 from clip_toolkit.errors import MissingDependencyError, ModelError
 from clip_toolkit.runtime.devices import outdated
+from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_any_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
 
@@ -34,7 +35,7 @@ def _model(path: Path) -> Finding:
         spec = read_any_spec(path)
     except ModelError as error:
         return Finding("model", "wrong", str(error), "clip-export --head head.pt -o model.onnx")
-    holds = "a text tower" if isinstance(spec, TextTowerSpec) else f"{len(spec.labels)} labels"
+    holds = "a text tower" if isinstance(spec, TextTowerSpec) else _answers(spec)
     detail = f"{path}: {holds}, format {spec.version}, {len(spec.golden)} golden vectors"
     if not spec.golden:
         return Finding(
@@ -44,6 +45,11 @@ def _model(path: Path) -> Finding:
     if remark is not None:
         return Finding("model", "wrong", f"{detail}: {remark}", "pip install -U onnxruntime (or the build in use)")
     return Finding("model", "fine", detail)
+
+
+def _answers(spec: ModelSpec) -> str:
+    counts = {name: f"{len(head.labels)} labels" for name, head in spec.heads.items()}
+    return ", ".join(f"{count} of {name}" if name else count for name, count in counts.items())
 
 
 def _outdated(needed: str) -> str | None:

@@ -7,7 +7,7 @@ from clip_toolkit.runtime.devices import CPU, RESIZES, check_runs_texts
 from clip_toolkit.runtime.processor import saturates
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.tasks import OUTPUTS
+from clip_toolkit.spec.tasks import output_names
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 
 
@@ -21,8 +21,16 @@ def check_graph(spec: ModelSpec, session: Session) -> None:
     if spec.text is not None:
         check_runs_texts()
     source = "image" if spec.input == "image" else "pixel_values"
-    sizes = {name: spec.encoder.dim if name == "embedding" else len(spec.labels) for name in OUTPUTS[spec.task]}
-    session.check([source, *(TEXT_INPUTS if spec.text else ())], sizes)
+    session.check([source, *(TEXT_INPUTS if spec.text else ())], output_sizes(spec))
+
+
+def output_sizes(spec: ModelSpec) -> dict[str, int]:
+    """Return the length of each output's row, by name, in the order of the graph."""
+    return {
+        name: spec.encoder.dim if name == "embedding" else len(head.labels)
+        for head, ending in spec.endings
+        for name in output_names(head.task, ending)
+    }
 
 
 def quantization_notes(spec: ModelSpec, provider: str) -> tuple[str, ...]:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import reprlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from clip_toolkit.errors import SpecError
 from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.metadata import (
     CLASSIFIER,
     OLDEST_ONNXRUNTIME,
+    SEVERAL_HEADS,
     SPEC_VERSION,
     check_onnxruntime,
     parsed,
@@ -145,6 +149,35 @@ class GoldenVector:
     input_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class TaskAnswer:
+    """What PyTorch made of one golden picture by a further head; the fields are those of `GoldenVector`."""
+
+    probabilities: tuple[float, ...] = field(repr=False)
+    logits: tuple[float, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A further head on the same encoder. What is not listed here is as in `ModelSpec`, of this head alone.
+
+    Attributes:
+        name: an identifier, which ends the names of its outputs.
+        golden: its answers to the golden pictures, in their order.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    head: HeadSpec
+    task: str = SINGLE_LABEL
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    parity: ParityReceipt | None = None
+    notebook: NotebookReceipt | None = None
+    quantization: QuantizationReceipt | None = None
+    golden: tuple[TaskAnswer, ...] = ()
+
+
 @dataclass(frozen=True, repr=False)
 class ModelSpec:
     """Everything an app must know about a model file.
@@ -170,6 +203,8 @@ class ModelSpec:
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
         version: version of this format.
+        name: of the head, in a file of several; else empty.
+        tasks: further heads, which answer beside this one.
     """
 
     labels: tuple[str, ...]
@@ -190,15 +225,41 @@ class ModelSpec:
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     version: str = SPEC_VERSION
+    name: str = ""
+    tasks: tuple[TaskSpec, ...] = ()
 
     def __repr__(self) -> str:
         """Show what the model does; `clip_toolkit.spec.description.describe` tells everything."""
         labels = reprlib.repr(self.labels)
         return f"ModelSpec(task={self.task!r}, labels={labels}, encoder={self.encoder.id!r}, input={self.input!r})"
 
+    @property
+    def heads(self) -> dict[str, ModelSpec]:
+        """Each head by its name, the main one first: as the spec of a file that had it alone."""
+        return {self.name: replace(self, tasks=())} | {task.name: self._alone(task) for task in self.tasks}
+
+    @property
+    def endings(self) -> list[tuple[ModelSpec | TaskSpec, str]]:
+        """Each head, and what the names of its outputs end in, the main one first."""
+        return [(self, ""), *((task, task.name) for task in self.tasks)]
+
+    @classmethod
+    def joined(cls, heads: Iterable[ModelSpec]) -> ModelSpec:
+        """Return the spec of a file with the heads of several specs, the main one first; undoes `heads`."""
+        main, *others = heads
+        return replace(main, version=SEVERAL_HEADS, tasks=tuple(map(_task, others))) if others else main
+
+    def _alone(self, task: TaskSpec) -> ModelSpec:
+        own = {name: value for name, value in vars(task).items() if name != "golden"}
+        pairs = zip(self.golden, task.golden, strict=True)
+        return replace(self, **own, tasks=(), golden=tuple(replace(vector, **vars(answer)) for vector, answer in pairs))
+
     def to_json(self) -> str:
         """Return the text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
-        return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data = to_json(self)
+        if not self.tasks:  # files of one head stay as they were before there were several
+            del data["name"], data["tasks"]
+        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -212,7 +273,29 @@ class ModelSpec:
         require_kind(data, CLASSIFIER)
         spec = from_json(cls, data, "spec")
         _check(spec)
+        for alone in spec.heads.values() if spec.tasks else ():
+            _check(alone)
         return spec
+
+
+HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+"""What a head may be called in a file of several: an identifier, as ONNX asks of the names of outputs."""
+
+
+def check_one_head(spec: ModelSpec, program: str, instead: str) -> None:
+    """Refuse a file with several heads, of which a program would show the main one alone.
+
+    Raises:
+        SpecError: it has several; the message names them.
+    """
+    if spec.tasks:
+        heads = ", ".join(spec.heads)
+        raise SpecError(f"the file holds the heads {heads}, and {program} answers for one. Use {instead}.")
+
+
+def _task(spec: ModelSpec) -> TaskSpec:
+    own = {item.name: getattr(spec, item.name) for item in fields(TaskSpec)}
+    return TaskSpec(**own | {"golden": tuple(TaskAnswer(item.probabilities, item.logits) for item in spec.golden)})
 
 
 _MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
@@ -249,8 +332,22 @@ def _check(spec: ModelSpec) -> None:
     require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
     require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
     check_onnxruntime(spec.onnxruntime)
+    _check_tasks(spec)
     require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
     _check_decisions(spec)
+
+
+def _check_tasks(spec: ModelSpec) -> None:
+    if not spec.tasks:
+        return
+    require(int(spec.version.partition(".")[0]) >= 2, "version", f"{SEVERAL_HEADS} with several heads", spec.version)
+    names = [spec.name, *(task.name for task in spec.tasks)]
+    require(all(map(HEAD_NAME.fullmatch, names)) and len(set(names)) == len(names), "tasks", "names that differ", names)
+    require(spec.text is None, "tasks", "none in a model that reads texts", names)
+    for task in spec.tasks:
+        require(len(task.golden) == len(spec.golden), "tasks", f"{len(spec.golden)} golden answers", len(task.golden))
+    mistaken = [label for label in spec.labels if spec.task == REGRESSION and label.partition(".")[0] in names[1:]]
+    require(not mistaken, "labels", "none that reads as an answer of another head", mistaken)
 
 
 def _check_decisions(spec: ModelSpec) -> None:

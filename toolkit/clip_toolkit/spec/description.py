@@ -34,8 +34,14 @@ def receipt_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
     if isinstance(spec, TextTowerSpec):
         yield from _text_receipt_rows(spec)
     else:
-        yield from _quantization_rows(spec)
-        yield from _parity_rows(spec)
+        for index, head in enumerate(spec.heads.values()):
+            rows = [*_quantization_rows(head), *_parity_rows(head)]
+            yield from _of_further_head(head.name, rows) if index else rows
+
+
+def _of_further_head(name: str, rows: Iterable[Row]) -> Iterator[Row]:
+    """Put its name in front of what is about a further head."""
+    return ((f"{name}: {about}", text) for about, text in rows)
 
 
 def lay_out(rows: Iterable[Row]) -> list[str]:
@@ -48,20 +54,22 @@ _ENDINGS = {SINGLE_LABEL: "a softmax", MULTI_LABEL: "a sigmoid of each", REGRESS
 
 
 def _rows(spec: ModelSpec) -> Iterator[Row]:
-    encoder, rule, head = spec.encoder, spec.preprocessing, spec.head
+    encoder, rule = spec.encoder, spec.preprocessing
     revision = f" at {encoder.revision}" if encoder.revision else ""
-    yield "task", spec.task
-    yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
+    if spec.tasks:
+        yield (
+            "heads",
+            f"{', '.join(spec.heads)}, by one run of the encoder; what is below without a name is {spec.name}'s",
+        )
+    yield from _asked(spec)
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
     if encoder.base is not None:
         yield "adapter of", encoder.base
     if spec.text is not None:
         yield "text tower", f"of the same checkpoint, {spec.text.dim} wide, behind the image's feature"
-    yield "head", _head(head)
-    yield from notebook_rows(spec)
-    yield "temperature", f"{spec.temperature:g}"
-    if spec.thresholds:
-        yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
+    yield from _head_rows(spec)
+    for name, further in [*spec.heads.items()][1:]:
+        yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
     yield "input", _input(spec)
     yield (
         "preprocessing",
@@ -79,6 +87,19 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "runs on", f"ONNX Runtime {spec.onnxruntime} or newer"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
+
+
+def _asked(spec: ModelSpec) -> Iterator[Row]:
+    yield "task", spec.task
+    yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
+
+
+def _head_rows(spec: ModelSpec) -> Iterator[Row]:
+    yield "head", _head(spec.head)
+    yield from notebook_rows(spec)
+    yield "temperature", f"{spec.temperature:g}"
+    if spec.thresholds:
+        yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
 
 
 def _head(head: HeadSpec) -> str:

@@ -12,7 +12,10 @@ SPEC_KEY = "clip_toolkit"
 """The one key in ``metadata_props`` that holds the spec."""
 
 SPEC_VERSION = "1.0"
-"""``major.minor``. A reader accepts every minor version of its own major one."""
+"""``major.minor`` of what is written. A reader accepts every minor version of the major ones it knows."""
+
+SEVERAL_HEADS = "2.0"
+"""Version of files with several heads: a reader of 1.x would answer for the main one, and drop the others unsaid."""
 
 OLDEST_ONNXRUNTIME = "1.22"
 """What plain files run on, and those that name no version."""
@@ -96,8 +99,8 @@ def _check_version(data: dict[str, Any]) -> None:
     major = str(version).partition(".")[0]
     if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", version):
         raise SpecError(f"spec: expected a version like {SPEC_VERSION}, got {version!r}. Export the model again.")
-    if int(major) > int(SPEC_VERSION.partition(".")[0]):
+    if int(major) > int(SEVERAL_HEADS.partition(".")[0]):
         raise SpecError(
-            f"spec: the file has format version {version}, this clip-toolkit reads up to {SPEC_VERSION}. "
+            f"spec: the file has format version {version}, this clip-toolkit reads up to {SEVERAL_HEADS}. "
             "Upgrade with: pip install -U clip-toolkit"
         )

@@ -11,4 +11,15 @@ OUTPUTS = {
 }
 """Names of the graph's outputs, by task."""
 
+
+def output_names(task: str, head: str = "") -> tuple[str, ...]:
+    """Name the outputs of a head: those of the task, with ``_head`` behind them but for the embedding, which all share.
+
+    Args:
+        task: one of `TASKS`.
+        head: name of a further head, of a file with several; empty for the main one.
+    """
+    return tuple(f"{name}_{head}" if head and name != "embedding" else name for name in OUTPUTS[task])
+
+
 TASKS = tuple(OUTPUTS)

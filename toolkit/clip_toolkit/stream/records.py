@@ -14,14 +14,15 @@ from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from clip_toolkit.prediction import Prediction
-    from clip_toolkit.spec.classifier import ModelSpec
+    from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
 text with each image also ``text`` and ``text_truncated``; of a frame of a video also ``time``, its seconds from the
-start. For `COLUMNAR` forms also ``p:<label>``, the probability of
-each label; and where it is asked for `EMBEDDING`, a list of numbers."""
+start; of a model with several heads also ``head``, the main one's name, and ``tasks``, the same of each further one by
+name. For `COLUMNAR` forms also ``p:<label>``, the probability of each label; and where it is asked for `EMBEDDING`, a
+list of numbers."""
 
 _SHOWN = 40  # characters of a text in a table
 
@@ -62,27 +63,43 @@ def record(
     item |= {"label": None, "probability": None, "top": [], "provider": provider, "error": None}
     if spec.text is not None:
         item |= {"text": text, "text_truncated": False}
+    prediction = None if isinstance(result, ClipToolkitError) else result
+    item |= _answer(prediction, top_k, spec, columns=columns)
+    if spec.tasks:
+        item |= {"head": spec.name}
+        item["tasks"] = {
+            task.name: _answer(prediction and prediction.tasks[task.name], top_k, task, columns=columns)
+            for task in spec.tasks
+        }
+    if prediction is None:
+        return item | {"error": str(result)}
+    if "text" in item:
+        item["text_truncated"] = prediction.text_truncated
+    return item | {"provider": prediction.provider}
+
+
+def _answer(result: Prediction | None, top_k: int, spec: ModelSpec | TaskSpec, *, columns: bool) -> Record:
+    """Return what a head says of an image, or with None of one that has an error."""
+    item: Record = {"label": None, "probability": None, "top": []}
     if spec.task == MULTI_LABEL:
         item["labels"] = []
     if spec.task == REGRESSION:
         item["values"] = dict.fromkeys(spec.labels)
     if columns:
         item |= dict.fromkeys(probability_columns(spec))
-    if isinstance(result, ClipToolkitError):
-        return item | {"error": str(result)}
+    if result is None:
+        return item
     if "labels" in item:
         item["labels"] = list(result.decisions)
     if "values" in item:
         item["values"] = result.values
-    if "text" in item:
-        item["text_truncated"] = result.text_truncated
     if columns:
         item |= dict(zip(probability_columns(spec), map(float, result.probabilities), strict=True))
     top = [score._asdict() for score in result.top(top_k)]
-    return item | {"label": result.label, "probability": result.probability, "top": top, "provider": result.provider}
+    return item | {"label": result.label, "probability": result.probability, "top": top}
 
 
-def probability_columns(spec: ModelSpec) -> list[str]:
+def probability_columns(spec: ModelSpec | TaskSpec) -> list[str]:
     """Name the columns of probabilities, one a label; a regression has none."""
     return [] if spec.task == REGRESSION else [f"{PROBABILITY}{label}" for label in spec.labels]
 
@@ -99,31 +116,52 @@ def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
     """``label`` holds all that are predicted, apart by semicolons; a regression has a column for each value instead."""
     for number, item in enumerate(records):
         row: Record = {name: item[name] for name in ("image", "time", "text", "text_truncated") if name in item}
-        if "values" in item:
-            row |= item["values"]
-        else:
-            row |= {"label": ";".join(item["labels"]) if "labels" in item else item["label"]}
-            row |= {"probability": item["probability"]}
-        row |= {"provider": item["provider"], "error": item["error"]}
-        row |= {name: value for name, value in item.items() if name.startswith(PROBABILITY)}
+        row |= _said(item) | {"provider": item["provider"], "error": item["error"]} | _probabilities(item)
+        for name, answer in item.get("tasks", {}).items():
+            row |= prefixed(name, _said(answer) | _probabilities(answer))
         if number == 0:
             yield [*row]
         yield [*row.values()]
 
 
+def prefixed(head: str, answer: Record) -> Record:
+    """Put the name of a further head in front of its columns."""
+    return {f"{head}.{name}": value for name, value in answer.items()}
+
+
+def _said(item: Record) -> Record:
+    if "values" in item:
+        return dict(item["values"])
+    label = ";".join(item["labels"]) if "labels" in item else item["label"]
+    return {"label": label, "probability": item["probability"]}
+
+
+def _probabilities(item: Record) -> Record:
+    return {name: value for name, value in item.items() if name.startswith(PROBABILITY)}
+
+
 def _grid(records: Iterable[Record]) -> Iterator[list[str]]:
-    """Yield a row for each label of each image."""
+    """Yield a row for each label of each image, and of each head."""
     for number, item in enumerate(records):
+        several = len(_heads(item)) > 1
         if number == 0:
-            yield ["image", "label", "value" if "values" in item else "probability"]
-        for rank, (label, text) in enumerate(_answers(item)):
-            yield [_name(item) if rank == 0 else "", label, text]
+            kinds = dict.fromkeys("value" if "values" in answer else "probability" for answer in _heads(item).values())
+            yield ["image", *["head"] * several, "label", " or ".join(kinds)]
+        rows = [(head, *row) for head, answer in _heads(item).items() for row in _answers(answer)]
+        for rank, (head, *cells) in enumerate(rows):
+            yield [_name(item) if rank == 0 else "", *[head] * several, *cells]
+
+
+def _heads(item: Record) -> Record:
+    """Return what each head says, by its name, the main one first."""
+    return {item.get("head", ""): item, **item.get("tasks", {})}
 
 
 def _legend(records: list[Record]) -> Iterator[str]:
     """Yield what the stars of a table mean."""
-    if any(text.endswith("*") for item in records for _, text in _answers(item)):
-        yield _MARK["labels" in records[0]]
+    answers = [answer for item in records for answer in _heads(item).values()]
+    starred = {"labels" in answer for answer in answers for _, text in _answers(answer) if text.endswith("*")}
+    yield from (_MARK[several] for several in sorted(starred))
 
 
 def _name(item: Record) -> str:

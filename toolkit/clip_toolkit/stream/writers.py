@@ -10,9 +10,9 @@ from typing import IO, Any
 from clip_toolkit.errors import MissingDependencyError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.listing import Style
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
-from clip_toolkit.stream.records import EMBEDDING, Record, lines, probability_columns
+from clip_toolkit.stream.records import EMBEDDING, Record, lines, prefixed, probability_columns
 
 _ROWS = 4096  # of a Parquet row group
 
@@ -70,8 +70,15 @@ def _write_parquet(records: Iterable[Record], file: IO[bytes], schema: Any) -> N
 
 
 def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while rows := [_decodable(item) for item in islice(records, _ROWS)]:
+    while rows := [_decodable(_with_heads(item)) for item in islice(records, _ROWS)]:
         yield rows
+
+
+def _with_heads(item: Record) -> Record:
+    """Return the record with the answers of further heads in columns of their own."""
+    return item | {
+        key: value for name, answer in item.get("tasks", {}).items() for key, value in prefixed(name, answer).items()
+    }
 
 
 def _decodable(item: Record) -> Record:
@@ -86,12 +93,9 @@ def _decodable(item: Record) -> Record:
 
 def schema(arrow: Any, spec: ModelSpec, *, timed: bool = False, embedding: str | None = None) -> Any:
     """Return the Arrow schema of a model's records; the arguments are those of `encode`."""
-    score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
     columns = [
         ("image", arrow.string()),
-        ("label", arrow.string()),
-        ("probability", arrow.float64()),
-        ("top", arrow.list_(score)),
+        *_said_columns(arrow),
         ("provider", arrow.string()),
         ("error", arrow.string()),
     ]
@@ -99,11 +103,23 @@ def schema(arrow: Any, spec: ModelSpec, *, timed: bool = False, embedding: str |
         columns.append(("time", arrow.float64()))
     if spec.text is not None:
         columns += [("text", arrow.string()), ("text_truncated", arrow.bool_())]
-    if spec.task == MULTI_LABEL:
-        columns.append(("labels", arrow.list_(arrow.string())))
-    if spec.task == REGRESSION:
-        columns.append(("values", arrow.struct([(name, arrow.float64()) for name in spec.labels])))
-    columns += [(name, arrow.float64()) for name in probability_columns(spec)]
+    columns += _columns_of_task(arrow, spec)
     if embedding is not None:
         columns.append((EMBEDDING, arrow.list_(getattr(arrow, embedding)(), spec.encoder.dim)))
+    for task in spec.tasks:
+        columns += prefixed(task.name, dict(_said_columns(arrow) + _columns_of_task(arrow, task))).items()
     return arrow.schema(columns)
+
+
+def _said_columns(arrow: Any) -> list[tuple[str, Any]]:
+    score = arrow.struct([("label", arrow.string()), ("probability", arrow.float64())])
+    return [("label", arrow.string()), ("probability", arrow.float64()), ("top", arrow.list_(score))]
+
+
+def _columns_of_task(arrow: Any, spec: ModelSpec | TaskSpec) -> list[tuple[str, Any]]:
+    columns = [(name, arrow.float64()) for name in probability_columns(spec)]
+    if spec.task == MULTI_LABEL:
+        return [("labels", arrow.list_(arrow.string())), *columns]
+    if spec.task == REGRESSION:
+        return [("values", arrow.struct([(name, arrow.float64()) for name in spec.labels]))]
+    return columns
