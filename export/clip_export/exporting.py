@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from clip_export.proof.reference import Reference, reference
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
-from clip_toolkit import load, selftest
-from clip_toolkit.errors import HeadError
+from clip_toolkit import Classifier, load, selftest
+from clip_toolkit.errors import ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
@@ -48,7 +48,7 @@ class ExportOptions:
         temperature: in place of the head's own.
         cross_checks: second opinions, by name.
         quantization: how to quantize it, or None to leave it in float32.
-        expected: the notebook's answers, for a further proof; not for heads that read texts.
+        expected: the notebook's answers, of every head, for a further proof; not for heads that read texts.
     """
 
     input: str = "image"
@@ -86,10 +86,10 @@ def export_classifier(
     """Write encoder, head and preprocessing as one ONNX file, proved against PyTorch before it appears.
 
     Args:
-        head: the head.
+        head: the head, with `TrainedHead.further` ones beside it.
         encoder: the encoder it was trained on.
         output: the file to write; what is there stays untouched unless everything succeeds.
-        labels: class names, default the head's own.
+        labels: class names of the main head, default its own.
         options: how the file is written.
         tower: the text tower of the same checkpoint, for a head that reads texts; it goes into the file with its
             tokenizer.
@@ -103,20 +103,26 @@ def export_classifier(
         QuantizationError: it cannot be quantized, or would decide differently.
     """
     encoder = with_tower(encoder, head.tower)
+    _check_together(head, options)
     labels = checked_labels(head, encoder, labels, tower)
-    if options.quantization is not None and options.quantization.refit and not isinstance(head.module, VLMtoMLP):
-        raise HeadError("--refit goes with heads of Linear layers and activations alone, and this one has others.")
+    named = [(head, labels), *((item, checked_labels(item, encoder, None, tower)) for item in head.further)]
     check_writable(output)
-    spec = _readable(_spec(head, encoder, tower, labels, options))
-    model = _graph(encoder, tower, head.module, spec)
+    spec = _readable(ModelSpec.joined(_spec(item, encoder, tower, own, options) for item, own in named))
+    heads = {item.name: item for item, _ in named}
+    model = _graph(encoder, tower, heads, spec)
     with written_atomically(output) as temporary, temporary_beside(output) as scratch:
         unquantized = temporary if options.quantization is None else scratch
         save_model(model, spec, unquantized)
-        spec = _proved(spec, head.module, encoder, tower, unquantized, cross_checks=options.cross_checks)
+        opened = load(unquantized, device="cpu").heads
+        proved = [
+            _proved(classifier, heads[name].module, encoder, tower, cross_checks=options.cross_checks)
+            for name, classifier in opened.items()
+        ]
+        spec = ModelSpec.joined(proved)
         save_model(model, spec, unquantized)
         check_replay(selftest(load(unquantized, device="cpu")))
         if options.expected is not None:
-            spec = replace(spec, notebook=prove_answers(unquantized, options.expected, encoder, alternatives(head)))
+            spec = _answering(spec, options.expected, opened, encoder, heads)
             save_model(model, spec, unquantized)
         if options.quantization is None:
             return Exported(spec)
@@ -124,11 +130,46 @@ def export_classifier(
         return _quantized(unquantized, spec, head.module, options, temporary)
 
 
-def _graph(encoder: Encoder, tower: TextEncoder | None, head: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    answers = Answers(spec.task, spec.temperature)
+def _check_together(head: TrainedHead, options: ExportOptions) -> None:
+    """Refuse what does not go with several heads, or with heads of other layers."""
+    if head.further and options.temperature is not None:
+        raise HeadError("--temperature does not say of which head: save each head's own beside its weights.")
+    if options.quantization is None or not options.quantization.refit:
+        return
+    if head.further:
+        raise HeadError("--refit goes with a file of one head.")
+    if not isinstance(head.module, VLMtoMLP):
+        raise HeadError("--refit goes with heads of Linear layers and activations alone, and this one has others.")
+
+
+def _graph(
+    encoder: Encoder, tower: TextEncoder | None, heads: Mapping[str, TrainedHead], spec: ModelSpec
+) -> onnx.ModelProto:
+    made = [(heads[name].module, Answers(own.task, own.temperature)) for name, own in spec.heads.items()]
+    (head, answers), *others = made
     if tower is None:
-        return network_graph(encoder, head, spec.input, spec.ops, answers)
+        further = dict(zip((task.name for task in spec.tasks), others, strict=True))
+        return network_graph(encoder, head, spec.input, spec.ops, answers, further=further)
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
+
+
+def _answering(
+    spec: ModelSpec,
+    expected: Expected,
+    opened: Mapping[str, Classifier],
+    encoder: Encoder,
+    heads: Mapping[str, TrainedHead],
+) -> ModelSpec:
+    """Add the notebook's receipts to the spec."""
+    proved = {}
+    for name, own in spec.heads.items():
+        try:
+            receipt = prove_answers(opened[name], expected.of(name), encoder, alternatives(heads[name]))
+        except (ExpectError, ParityError) as error:
+            form = "Of several heads --labels takes NAME=LABEL,LABEL and --task NAME=TASK."
+            raise type(error)(f"{name}: {error} {form}" if name else str(error)) from error
+        proved[name] = replace(own, notebook=receipt)
+    return ModelSpec.joined(proved.values())
 
 
 def _quantized(path: Path, spec: ModelSpec, head: Head, options: ExportOptions, output: Path) -> Exported:
@@ -137,13 +178,20 @@ def _quantized(path: Path, spec: ModelSpec, head: Head, options: ExportOptions, 
     assert asked is not None
     quantized = quantize(path, head, asked, output)
     needed = ONNXRUNTIME.get(asked.mode, spec.onnxruntime)
-    spec = replace(spec, quantization=quantized.receipt, onnxruntime=needed)
-    save_model(quantized.model, spec, output)
+    specs = {
+        name: replace(own, quantization=quantized.receipts[name], onnxruntime=needed)
+        for name, own in spec.heads.items()
+    }
+    save_model(quantized.model, ModelSpec.joined(specs.values()), output)
+    opened = load(output, device="cpu").heads
     changed: tuple[str, ...] = ()
-    if options.expected is not None and spec.notebook is not None:
-        found = check_quantized(output, options.expected, spec.notebook, asked.min_agreement)
-        spec, changed = replace(spec, notebook=found.receipt), found.changed
-    spec = replace(spec, golden=own_golden_vectors(load(output, device="cpu"), spec.golden))
+    for name, own in specs.items():
+        if options.expected is not None and own.notebook is not None:
+            found = check_quantized(opened[name], options.expected.of(name), own.notebook, asked.min_agreement)
+            specs[name] = replace(own, notebook=found.receipt)
+            changed += tuple(f"{name}: {image}" if name else image for image in found.changed)
+        specs[name] = replace(specs[name], golden=own_golden_vectors(opened[name], own.golden))
+    spec = ModelSpec.joined(specs.values())
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
     return Exported(spec, quantized, changed)
@@ -201,6 +249,7 @@ def _spec(
         thresholds=_renamed(head, labels),
         training=head.training,
         tools=tool_versions(),
+        name=head.name,
     )
 
 
@@ -221,20 +270,20 @@ def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:
 
 
 def _proved(
-    spec: ModelSpec,
+    classifier: Classifier,
     head: nn.Module,
     encoder: Encoder,
     tower: TextEncoder | None,
-    path: Path,
     *,
     cross_checks: Sequence[tuple[str, CrossCheck]],
 ) -> ModelSpec:
-    """Add the parity receipt and the golden vectors to the spec."""
+    """Return the spec of a file, or of one of its heads, with the parity receipt and the golden vectors."""
+    spec = classifier.spec
     files = proof_files(encoder.preprocessing.resize)
     texts = None if tower is None else PROOF_TEXTS[: len(files)]
     features = None if tower is None or texts is None else text_features(tower, texts, batch_size=1)
     expected = reference(encoder, head, files, spec.task, spec.temperature, texts=features)
-    receipt = prove(path, files, expected, texts)
+    receipt = prove(classifier, files, expected, texts)
     checks = {name: check(encoder, head, files, expected) for name, check in cross_checks}
     check_second_opinions(checks, receipt.logit_scale)
     golden = golden_vectors(encoder, tower, head, spec)

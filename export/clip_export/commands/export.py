@@ -49,29 +49,37 @@ def _export_classifier(command: ExportCommand) -> int:
     from clip_export.exporting import checked_labels, export_classifier
     from clip_export.heads.checkpoints import agreed_labels
     from clip_export.triton_repository.writing import check_repository, write_repository
-    from clip_toolkit.errors import ExpectError
+    from clip_toolkit.errors import ExpectError, HeadError
 
     if command.triton is not None:
         check_repository(command.output, command.triton)
     head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
     show(*encoder.notes)
+    if command.triton is not None and head.further:
+        raise HeadError(f"{command.head}: has several heads, and --triton writes configurations of one. Leave it out.")
     tower = _tower(encoder) if head.encoder is not None and head.encoder.text else None
     expected = expected_answers(command.notebook, head)
     if expected is not None and tower is not None:
         raise ExpectError("--expect: this head reads texts, and the notebook's answers are to images alone.")
     told = expected.answers.labels if expected is not None and head.labels is None else None
+    given = None if head.further else command.labels  # of several heads they have been read with the weights
     if command.head is not None and head.encoder is None:
-        agreed_labels(head.labels, command.labels, command.head)
-    labels = checked_labels(head, encoder, command.labels or told, tower)
+        agreed_labels(head.labels, given, command.head)
+    labels = checked_labels(head, encoder, given or told, tower)
     options = replace(_options(command, labels, encoder, head), expected=expected)
     exported = export_classifier(head, encoder, command.output, labels, options, tower=tower)
     flips = () if exported.quantized is None else flip_lines(exported.quantized.decisions)
     notes = (*flips, *notebook_receipt(exported.spec), *changed_lines(exported.changed))
-    _tell(exported.spec, command.output, f"labels: {', '.join(exported.spec.labels)}", notes)
+    _tell(exported.spec, command.output, "; ".join(_labels_of(exported.spec)), notes)
     if command.triton is not None:
         *_, ensemble = write_repository(command.output, command.triton)
         show(f"added {command.output.stem} to {command.triton}; {ensemble} takes encoded images")
     return 0
+
+
+def _labels_of(spec: ModelSpec) -> Iterator[str]:
+    for name, head in spec.heads.items():
+        yield f"{f'{name} ' if name else ''}labels: {', '.join(head.labels)}"
 
 
 def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str, notes: Sequence[str] = ()) -> None:
@@ -86,12 +94,13 @@ def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str, notes: Se
 def _trained(command: ExportCommand, path: Path) -> tuple[TrainedHead, Encoder]:
     from clip_export.commands.export_notebook import reading_of
     from clip_export.heads.files import load_head
+    from clip_export.heads.several import named_labels
     from clip_export.heads.tuned_encoder import referenced_encoder
     from clip_toolkit.errors import OutputError
 
     if command.output.exists() and path.exists() and command.output.samefile(path):
         raise OutputError(f"{command.output}: is the head file itself. Name another output with -o.")
-    head = load_head(path, reading_of(command.notebook))
+    head = load_head(path, reading_of(command.notebook), named_labels(command.labels))
     encoder = referenced_encoder(
         path, head.encoder, command.encoder, command.revision, command.feature, open_clip_model=command.open_clip
     )

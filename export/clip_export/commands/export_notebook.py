@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from clip_export.commands.export_options import NotebookOptions
-from clip_export.expect import SNIPPET
+from clip_export.expect import SNIPPET, SNIPPET_OF_SEVERAL
+from clip_export.expect.answers import Answers
 from clip_export.expect.comparing import TOLERANCE
 from clip_export.expect.proving import Expected
 from clip_export.expect.reading import read_answers
@@ -25,7 +27,7 @@ def reading_of(options: NotebookOptions) -> Reading | None:
     given: dict[str, Any] = {
         "activation": options.activation,
         "feature_norm": options.feature_norm and options.feature_norm == "l2",
-        "task": options.task,
+        **_tasks(options.task or ()),
         "norm_position": options.norm_position,
         "head_class": options.head_class,
         "trust_program": options.trust_program or None,
@@ -33,6 +35,12 @@ def reading_of(options: NotebookOptions) -> Reading | None:
     }
     given = {name: value for name, value in given.items() if value is not None}
     return Reading(**given) if given else None
+
+
+def _tasks(given: Sequence[str]) -> dict[str, Any]:
+    """Return the task of the head, or those of several by name."""
+    of_heads = tuple((name, task) for name, _, task in (item.rpartition("=") for item in given) if name)
+    return {"tasks": of_heads or None, "task": None if of_heads or not given else given[0]}
 
 
 def _argument(text: str) -> tuple[str, object]:
@@ -52,20 +60,30 @@ def expected_answers(options: NotebookOptions, head: TrainedHead) -> Expected | 
     """
     if options.expect is None:
         return None
-    answers = read_answers(options.expect)
-    knows_task = head.reading is None or options.task is not None or head.task != SINGLE_LABEL  # the default
+    heads = (head, *head.further)
+    answers, *further = (_answers(options.expect, item, options.task or ()) for item in heads)
+    others = {item.name: found for item, found in zip(head.further, further, strict=True)}
+    return Expected(answers, options.expect_tolerance or TOLERANCE, others)
+
+
+def _answers(path: Path, head: TrainedHead, tasks: Sequence[str]) -> Answers:
+    answers = read_answers(path, head.name)
+    says_task = any(item.rpartition("=")[0] in ("", head.name) for item in tasks)
+    knows_task = head.reading is None or says_task or head.task != SINGLE_LABEL  # the default
     if not knows_task and not answers.tells_task:
+        of_head = f" of {head.name}" if head.name else ""
         raise ExpectError(
-            f"{options.expect}: has logits alone, which suit a softmax, a sigmoid of each label and plain values "
-            f"alike. Save the notebook's probabilities beside them, or say which with --task {', '.join(TASKS)}."
+            f"{path}: has logits{of_head} alone, which suit a softmax, a sigmoid of each label and plain values alike. "
+            f"Save the notebook's probabilities beside them, or say which with --task {', '.join(TASKS)}."
         )
-    return Expected(answers, options.expect_tolerance or TOLERANCE)
+    return answers
 
 
 def notebook_receipt(spec: ModelSpec) -> Iterator[str]:
-    """Yield what was assumed of a notebook's head, what its own answers proved, and how to give them."""
-    for name, text in notebook_rows(spec):
-        yield f"{name}: {text}" if name else f"  {text}"
+    """Yield what was assumed of a notebook's heads, what its own answers proved, and how to give them."""
+    for head in spec.heads.values():
+        for name, text in notebook_rows(head):
+            yield f"{head.name} {name}".strip() + f": {text}" if name else f"  {text}"
     if spec.head.source != "clip-train" and spec.notebook is None:
         yield "  prove it: save the notebook's answers, and export with --expect expect.npz"
-        yield from SNIPPET.splitlines()
+        yield from (SNIPPET_OF_SEVERAL if spec.tasks else SNIPPET).splitlines()

@@ -15,9 +15,15 @@ from clip_export.heads.reading import FEATURE_NORM
 from clip_export.quantization.request import QuantizationRequest
 from clip_toolkit.numbers import number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
-from clip_toolkit.spec.tasks import REGRESSION, TASKS
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 
 _OUTPUT, _TEXT_OUTPUT = Path("model.onnx"), Path("text.onnx")
+
+
+def _task(text: str) -> str:
+    if text.rpartition("=")[2] not in TASKS:
+        raise ValueError(f"expected {', '.join(TASKS)}, or NAME=TASK, got {text!r}")
+    return text
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,13 @@ class NotebookOptions:
         ),
     ] = False
     task: Annotated[
-        str | None,
+        tuple[str, ...] | None,
         Option(
-            "what becomes of the outputs: a softmax, a sigmoid each, or nothing (default: single-label)", choices=TASKS
+            f"what becomes of the outputs, {', '.join(TASKS)}: a softmax, a sigmoid each, or nothing (default: "
+            f"{SINGLE_LABEL}); of several heads NAME=TASK",
+            parse=_task,
+            nargs="+",
+            metavar="TASK",
         ),
     ] = None
     temperature: Annotated[
@@ -93,7 +103,9 @@ class NotebookOptions:
             raise UsageError("--head-args are NAME=VALUE, and need --head-class")
         if self.head_class is not None and (self.activation or self.norm_position):
             raise UsageError("--activation and --norm-position do not apply to --head-class, which says both")
-        if self.temperature is not None and self.task == REGRESSION:
+        if self.task is not None and len(self.task) > 1 and not all("=" in item for item in self.task):
+            raise UsageError("--task takes one task, or NAME=TASK for each of several heads")
+        if self.temperature is not None and self.task == (REGRESSION,):
             raise UsageError("--temperature does not apply to a regression")
 
 
@@ -122,7 +134,12 @@ class ExportCommand:
     ] = None
     labels: Annotated[
         tuple[str, ...] | None,
-        Option("labels in training order (default: the head's)", nargs="+", metavar="LABEL"),
+        Option(
+            "labels in training order (default: the head's); of several heads NAME=LABEL,LABEL for each, the main one "
+            "first",
+            nargs="+",
+            metavar="LABEL",
+        ),
     ] = None
     templates: Annotated[
         tuple[str, ...] | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clip_export.heads.references import DataReference
@@ -46,13 +46,15 @@ def quantization_options(
     )
 
 
-def flip_lines(decisions: Decisions) -> Iterator[str]:
-    """Name the images whose decision changed, which the file itself does not."""
-    for name, flip in decisions.flips[:_SHOWN_FLIPS]:
-        before, after = f"{flip.before} {flip.before_probability:.1%}", f"{flip.after} {flip.after_probability:.1%}"
-        yield f"flip: {name}: {before} -> {after}"
-    if len(decisions.flips) > _SHOWN_FLIPS:
-        yield f"and {len(decisions.flips) - _SHOWN_FLIPS} more flips"
+def flip_lines(decisions: Mapping[str, Decisions]) -> Iterator[str]:
+    """Name the images whose decision changed, which the file itself does not, by the heads' names."""
+    for head, found in decisions.items():
+        of_head = f"{head}: " if head else ""
+        for name, flip in found.flips[:_SHOWN_FLIPS]:
+            before, after = f"{flip.before} {flip.before_probability:.1%}", f"{flip.after} {flip.after_probability:.1%}"
+            yield f"flip: {of_head}{name}: {before} -> {after}"
+        if len(found.flips) > _SHOWN_FLIPS:
+            yield f"and {len(found.flips) - _SHOWN_FLIPS} more flips"
 
 
 def changed_lines(names: Sequence[str]) -> Iterator[str]:

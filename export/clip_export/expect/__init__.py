@@ -3,6 +3,6 @@
 `save` runs in the notebook and needs NumPy alone; everything else belongs to ``clip-export --expect``.
 """
 
-from clip_export.expect.saving import SNIPPET, save
+from clip_export.expect.saving import SNIPPET, SNIPPET_OF_SEVERAL, save
 
-__all__ = ["SNIPPET", "save"]
+__all__ = ["SNIPPET", "SNIPPET_OF_SEVERAL", "save"]

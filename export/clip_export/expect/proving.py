@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from clip_export.expect.comparing import TOLERANCE, Comparison, compare
 from clip_export.expect.diagnosis import ROWS, diagnose
 from clip_export.expect.fitting import Setting
 from clip_export.expect.variants import Heads, Subject
-from clip_toolkit import Classifier, load
+from clip_toolkit import Classifier
 from clip_toolkit.errors import ExpectError, ImageError, ParityError
 from clip_toolkit.spec.receipts import NotebookReceipt
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -30,19 +30,25 @@ class Expected:
     """A notebook's answers and how far the file may be from them.
 
     Attributes:
-        answers: as they were read.
+        answers: as they were read, of the main head.
         tolerance: relative bound of a difference.
+        further: of each further head, by name.
     """
 
     answers: Answers
     tolerance: float = TOLERANCE
+    further: Mapping[str, Answers] = field(default_factory=dict)
+
+    def of(self, head: str) -> Expected:
+        """Return those of a further head alone, or of the main one under any other name."""
+        return replace(self, answers=self.further.get(head, self.answers), further={})
 
 
-def prove_answers(path: Path, expected: Expected, encoder: Encoder, heads: Heads) -> NotebookReceipt:
+def prove_answers(classifier: Classifier, expected: Expected, encoder: Encoder, heads: Heads) -> NotebookReceipt:
     """Hold a finished file against the notebook's answers.
 
     Args:
-        path: the file.
+        classifier: the file, or one of its heads, on the CPU.
         expected: the notebook's answers.
         encoder: the encoder in it, for the diagnosis.
         heads: the head in it and others that its weights allow, as in `clip_export.expect.variants.Subject`.
@@ -51,7 +57,6 @@ def prove_answers(path: Path, expected: Expected, encoder: Encoder, heads: Heads
         ExpectError: the answers are of another kind than the model's, or an image cannot be decoded.
         ParityError: the file answers otherwise; the message names the reason.
     """
-    classifier = load(path, device="cpu")
     spec = classifier.spec
     answers = expected.answers.fitted_to(spec.labels)
     _check_kind(answers, spec.task)

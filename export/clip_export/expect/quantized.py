@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from clip_export.expect.answers import Answers, Rows
 from clip_export.expect.comparing import Comparison, compare
 from clip_export.expect.proving import Expected, file_logits, row_name
-from clip_toolkit import load
+from clip_toolkit import Classifier
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.judging.scores import r_squared
 from clip_toolkit.spec.receipts import NotebookReceipt, agreement_text
@@ -31,11 +30,13 @@ class QuantizedAnswers:
     changed: tuple[str, ...] = ()
 
 
-def check_quantized(path: Path, expected: Expected, receipt: NotebookReceipt, min_agreement: float) -> QuantizedAnswers:
+def check_quantized(
+    classifier: Classifier, expected: Expected, receipt: NotebookReceipt, min_agreement: float
+) -> QuantizedAnswers:
     """Compare a quantized file's decisions with the notebook's; features, which no file takes, compare nothing.
 
     Args:
-        path: the quantized file.
+        classifier: the quantized file, or one of its heads, on the CPU.
         expected: the notebook's answers.
         receipt: of the float file on them.
         min_agreement: bound on the share of equal decisions, of a regression on the variance kept.
@@ -45,7 +46,6 @@ def check_quantized(path: Path, expected: Expected, receipt: NotebookReceipt, mi
     """
     if expected.answers.features is not None:
         return QuantizedAnswers(receipt)
-    classifier = load(path, device="cpu")
     spec = classifier.spec
     answers = expected.answers.fitted_to(spec.labels)
     logits = file_logits(classifier, answers)

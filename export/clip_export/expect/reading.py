@@ -17,16 +17,18 @@ from clip_toolkit.errors import ExpectError
 from clip_toolkit.files.csv_table import read_rows
 
 _PREFIXES = {"logit:": "logits", "p:": "probabilities"}
+_SHARED = ("image", "bytes", "features", "path")  # by all heads
 _SHOWN = 3  # of missing files
 
 
-def read_answers(path: Path) -> Answers:
+def read_answers(path: Path, head: str = "") -> Answers:
     """Read and check a file of answers.
 
     Args:
         path: ``.npz`` or ``.safetensors`` with ``image`` (paths, relative to the file's folder or absolute), ``bytes``
             (encoded images) or ``features``, with ``logits`` or ``probabilities``, and perhaps ``labels``; or ``.csv``
             or ``.jsonl`` with ``path`` and a column for each label, ``logit:NAME`` or ``p:NAME``, or just ``label``.
+        head: of several, whose answers stand with its name in front, as in ``age.logits`` or ``age.p:NAME``.
 
     Raises:
         ExpectError: it is missing, damaged, of another kind, holds no usable answers, or images are not there.
@@ -36,12 +38,24 @@ def read_answers(path: Path) -> Answers:
     if not path.is_file():
         raise ExpectError(f"{path}: there is no such file of answers. Make one in the notebook (docs/notebooks.md).")
     try:
-        answers = _READERS[path.suffix](path)
+        answers = _READERS[path.suffix](path, head)
         check(answers)
         _check_images(answers.images, path.absolute().parent)
     except ExpectError as error:
-        raise ExpectError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+        of_head = f"answers of {head}: " if head else ""
+        raise ExpectError(f"{path}: {of_head}{str(error).removeprefix(f'{path}: ')}") from error
     return answers
+
+
+def _of_head(columns: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """Return the columns that name the images, and those of a head without its name."""
+    if not head:
+        return dict(columns)
+    shared = {name: values for name, values in columns.items() if name in _SHARED}
+    own = {name.removeprefix(f"{head}."): v for name, v in columns.items() if name.startswith(f"{head}.")}
+    if not own:
+        raise ExpectError(f"expected columns such as {head}.logits or {head}.p:NAME, found {', '.join(columns)}.")
+    return shared | own
 
 
 def _check_images(images: Sequence[str | bytes], folder: Path) -> None:
@@ -54,19 +68,20 @@ def _check_images(images: Sequence[str | bytes], folder: Path) -> None:
         )
 
 
-def _from_npz(path: Path) -> Answers:
-    return _from_columns(read_npz(path, ExpectError), path)
+def _from_npz(path: Path, head: str) -> Answers:
+    return _from_columns(_of_head(read_npz(path, ExpectError), head), path)
 
 
-def _from_safetensors(path: Path) -> Answers:
+def _from_safetensors(path: Path, head: str) -> Answers:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             notes = file.metadata() or {}
             columns: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        columns |= {name: json.loads(notes[name]) for name in ("image", "labels", "label") if name in notes}
+        lists = ("image", "labels", "label", f"{head}.labels", f"{head}.label")
+        columns |= {name: json.loads(notes[name]) for name in lists if name in notes}
     except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
         raise ExpectError(f"not a readable safetensors file of answers ({error})") from error
-    return _from_columns(columns, path)
+    return _from_columns(_of_head(columns, head), path)
 
 
 def _from_columns(columns: Mapping[str, Any], path: Path) -> Answers:
@@ -108,12 +123,12 @@ def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     return (array[:, None] if array.ndim == 1 else array).astype(np.float64)
 
 
-def _from_csv(path: Path) -> Answers:
-    rows = [(f"line {row.line}", row.cells) for row in read_rows(path, ["path"], ExpectError)]
+def _from_csv(path: Path, head: str) -> Answers:
+    rows = [(f"line {row.line}", _of_head(row.cells, head)) for row in read_rows(path, ["path"], ExpectError)]
     return _from_rows(rows, path)
 
 
-def _from_jsonl(path: Path) -> Answers:
+def _from_jsonl(path: Path, head: str) -> Answers:
     rows = []
     try:
         for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
@@ -124,7 +139,7 @@ def _from_jsonl(path: Path) -> Answers:
     for where, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("path"), str):
             raise ExpectError(f"{where}: expected an object with a path.")
-    return _from_rows(rows, path)
+    return _from_rows([(where, _of_head(row, head)) for where, row in rows], path)
 
 
 def _from_rows(rows: Sequence[tuple[str, Mapping[str, Any]]], path: Path) -> Answers:
@@ -167,7 +182,7 @@ def _located(name: str, path: Path) -> str:
     return str(path.absolute().parent / name)
 
 
-_READERS: dict[str, Callable[[Path], Answers]] = {
+_READERS: dict[str, Callable[[Path, str], Answers]] = {
     ".npz": _from_npz,
     ".csv": _from_csv,
     ".jsonl": _from_jsonl,

@@ -20,6 +20,16 @@ SNIPPET = """\
 """
 """A few lines for a notebook on a machine without clip-toolkit; they write what `save` writes."""
 
+SNIPPET_OF_SEVERAL = """\
+    import numpy as np  # in the notebook; paths: the image files, logits and labels: dicts by the names of the heads
+    known = {f"{name}.logits": values for name, values in logits.items()}
+    known |= {f"{name}.probabilities": values.softmax(-1) for name, values in logits.items()}  # not of plain values
+    known = {name: values.detach().cpu().numpy() for name, values in known.items()}
+    known |= {f"{name}.labels": names for name, names in labels.items()}
+    np.savez("expect.npz", image=[str(path) for path in paths], **known)
+"""
+"""The same for several heads, each by its name."""
+
 
 def save(
     path: str | os.PathLike[str],

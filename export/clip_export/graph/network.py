@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 import torch
@@ -18,7 +20,7 @@ from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets,
 from clip_export.graph.vit import AllDepths
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
-from clip_toolkit.spec.tasks import OUTPUTS, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, output_names
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,37 @@ class Answers:
         return probabilities(logits, self.task, self.temperature), logits, embedding
 
 
+Further = Mapping[str, tuple[nn.Module, Answers]]
+"""Heads beside the main one, by name, and what is made of their logits."""
+
+
 class Network(nn.Module):
     """Canonical encoder, head, what the task makes of its outputs, and the normalised embedding."""
 
-    def __init__(self, vit: nn.Module, head: nn.Module, answers: Answers) -> None:
-        """Join an encoder and a head."""
+    def __init__(self, vit: nn.Module, head: nn.Module, answers: Answers, further: Further) -> None:
+        """Join an encoder and its heads."""
         super().__init__()
         self.vit, self.head, self.answers = vit, head, answers
+        self.heads = nn.ModuleList(module for module, _ in further.values())
+        self.further = [answers for _, answers in further.values()]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Pixels to the task's outputs, as `Answers.outputs`."""
+        """Pixels to the task's outputs, as `Answers.outputs`, and those of further heads without the embedding."""
         feature = self.vit(pixels)
-        return self.answers.outputs(self.head(feature), feature)
+        found = self.answers.outputs(self.head(feature), feature)
+        for module, answers in zip(self.heads, self.further, strict=True):
+            found += answers.outputs(module(feature), feature)[:-1]
+        return found
 
 
 def network_graph(
-    encoder: Encoder, head: nn.Module, input_kind: str, ops: str, answers: Answers = Answers()
+    encoder: Encoder,
+    head: nn.Module,
+    input_kind: str,
+    ops: str,
+    answers: Answers = Answers(),
+    *,
+    further: Further = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """Build the ONNX model of encoder and head, without metadata.
 
@@ -66,16 +83,18 @@ def network_graph(
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
         ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
+        further: heads beside this one; the names of their outputs end in theirs.
 
     Raises:
         EncoderError: more weights than one file holds.
     """
     vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
-    network = Network(vit, head.eval(), answers).eval()
+    network = Network(vit, head, answers, further).eval()
     check_size(encoder.id, network)
-    return behind_preprocessing(
-        trace(network, pixel_example(encoder, input_kind), OUTPUTS[answers.task]), encoder, input_kind
-    )
+    names = list(output_names(answers.task))
+    for name, (_, made) in further.items():
+        names += output_names(made.task, name)[:-1]
+    return behind_preprocessing(trace(network, pixel_example(encoder, input_kind), names), encoder, input_kind)
 
 
 def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ Weights = dict[str, Tensor]
 
 # Under these keys people save the head's state_dict beside the optimizer's and an epoch number.
 _WRAPPERS = ("state_dict", "model_state_dict", "mlp_head", "head", "model")
+_LABELS = ("class_to_idx", "label2id", "classes", "class_names", "labels", "id2label", "idx_to_class")
 _DEEPEST = 4  # wrappers around wrappers; a dict may contain itself
 
 _PATCHES = re.compile(r"(?:^|(.*)\.)embeddings\.patch_embedding\.weight")
@@ -34,11 +35,13 @@ class NotebookCheckpoint:
         tower: those of an image tower that was saved with it, by their transformers names, the projection's among them
             if it was saved, too; empty if there is none.
         labels: class names in the file, or None.
+        labels_of: class names of each of several heads, by its name.
     """
 
     head: Weights
     tower: Weights = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    labels_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def take_apart(content: Any, path: Path) -> NotebookCheckpoint:
@@ -59,8 +62,10 @@ def take_apart(content: Any, path: Path) -> NotebookCheckpoint:
     check_weights(state, path)
     names = {str(name).removeprefix("module."): value for name, value in state.items()}
     head, tower = _split(names, path)
-    labels = next((found for level in levels if isinstance(level, Mapping) and (found := _labels(level, path))), None)
-    return NotebookCheckpoint(head, tower, labels)
+    notes = [level for level in levels if isinstance(level, Mapping)]
+    labels = next((found for level in notes if (found := _labels(level, path))), None)
+    several = next((read for level in notes if (read := _labels_of_heads(level, path))), {})
+    return NotebookCheckpoint(head, tower, labels, several)
 
 
 def _levels(content: Any) -> Iterator[Any]:
@@ -120,8 +125,19 @@ def check_weights(state: Mapping[Any, Any], path: Path) -> None:
             raise HeadError(f"{path}: {name} claims {value.numel()} values, more than the file holds: it is damaged.")
 
 
+def _labels_of_heads(level: Mapping[Any, Any], path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each head where they stand by its name."""
+    for key in _LABELS:
+        of_heads = level.get(key)
+        if isinstance(of_heads, Mapping):
+            read = {str(name): _labels({key: names}, path) for name, names in of_heads.items()}
+            if read and all(read.values()):
+                return {name: labels for name, labels in read.items() if labels}
+    return {}
+
+
 def _labels(level: Mapping[Any, Any], path: Path) -> tuple[str, ...] | None:
-    for key in ("class_to_idx", "label2id", "classes", "class_names", "labels", "id2label", "idx_to_class"):
+    for key in _LABELS:
         found = level.get(key)
         if isinstance(found, Mapping):
             names = found if all(isinstance(index, int) for index in found.values()) else _inverted(found)

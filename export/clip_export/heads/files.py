@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,13 +17,14 @@ from torch import Tensor
 from clip_export.heads.checkpoints import Weights, check_weights, take_apart
 from clip_export.heads.coefficients import coefficients_of_npz
 from clip_export.heads.estimators import coefficients_of_skops
-from clip_export.heads.given_class import head_from_class
+from clip_export.heads.given_class import heads_from_class
 from clip_export.heads.given_head import GivenHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import LayeredHead, head_from_state_dict
 from clip_export.heads.programs import PROGRAM, head_from_program, program_kind
 from clip_export.heads.reading import Reading
 from clip_export.heads.references import DataReference, EncoderReference
+from clip_export.heads.several import agreed_names, check_names, check_one, parts_of
 from clip_export.heads.weight_files import FORMAT, read_pickle, read_safetensors
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.files.atomic import written_atomically
@@ -58,6 +60,8 @@ class TrainedHead:
         tower: weights of a fine-tuned image tower that lay in the same file, by their transformers names, or none.
         reading: how a notebook's head was read; None for heads of clip-train.
         rebuild: reads the same weights in another way.
+        name: of the head, where it is one of several.
+        further: heads on the same feature that lay in the same file.
     """
 
     module: Head
@@ -71,6 +75,8 @@ class TrainedHead:
     tower: Weights = field(default_factory=dict, repr=False, compare=False)
     reading: Reading | None = None
     rebuild: Callable[[Reading], Head] | None = field(default=None, repr=False, compare=False)
+    name: str = ""
+    further: tuple[TrainedHead, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,13 +147,16 @@ def check_suffix(path: Path, suffixes: Sequence[str] = _SUFFIXES) -> None:
         raise HeadError(f"{path}: expected a head file ending in {', '.join(suffixes)}")
 
 
-def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
+def load_head(
+    path: Path, reading: Reading | None = None, labels: Mapping[str, tuple[str, ...]] | None = None
+) -> TrainedHead:
     """Read a head file.
 
     Args:
         path: our ``.pt`` or ``.safetensors``; a notebook's bare state_dict in either format; a program, ``.pt`` or
             ``.pt2``; or coefficients of scikit-learn, ``.npz`` or ``.skops``.
         reading: of a notebook's head, which leaves some of it open; our own files know all of theirs.
+        labels: of each of several heads by name, the main one first; nothing for a file of one head.
 
     Raises:
         HeadError: the file is missing, damaged, holds code instead of weights, or no chain of Linear layers; or a
@@ -163,7 +172,7 @@ def load_head(path: Path, reading: Reading | None = None) -> TrainedHead:
         return _of_notebook(lambda reading: head_from_program(path, kind, reading), reading or Reading())
     content, text = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if text is None:
-        return _of_weights(content, reading or Reading(), path)
+        return _of_weights(content, reading or Reading(), path, labels or {})
     if reading is not None:
         raise HeadError(
             f"{path}: was written by clip-train and knows its own activation, feature normalisation and task. Leave "
@@ -178,11 +187,34 @@ def _of_notebook(
     return TrainedHead(build(reading), labels=labels, task=reading.task, rebuild=build, reading=reading)
 
 
-def _of_weights(content: Any, reading: Reading, path: Path) -> TrainedHead:
+def _of_weights(content: Any, reading: Reading, path: Path, labels: Mapping[str, tuple[str, ...]]) -> TrainedHead:
     found = take_apart(content, path)
-    build = head_from_state_dict if reading.head_class is None else head_from_class
-    head = _of_notebook(lambda changed: build(found.head, changed, path), reading, found.labels)
-    return replace(head, tower=found.tower)
+    named = agreed_names(found.labels_of, labels, path)
+    if reading.head_class is not None:
+        modules = heads_from_class(found.head, reading, path)
+        builds = {name: partial(_as_it_is, module) for name, module in modules.items()}
+    else:
+        parts = parts_of(found.head)
+        parts = parts if parts.keys() & named.keys() else {"": found.head}
+        builds = {name: partial(_read, part, path) for name, part in parts.items()}
+    if "" in builds:
+        head = _of_notebook(builds[""], reading, found.labels)
+        check_one(labels, reading.tasks, path)
+        return replace(head, tower=found.tower)
+    check_names(builds, named, reading.tasks, path)
+    head, *further = (
+        replace(_of_notebook(builds[name], reading.of(name), own), name=name) for name, own in named.items()
+    )
+    return replace(head, tower=found.tower, further=tuple(further))
+
+
+def _read(weights: Weights, path: Path, reading: Reading) -> Head:
+    return head_from_state_dict(weights, reading, path)
+
+
+def _as_it_is(head: Head, _: Reading) -> Head:
+    """Return a class's head, whose code is run once."""
+    return head
 
 
 def _of_coefficients(path: Path, reading: Reading) -> TrainedHead:

@@ -12,18 +12,21 @@ from typing import Any
 from torch import nn
 
 from clip_export.heads.checkpoints import Weights
-from clip_export.heads.given_head import GivenHead, guarded, tried_head
+from clip_export.heads.given_head import GivenHead, guarded, returned_parts, tried_head
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import HeadError
 
 
-def head_from_class(weights: Weights, reading: Reading, path: Path) -> GivenHead:
-    """Build the named class, load the weights into it, and try it.
+def heads_from_class(weights: Weights, reading: Reading, path: Path) -> dict[str, GivenHead]:
+    """Build the named class, load the weights into it, and try each head that it returns.
 
     Args:
         weights: of the head, by name.
         reading: names the class and its arguments.
         path: of the weights, for messages.
+
+    Returns:
+        Heads by the names under which a dict returns them; the one under an empty name where there is no dict.
 
     Raises:
         HeadError: the file or class is missing, raises, needs other arguments, does not fit the weights, cannot be
@@ -33,8 +36,11 @@ def head_from_class(weights: Weights, reading: Reading, path: Path) -> GivenHead
     named, arguments = reading.head_class, dict(reading.head_args)
     with guarded(named):
         module = _loaded(_class_of(named), arguments, weights, named, path)
-        word = type(module).__name__
-        return tried_head(module, _inputs(module, named), reading, named, source="class", word=word)
+        word, inputs = type(module).__name__, _inputs(module, named)
+        return {
+            name: tried_head(part, inputs, reading.of(name), f"{named} {name}".strip(), source="class", word=word)
+            for name, part in returned_parts(module, inputs).items()
+        }
 
 
 def _class_of(named: str) -> type[nn.Module]:

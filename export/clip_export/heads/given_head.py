@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -54,6 +54,28 @@ class GivenHead(nn.Module):
         return outputs
 
 
+class _Part(nn.Module):
+    """What a module returns under a name."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, features: Tensor) -> Tensor:
+        outputs: Tensor = self.module(features)[self.name]
+        return outputs
+
+
+def returned_parts(module: nn.Module, inputs: int) -> dict[str, nn.Module]:
+    """Return a module for each entry of the dict that one returns, or itself under an empty name."""
+    outputs = module(_trial_features(inputs))
+    return {str(name): _Part(module, name) for name in outputs} if isinstance(outputs, Mapping) else {"": module}
+
+
+def _trial_features(inputs: int) -> Tensor:
+    return torch.randn(ROWS, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+
+
 def tried_head(module: nn.Module, inputs: int, reading: Reading, named: str, *, source: str, word: str) -> GivenHead:
     """Try a module on random features, and wrap it.
 
@@ -68,7 +90,7 @@ def tried_head(module: nn.Module, inputs: int, reading: Reading, named: str, *, 
     Raises:
         HeadError: it cannot be traced, or does not answer each feature by itself and every time alike.
     """
-    features = torch.randn(ROWS, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    features = _trial_features(inputs)
     outputs = _tried(module, features, named)
     _check_traceable(module, features, named)
     ending = _ending(outputs, reading.task)
@@ -105,8 +127,8 @@ def _tried(module: nn.Module, features: Tensor, named: str) -> Tensor:
     outputs, again = module(features), module(features)
     if not isinstance(outputs, Tensor):
         raise HeadError(
-            f"{named}: returns {type(outputs).__name__} instead of one tensor. Of several heads export each by itself: "
-            "give a class whose forward returns that one."
+            f"{named}: returns {type(outputs).__name__} instead of one tensor. Of several heads let its forward return "
+            "a dict, {'age': ..., 'gender': ...}."
         )
     if outputs.ndim not in (1, 2) or len(outputs) != len(features):
         raise HeadError(f"{named}: expected outputs [{len(features)}, labels], got {list(outputs.shape)}.")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clip_export.heads.checkpoints import Weights
+from clip_export.heads.several import BY_HEAD, parts_of
 from clip_toolkit.errors import HeadError
 
 LINEAR, BATCH_NORM, LAYER_NORM, SCALE = "linear", "batch norm", "layer norm", "scale"
@@ -121,12 +122,12 @@ def _likely_orders(layers: Sequence[Layer], *, keeps_order: bool) -> Iterator[Se
 def _why(layers: Sequence[Layer], *, ambiguous: bool) -> str:
     if ambiguous:
         return "fit together in several orders; save the head as .pt, which keeps theirs"
-    parents = dict.fromkeys(layer.name.split(".")[0] for layer in layers if layer.kind == LINEAR)
+    parents = parts_of({f"{layer.name}.weight": layer.tensors["weight"] for layer in layers if layer.kind == LINEAR})
     starts = [layer for layer in layers if layer.kind == LINEAR and layer.sizes[0] == max(e.sizes[0] for e in layers)]
     if len(starts) > 1:
         return (
-            f"form no chain, and look like {len(starts)} heads on one feature ({', '.join(parents)}). Export each by "
-            "itself: torch.save(model.NAME.state_dict(), 'NAME.pt')"
+            f"form no chain. If they are several heads on one feature ({', '.join(parents)}), give the labels of each "
+            f"with {BY_HEAD}; else their class with --head-class notebook.py:ClassName"
         )
     return "form no chain; if they are not simply in a row, give their class with --head-class notebook.py:ClassName"
 

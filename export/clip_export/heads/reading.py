@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clip_toolkit.options import Option
 from clip_toolkit.spec.tasks import SINGLE_LABEL
@@ -24,6 +24,7 @@ class Reading:
         head_class: ``FILE.py:CLASS``, the user's own module, whose code is run; None to run nothing.
         head_args: arguments of that class, by name.
         trust_program: whether a head that is a program may be loaded and run.
+        tasks: of several heads in one file, those that ``task`` does not hold for, by name.
     """
 
     activation: str = "relu"
@@ -33,6 +34,11 @@ class Reading:
     head_class: str | None = None
     head_args: tuple[tuple[str, object], ...] = ()
     trust_program: bool = False
+    tasks: tuple[tuple[str, str], ...] = ()
+
+    def of(self, head: str) -> Reading:
+        """Return the reading of one of several heads."""
+        return replace(self, task=dict(self.tasks).get(head, self.task))
 
     @property
     def says_layers(self) -> bool:

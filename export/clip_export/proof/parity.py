@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
 from clip_export.proof.reference import Reference
-from clip_toolkit import Classifier, Outputs, decode, load
+from clip_toolkit import Classifier, Outputs, decode
 from clip_toolkit.errors import ParityError
 from clip_toolkit.replay import Drift
 from clip_toolkit.spec.receipts import Differences, ParityReceipt
@@ -29,11 +28,13 @@ GRAPH_PIXELS = 2
 """Steps of 1/255 by which the graph's resize may be off Pillow's: one when it shrinks, two when it enlarges."""
 
 
-def prove(path: Path, files: Sequence[bytes], expected: Reference, texts: Sequence[str] | None = None) -> ParityReceipt:
+def prove(
+    classifier: Classifier, files: Sequence[bytes], expected: Reference, texts: Sequence[str] | None = None
+) -> ParityReceipt:
     """Compare an exported file with PyTorch's answers.
 
     Args:
-        path: the exported file.
+        classifier: the exported file, or one of its heads, on the CPU.
         files: image files.
         expected: PyTorch's answers to them.
         texts: that go with them, for a model that reads texts.
@@ -44,7 +45,6 @@ def prove(path: Path, files: Sequence[bytes], expected: Reference, texts: Sequen
     scale = float(np.abs(expected.logits).max())
     if not np.isfinite(scale):
         raise ParityError("the PyTorch model itself answers NaN or infinity: encoder or head hold damaged weights.")
-    classifier = load(path, device="cpu")
     pillow = _pillow_differences(classifier, files, texts, expected)
     graph = None
     if classifier.spec.input == "image":

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -66,14 +67,14 @@ class Quantized:
     Attributes:
         model: the network, without metadata.
         head: the head in it: the original one, or the one that was trained again.
-        decisions: what changed, with the names of the images.
-        receipt: the same for the model file.
+        decisions: of each head by its name, what changed, with the names of the images.
+        receipts: the same for the model file.
     """
 
     model: onnx.ModelProto
     head: Head
-    decisions: Decisions
-    receipt: QuantizationReceipt
+    decisions: dict[str, Decisions]
+    receipts: dict[str, QuantizationReceipt]
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,27 @@ class _Candidate:
     tried: dict[str, float] = field(default_factory=dict)
 
 
+class Attempt(NamedTuple):
+    """What a way to quantize did to the head that fares worst."""
+
+    text: str
+    head: str
+    task: str
+    decisions: Decisions
+
+    @property
+    def agreement(self) -> str:
+        """For people; names the head where there are several."""
+        found = agreement_text(self.task, self.decisions.agreement, self.decisions.images)
+        return f"{self.head} {found}" if self.head else found
+
+
 def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path) -> Quantized:
     """Quantize a float file.
 
     Args:
         path: the proved float32 file.
-        head: the head in it.
+        head: the main head in it, by which ways are compared; all heads must hold the agreement.
         options: how.
         scratch: a file to try candidates in.
 
@@ -98,17 +114,19 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
     """
     judge = _Judge(path, scratch, options)
     model = with_plain_linears(_network(path))
-    refused: list[tuple[str, Decisions]] = []
+    refused: list[Attempt] = []
     for candidate in _candidates(model, judge.spec, options):
         fitted, candidate_head = candidate, head
         if options.refit:
             candidate_head, fitted = _refitted(model, candidate, head, judge.spec, options.refit)
         decisions = judge.decisions(fitted.model)
-        options.report(f"{fitted.text}: {agreement_text(judge.spec.task, decisions.agreement, decisions.images)}")
-        if decisions.agreement >= options.min_agreement:
-            return Quantized(fitted.model, candidate_head, decisions, judge.receipt(fitted, decisions))
-        refused.append((fitted.text, decisions))
-    raise refusal(options, judge.spec.task, refused)
+        worst = min(decisions, key=lambda name: decisions[name].agreement)
+        attempt = Attempt(fitted.text, worst, judge.spec.heads[worst].task, decisions[worst])
+        options.report(f"{fitted.text}: {attempt.agreement}")
+        if decisions[worst].agreement >= options.min_agreement:
+            return Quantized(fitted.model, candidate_head, decisions, judge.receipts(fitted, decisions))
+        refused.append(attempt)
+    raise refusal(options, refused)
 
 
 def _network(path: Path) -> onnx.ModelProto:
@@ -142,13 +160,13 @@ def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOp
             yield _Candidate(str(choice), search.build(choice), choice.float_layers, search.tried)
 
 
-def refusal(options: QuantizationOptions, task: str, refused: Sequence[tuple[str, Decisions]]) -> QuantizationError:
+def refusal(options: QuantizationOptions, refused: Sequence[Attempt]) -> QuantizationError:
     """Name the best attempt, the first of those that are equally good."""
-    text, decisions = max(refused, key=lambda attempt: attempt[1].agreement)
-    of_several = f"the best of {len(refused)} attempts ({text}) " if len(refused) > 1 else ""
+    best = max(refused, key=lambda attempt: attempt.decisions.agreement)
+    of_several = f"the best of {len(refused)} attempts ({best.text}) " if len(refused) > 1 else ""
     flips = "; ".join(
         f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
-        for name, flip in decisions.flips[:5]
+        for name, flip in best.decisions.flips[:5]
     )
     remedies = {
         "int8": "Give more typical images with --calibration, let the head adapt with --refit, or use --quantize int4",
@@ -156,7 +174,7 @@ def refusal(options: QuantizationOptions, task: str, refused: Sequence[tuple[str
         "fp16": "Use --quantize int8",
     }
     return QuantizationError(
-        f"{options.mode}: {of_several}{agreement_text(task, decisions.agreement, decisions.images)}, less than "
+        f"{options.mode}: {of_several}{best.agreement}, less than "
         f"{options.min_agreement:.2%}{f' ({flips})' if flips else ''}. No file was written. "
         f"{remedies[options.mode]}; if such changes do not matter to you, lower --min-agreement."
     )
@@ -188,14 +206,23 @@ class _Judge:
         self.before = predictions(classifier, self.images, self.texts)
         self.attempts = 0
 
-    def decisions(self, model: onnx.ModelProto) -> Decisions:
+    def decisions(self, model: onnx.ModelProto) -> dict[str, Decisions]:
+        """Compare each head's answers; classes of the images are known for the main head alone."""
         self.attempts += 1
         save_model(model, self.spec, self.scratch)
         after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
-        return compare(self.names, self.before, after, self.targets)
+        found = {self.spec.name: compare(self.names, self.before, after, self.targets)}
+        for name in (task.name for task in self.spec.tasks):
+            old, new = ([item.tasks[name] for item in answers] for answers in (self.before, after))
+            found[name] = compare(self.names, old, new, [None] * len(old))
+        return found
 
-    def receipt(self, candidate: _Candidate, decisions: Decisions) -> QuantizationReceipt:
+    def receipts(self, candidate: _Candidate, decisions: dict[str, Decisions]) -> dict[str, QuantizationReceipt]:
         """Of the candidate that `decisions` was asked about last."""
+        speed = self._speed_ratio()
+        return {name: self._receipt(candidate, found, speed) for name, found in decisions.items()}
+
+    def _receipt(self, candidate: _Candidate, decisions: Decisions, speed: float | None) -> QuantizationReceipt:
         options, evidence = self.options, self.options.evidence
         return QuantizationReceipt(
             mode=options.mode,
@@ -214,7 +241,7 @@ class _Judge:
             accuracy_before=decisions.accuracy_before,
             accuracy_after=decisions.accuracy_after,
             size_ratio=self.scratch.stat().st_size / self.path.stat().st_size,
-            speed_ratio=self._speed_ratio(),
+            speed_ratio=speed,
             attempts=self.attempts,
             refit_images=len(options.refit),
         )

@@ -18,7 +18,7 @@ import onnx
 from clip_export.triton_repository.configuration import LABELS, decode_config, ensemble_config, network_config
 from clip_toolkit.errors import OutputError
 from clip_toolkit.files.atomic import temporary_beside
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, check_one_head
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.tasks import REGRESSION
 
@@ -66,7 +66,9 @@ def write_repository(model: Path, folder: Path) -> list[str]:
         OutputError: the name is none for Triton, the repository has another model of it, or cannot be written.
     """
     check_repository(model, folder)
-    models = _models(model, folder, read_spec(model))
+    spec = read_spec(model)
+    check_one_head(spec, "a Triton configuration", "the file by itself, whose outputs are named after the heads")
+    models = _models(model, folder, spec)
     with _explained(folder):
         version = 1 + max(map(_latest, models))
         for item in models:

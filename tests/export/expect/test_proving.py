@@ -18,6 +18,7 @@ from clip_export.expect.proving import Expected, prove_answers
 from clip_export.expect.reading import read_answers
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import load_head
+from clip_toolkit import load
 from clip_toolkit.errors import ExpectError, ParityError
 from clip_toolkit.spec.description import notebook_text
 from clip_toolkit.spec.model_file import read_spec
@@ -37,7 +38,9 @@ class Exported(NamedTuple):
     def prove(self, answers: Path) -> NotebookReceipt:
         """Hold the file against answers."""
         heads = alternatives(load_head(self.notebook.file))
-        return prove_answers(self.model, Expected(read_answers(answers)), self.notebook.encoder, heads)
+        return prove_answers(
+            load(self.model, device="cpu"), Expected(read_answers(answers)), self.notebook.encoder, heads
+        )
 
 
 @pytest.fixture(scope="module")

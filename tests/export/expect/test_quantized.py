@@ -17,6 +17,7 @@ from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.heads.files import load_head
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.targets import find_target
+from clip_toolkit import load
 from clip_toolkit.errors import QuantizationError
 from clip_toolkit.spec.description import notebook_rows
 from clip_toolkit.spec.receipts import NotebookReceipt
@@ -51,13 +52,13 @@ def test_decisions_that_differ_are_counted_and_named(notebook: Notebook, model: 
     logits = notebook.answers.double().numpy()
     logits[5] = np.roll(logits[5], 1)
     expected = Expected(answers_of(notebook, logits=logits))
-    found = check_quantized(model, expected, RECEIPT, 0.95)
+    found = check_quantized(load(model, device="cpu"), expected, RECEIPT, 0.95)
     assert found.changed == ("5.png",)
     assert found.receipt.quantized == pytest.approx(23 / 24)
     with pytest.raises(QuantizationError, match=r"on 95\.83% of 24 .*99\.00% \(5\.png decided otherwise\)"):
-        check_quantized(model, expected, RECEIPT, 0.99)
+        check_quantized(load(model, device="cpu"), expected, RECEIPT, 0.99)
 
 
 def test_features_are_said_to_compare_nothing(notebook: Notebook, model: Path):
     answers = answers_of(notebook, images=(), features=notebook.features.numpy())
-    assert check_quantized(model, Expected(answers), RECEIPT, 0.99).receipt is RECEIPT
+    assert check_quantized(load(model, device="cpu"), Expected(answers), RECEIPT, 0.99).receipt is RECEIPT

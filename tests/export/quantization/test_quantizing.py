@@ -28,7 +28,7 @@ from clip_export.heads.references import DataReference, EncoderReference
 from clip_export.quantization import quantizing, targets
 from clip_export.quantization.evidence.gate import Decisions
 from clip_export.quantization.layers.linears import with_constants
-from clip_export.quantization.quantizing import QuantizationOptions, refusal
+from clip_export.quantization.quantizing import Attempt, QuantizationOptions, refusal
 from clip_export.quantization.request import MODES
 from clip_export.samples.pictures import picture
 from clip_export.training.epochs import Examples
@@ -255,11 +255,11 @@ def test_a_file_that_decides_otherwise_is_refused(
 
 
 def test_a_refusal_names_the_best_attempt():
-    attempts = {
-        f"blocks of {block} weights": Decisions(100, agreement, (), 0.1, 0.5, None, None)
+    attempts = [
+        Attempt(f"blocks of {block} weights", "", SINGLE_LABEL, Decisions(100, agreement, (), 0.1, 0.5, None, None))
         for block, agreement in ((128, 0.91), (64, 0.95), (32, 0.93))
-    }
-    error = refusal(QuantizationOptions("int4", targets.TARGETS["x86"]), SINGLE_LABEL, list(attempts.items()))
+    ]
+    error = refusal(QuantizationOptions("int4", targets.TARGETS["x86"]), attempts)
     assert str(error).startswith(
         "int4: the best of 3 attempts (blocks of 64 weights) decides as the float file on 95.00%"
     )
