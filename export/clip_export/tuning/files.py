@@ -51,8 +51,8 @@ class Files:
         paths[INT8].write_bytes(_int8(model, subject.pixels[typical]).SerializeToString())
         return paths
 
-    def measure(self, found: Found, path: Path, subject: Subject, first: Subject) -> tuple[float, float, int]:
-        """Return seconds of the reference, the time of a candidate's file in those, and its bytes.
+    def measure(self, found: Found, path: Path, subject: Subject, first: Subject) -> tuple[float, float, float, int]:
+        """Return seconds of the reference, the time of a candidate's file in those, its scatter, and bytes.
 
         Args:
             found: the candidate.

@@ -47,7 +47,7 @@ def write_page(path: Path, tuned: Tuned, limits: Limits) -> None:
         Section("Accuracy by depth", _DEPTH_NOTE, _png(_depth_figure(tuned.scored))),
         Section("Files", "The fastest first.", html=html_table(HEADS, rows(tuned))),
     ]
-    score = f"{chosen.feature} {chosen.precision}, {time_text(chosen)}, {figure_text(held_out.score)}"
+    score = f"{chosen.feature} {chosen.precision}, {time_text(chosen)}; held-out accuracy {figure_text(held_out.score)}"
     page = render("The fastest file that still decides right", score, facts, tuned.notes, sections)
     with written_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -81,7 +81,10 @@ def _front_figure(tuned: Tuned, limits: Limits) -> Figure:
         axes.axvline(1e3 * limits.max_latency, color=GREY, linestyle=":", label="--max-latency")
     for name, colour in zip(names, COLOURS, strict=False):
         axes.scatter([], [], color=colour, label=name)
+    axes.margins(x=0.15)
     axes.set(xscale="log", xlabel="milliseconds for one image", ylabel="accuracy in cross-validation (%)")
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which("{x:g}")
     axes.legend(loc="lower right")
     return figure
 

@@ -39,6 +39,7 @@ class Search:
         deadline: of `time.monotonic`, after which no further candidate is tried.
         bar: shows progress.
         say: told what was not tried.
+        scatter: largest of all times, as in `timed_in_turns`.
     """
 
     subjects: Sequence[Subject]
@@ -48,6 +49,7 @@ class Search:
     deadline: float
     bar: Bar
     say: Callable[[str], None]
+    scatter: float = field(default=0.0, init=False)
     _references: list[float] = field(default_factory=list, init=False)
 
     def score(self) -> list[Found]:
@@ -158,8 +160,9 @@ class Search:
         if known is None:
             known = self.files.measure(found, paths[found.precision], subject, self.subjects[0])
             self.record.put("times", found.key, known)
-        reference, ratio, size = known
+        reference, ratio, scatter, size = known
         self._references.append(reference)
+        self.scatter = max(self.scatter, scatter)
         return replace(found, latency=ratio, size=int(size))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,9 @@ import onnxruntime
 
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.runtime.session import open_graph
+
+TOO_SCATTERED = 0.2
+"""Scatter of times beyond which they are said to be of little worth: on an idle machine it is a few hundredths."""
 
 _ROUNDS = 25
 _TURN = 0.03  # seconds of a turn that are aimed at
@@ -40,18 +42,17 @@ def runner(path: Path, size: int) -> Run:
     return lambda: session.run(["logits"], {"image": image})
 
 
-def timed_in_turns(reference: Run, other: Run) -> tuple[float, float]:
-    """Return seconds of a run of the reference, and how many of those the other one takes.
+def timed_in_turns(reference: Run, other: Run) -> tuple[float, float, float]:
+    """Return seconds of a run of the reference, how many of those the other one takes, and how far that scatters.
 
-    Of each turn the fastest run counts, and of all rounds the median: what else runs only ever adds time.
+    Of each turn the fastest run counts, and of all rounds the median: what else runs only ever adds time. The scatter
+    is the distance between the quartiles of the ratios, in terms of their median.
     """
-    counts = [_count(run) for run in (reference, other)]
-    rounds = [
-        [_seconds(run, count) for run, count in zip((reference, other), counts, strict=True)] for _ in range(_ROUNDS)
-    ]
-    return statistics.median(first for first, _ in rounds), statistics.median(
-        second / first for first, second in rounds
-    )
+    runs = reference, other
+    counts = [_count(run) for run in runs]
+    rounds = np.array([[_seconds(run, count) for run, count in zip(runs, counts, strict=True)] for _ in range(_ROUNDS)])
+    low, ratio, high = np.percentile(rounds[:, 1] / rounds[:, 0], [25, 50, 75])
+    return float(np.median(rounds[:, 0])), float(ratio), float((high - low) / ratio)
 
 
 def _count(run: Run) -> int:

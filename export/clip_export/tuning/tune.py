@@ -23,11 +23,12 @@ from clip_export.tuning.receipt import receipt_of, tuned_head
 from clip_export.tuning.record import Record
 from clip_export.tuning.search import Search
 from clip_export.tuning.subject import Subject, read_subject
-from clip_export.tuning.timing import machine
+from clip_export.tuning.timing import TOO_SCATTERED, machine
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import EncoderError
 
 RECORD = "tuning.json"
+_AGAIN = f"On an idle machine, remove {RECORD} and search again; features stay cached."
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,15 @@ def tune(
         )
         head, prepared, confirmed = search.confirm(choice.found)
         *_, compared = search.confirm(reference)
-    receipt = receipt_of(choice, reference, confirmed=confirmed, compared=compared, measured=len(found), machine=here)
+    scatter = f"turns scatter by up to {search.scatter:.0%}"
+    receipt = receipt_of(
+        choice, reference, confirmed=confirmed, compared=compared, measured=len(found), machine=f"{here}, {scatter}"
+    )
     finished = tuned_head(search.subject(choice.found), head, prepared, confirmed, receipt)
-    notes = tuple(dict.fromkeys(note for subject in subjects for note in subject.notes))
-    return Tuned(finished, choice, reference, tuple(found), tuple(scored), confirmed, compared, here, notes)
+    notes = [*dict.fromkeys(note for subject in subjects for note in subject.notes)]
+    if search.scatter > TOO_SCATTERED:
+        notes.append(f"the times are of little worth ({scatter}): something else was running. {_AGAIN}")
+    return Tuned(finished, choice, reference, tuple(found), tuple(scored), confirmed, compared, here, tuple(notes))
 
 
 def _subjects(

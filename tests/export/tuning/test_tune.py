@@ -64,14 +64,22 @@ def test_from_images_to_a_head_and_on_after_an_interruption(
     assert again.returncode == 0, again.stderr
     assert "the fastest within 100 points of the best" in again.stdout
     record = json.loads((tmp_path / "tuned" / "tuning.json").read_text(encoding="utf-8"))
-    least = min(ratio for _, ratio, _ in record["times"].values())
+    least = min(ratio for _, ratio, _, _ in record["times"].values())
     chosen = load_head(tmp_path / "tuned" / "head.pt").training
-    (key,) = [key for key, (_, ratio, _) in record["times"].items() if ratio == least]
+    (key,) = [key for key, (_, ratio, _, _) in record["times"].items() if ratio == least]
     assert f"{chosen['chosen feature']} {chosen['chosen precision']}" in key
 
     refused = run("clip-tune", *options, "--max-latency", "0.000001ms", cwd=tmp_path)
     assert refused.returncode == 1
     assert re.search(r"no candidate takes at most 1e-06 ms here; the nearest is clip \S+ \w+ with", refused.stderr)
+
+
+def test_times_are_ratios_in_turns_and_their_scatter_tells_a_busy_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "_count", lambda _: 1)
+    monkeypatch.setattr(timing, "_seconds", lambda run, _: run())
+    busy = iter([1.0, 3.0] * timing._ROUNDS)
+    assert timing.timed_in_turns(lambda: 2.0, lambda: 1.0) == (2.0, 0.5, 0.0)
+    assert timing.timed_in_turns(lambda: 2.0, lambda: next(busy))[2] > timing.TOO_SCATTERED
 
 
 def test_a_linear_head_is_the_logistic_regression_on_standardised_features():
