@@ -28,7 +28,7 @@ from clip_export.quantization.quantizing import QuantizationOptions, Quantized, 
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
-from clip_toolkit.errors import ExpectError, HeadError, ParityError
+from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError, QuantizationError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
@@ -106,6 +106,8 @@ def export_classifier(
     _check_together(head, options)
     labels = checked_labels(head, encoder, labels, tower)
     named = [(head, labels), *((item, checked_labels(item, encoder, None, tower)) for item in head.further)]
+    if encoder.family.image.naflex:
+        _check_naflex(encoder, options)
     check_writable(output)
     spec = _readable(ModelSpec.joined(_spec(item, encoder, tower, own, options) for item, own in named))
     heads = {item.name: item for item, _ in named}
@@ -140,6 +142,20 @@ def _check_together(head: TrainedHead, options: ExportOptions) -> None:
         raise HeadError("--refit goes with a file of one head.")
     if not isinstance(head.module, VLMtoMLP):
         raise HeadError("--refit goes with heads of Linear layers and activations alone, and this one has others.")
+
+
+def _check_naflex(encoder: Encoder, options: ExportOptions) -> None:
+    """Refuse what takes images of one size for granted."""
+    if options.input == "pixels":
+        raise EncoderError(
+            f"{encoder.id}: its images keep their shape, and --input pixels is of one size. Leave it out."
+        )
+    if options.expected is not None:
+        raise EncoderError(f"{encoder.id}: its images keep their shape, which --expect cannot diagnose. Leave it out.")
+    if options.quantization is not None:
+        raise QuantizationError(
+            f"{encoder.id}: {encoder.family.name} encoders cannot be quantized. Leave out --quantize."
+        )
 
 
 def _graph(

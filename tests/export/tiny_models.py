@@ -31,6 +31,8 @@ from transformers import (
     MetaClip2Model,
     MLCDVisionConfig,
     MLCDVisionModel,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -38,7 +40,11 @@ from transformers import (
 
 import tiny_tokenizers
 
+# The plain name needs torchvision since transformers 5.
+Siglip2ImageProcessor = getattr(transformers, "Siglip2ImageProcessorPil", None) or transformers.Siglip2ImageProcessor
+
 SIZE = 32
+NAFLEX_PATCHES = 18
 
 TINY_CLIP = Path(__file__).parents[2] / "models" / "tiny-clip"
 """The encoder of the built-in demo model: small, and trained."""
@@ -174,6 +180,23 @@ _MAKERS |= {
         lambda: _dinov3(num_hidden_layers=2, use_gated_mlp=True, hidden_act="silu", mlp_bias=False, proj_bias=False),
         lambda: None,
         _save_dinov3_processor,
+    ),
+}
+
+
+def _naflex() -> transformers.PreTrainedModel:
+    """Its table of positions is of 4 x 4 patches, its images have up to `NAFLEX_PATCHES`."""
+    vision = {name: value for name, value in _VISION.items() if name != "image_size"}
+    vision |= {"num_patches": 16, "num_hidden_layers": 1}
+    text = _TEXT | tiny_tokenizers.SIGLIP2_TOKENS | {"projection_size": _VISION["hidden_size"]}
+    return Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
+
+
+_MAKERS |= {
+    "siglip2-naflex": (
+        _naflex,
+        lambda: Siglip2ImageProcessor(patch_size=_VISION["patch_size"], max_num_patches=NAFLEX_PATCHES),
+        tiny_tokenizers.save_siglip2,
     ),
 }
 

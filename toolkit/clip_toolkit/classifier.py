@@ -15,7 +15,7 @@ from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.preparing import Preparation
-from clip_toolkit.images.preprocess import normalise
+from clip_toolkit.images.preprocess import by_shape, normalise
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
 from clip_toolkit.runtime.isolation_limits import Limits
@@ -236,7 +236,7 @@ class Classifier:
         return self._prepare(image)
 
     def predict_pixels(self, pixels: list[NDArray[np.uint8]], texts: list[str | None]) -> list[Prediction]:
-        """Classify what `pixels` has returned, in one run of the network, or one by one with ``resize="graph"``.
+        """Classify what `pixels` has returned: one run of the network a size, with ``resize="graph"`` one an image.
 
         Args:
             pixels: decoded and prepared images.
@@ -245,12 +245,13 @@ class Classifier:
         Raises:
             ModelError: ONNX Runtime fails.
         """
-        if not pixels:
-            return []
-        if self.resize != "graph":
-            return self._batch(np.stack(pixels), texts)
         # With the graph's resize sizes differ, and a result must not depend on its neighbours: one by one.
-        return [self._batch(image[None], [text])[0] for image, text in zip(pixels, texts, strict=True)]
+        rows = [[i] for i in range(len(pixels))] if self.resize == "graph" else by_shape(pixels)
+        found: dict[int, Prediction] = {}
+        for group in rows:
+            batch = self._batch(np.stack([pixels[i] for i in group]), [texts[i] for i in group])
+            found |= zip(group, batch, strict=True)
+        return [found[i] for i in range(len(pixels))]
 
     def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
         """Run the network on a batch of equally large images, with the resize inside the graph.

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
@@ -146,7 +148,8 @@ class Encoder:
         """Compute the feature of a batch by the unpatched transformers modules.
 
         Args:
-            pixel_values: float32 ``[batch, 3, size, size]``, normalised by `processor`.
+            pixel_values: float32 ``[batch, 3, size, size]``, normalised by `processor`; of families with ``naflex``
+                ``[batch, 3, height, width]``, of whole patches.
 
         Returns:
             float32 ``[batch, dim]``.
@@ -157,7 +160,10 @@ class Encoder:
         """Compute what one pass makes of a batch: float32 ``[batch, *row_shape]``."""
         if self.tokens is not None:
             return all_depths(self.tower, self.family.image, pixel_values)
-        outputs = self.tower(pixel_values=pixel_values)
+        if self.family.image.naflex:
+            outputs = self.tower(*_padded_patches(pixel_values, self.preprocessing))
+        else:
+            outputs = self.tower(pixel_values=pixel_values)
         if self.family.image.pooling == "mean":
             pooled = self.tower.post_layernorm(outputs.last_hidden_state[:, 1:].mean(dim=1))
         else:
@@ -203,10 +209,28 @@ def _projection(model: nn.Module, name: str | None, encoder: str) -> nn.Linear |
     return projection
 
 
+def _padded_patches(values: Tensor, rule: Preprocessing) -> tuple[Tensor, Tensor, Tensor]:
+    """From ``[batch, 3, height, width]`` to what ``Siglip2ImageProcessor`` makes: patches, their mask, their grid."""
+    batch, channels, height, width = values.shape
+    rows, columns = height // rule.patch, width // rule.patch
+    tiles = values.reshape(batch, channels, rows, rule.patch, columns, rule.patch)
+    patches = tiles.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
+    missing = rule.max_patches - rows * columns
+    mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=values.device)
+    grid = torch.tensor([[rows, columns]] * batch)
+    return functional.pad(patches, (0, 0, 0, missing)), functional.pad(mask, (0, missing)), grid
+
+
 def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
     if getattr(tower, "use_head", True) is False:
         raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
-    if checkpoint.family.image.takes_any_size:
+    if checkpoint.family.image.naflex or preprocessing.patch:
+        if not checkpoint.family.image.naflex or tower.config.patch_size != preprocessing.patch:
+            raise EncoderError(
+                f"{checkpoint.id}: the image processor makes {preprocessing.mode} images in patches of "
+                f"{preprocessing.patch}, which is not what its image tower takes. Check preprocessor_config.json."
+            )
+    elif checkpoint.family.image.takes_any_size:
         if preprocessing.size % tower.config.patch_size:
             raise EncoderError(
                 f"{checkpoint.id}: the image processor makes {preprocessing.size} pixels a side, no multiple of the "

@@ -102,7 +102,9 @@ def preprocessing_of(processor: Any) -> Preprocessing:
             )
     _require_on(options, "do_resize")
     _require_on(options, "do_rescale")
-    mode, resize, size = _geometry(options)
+    patch, most = _patches(options)
+    side = patch * math.isqrt(most)
+    mode, resize, size = ("naflex", side, side) if most else _geometry(options)
     normalises = options.get("do_normalize", True)
     return Preprocessing(
         mode=mode,
@@ -112,6 +114,8 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         mean=_channels(options, "image_mean") if normalises else (0.0, 0.0, 0.0),
         std=_channels(options, "image_std", positive=True) if normalises else (1.0, 1.0, 1.0),
         scale=_number("rescale_factor", options.get("rescale_factor"), positive=True),
+        patch=patch,
+        max_patches=most,
     )
 
 
@@ -141,6 +145,25 @@ def _number(name: str, value: Any, *, positive: bool = False) -> float:
             f"image processor: expected a {'positive ' if positive else ''}number in {name}, got {value!r}."
         )
     return float(value)
+
+
+def _patches(options: dict[str, Any]) -> tuple[int, int]:
+    """Side of a patch and the most patches of an image, of a processor that keeps its shape; otherwise zeros."""
+    if "max_num_patches" not in options:
+        return 0, 0
+    patch, most = (_count(options, name) for name in ("patch_size", "max_num_patches"))
+    if patch * math.isqrt(most) > LARGEST:
+        raise EncoderError(
+            f"image processor: {most} patches of {patch} pixels a side are over {LARGEST} pixels a side."
+        )
+    return patch, most
+
+
+def _count(options: dict[str, Any], name: str) -> int:
+    value = options.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+        raise EncoderError(f"image processor: expected 1 to {LARGEST} as {name}, got {value!r}.")
+    return value
 
 
 def _geometry(options: dict[str, Any]) -> tuple[str, int, int]:

@@ -29,8 +29,12 @@ def check_tokens(tokens: TokenFeature, checkpoint: Checkpoint, depth: int) -> No
     """Refuse a feature that an encoder of ``depth`` blocks does not have.
 
     Raises:
-        EncoderError: it lies behind the last block, or reads a class token where there is none.
+        EncoderError: it lies behind the last block, reads a class token where there is none, or patches that only pad.
     """
+    if checkpoint.family.image.naflex:
+        raise EncoderError(
+            f"{checkpoint.id}: {checkpoint.family.name} encoders have no {tokens}. Use --feature pooled."
+        )
     if tokens.depth > depth:
         raise EncoderError(f"{checkpoint.id}: {tokens} reads tokens after block {tokens.depth}, and it has {depth}.")
     if not set(tokens.poolings) <= set(poolings_of(checkpoint.family.image)):

@@ -21,7 +21,8 @@ from clip_export.features.augment import augmented
 from clip_export.features.backends import Backend, choose_backend
 from clip_export.features.rows import Row, RowCache
 from clip_toolkit import ImageError, open_image, preprocess
-from clip_toolkit.images.preprocess import check_aspect
+from clip_toolkit.images import MAX_PIXELS
+from clip_toolkit.images.preprocess import by_shape, check_aspect, check_resized
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -139,7 +140,9 @@ def _read(file: Path, rule: Preprocessing, view: int, cache: RowCache | None) ->
     try:
         image = open_image(file)
         check_aspect(image.height, image.width)
-        pixels = preprocess(augmented(image, content.digest(), view), rule)
+        seen = augmented(image, content.digest(), view)
+        check_resized(seen.height, seen.width, rule, MAX_PIXELS)
+        pixels = preprocess(seen, rule)
     except ImageError as error:
         named = error if str(file) in str(error) else ImageError(f"{file}: {error}")
         return ReadImage(content.hexdigest(), key, named)
@@ -192,7 +195,12 @@ class _Gathered:
         return Features(self.kept, self.contents, self.errors, self.computed, name, values)
 
     def _run(self) -> None:
-        indices, keys, images = zip(*self.pending, strict=True)
+        for group in by_shape([image for _, _, image in self.pending]):
+            self._run_alike([self.pending[i] for i in group])
+        self.pending = []
+
+    def _run_alike(self, pending: list[tuple[int, bytes, NDArray[np.uint8]]]) -> None:
+        indices, keys, images = zip(*pending, strict=True)
         pixels = np.stack(images)
         if self.backend is None:  # whoever is chosen, it is for what is left
             self.backend = self.choose(self.files - indices[0], pixels)
@@ -202,4 +210,3 @@ class _Gathered:
         if self.cache is not None:
             for key, row in zip(keys, rows, strict=True):
                 self.cache.put(key, row)
-        self.pending = []

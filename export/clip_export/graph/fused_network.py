@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
-from clip_export.graph.network import Answers, behind_preprocessing, pixel_example
+from clip_export.graph.network import Answers, behind_preprocessing, pixel_example, pixel_sizes
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_network import text_examples, text_sizes
 from clip_export.graph.text_weights import canonical_text
@@ -60,6 +60,6 @@ def fused_graph(
     check_size(encoder.id, network)
     image, tokens = pixel_example(encoder, input_kind), text_examples()
     varying = text_sizes(tower.context)
-    sizes = {name: {0: varying[0]} for name in image} | dict.fromkeys(tokens, varying)
+    sizes = pixel_sizes(encoder, input_kind) | dict.fromkeys(tokens, varying)
     body = trace(network, image | tokens, OUTPUTS[answers.task], sizes)
     return behind_preprocessing(body, encoder, input_kind)

@@ -22,6 +22,9 @@ from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, output_names
 
+_EXAMPLE_GRID = (5, 7)
+"""Patches of an example that keeps its shape: any numbers that no other dimension has."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -94,15 +97,26 @@ def network_graph(
     names = list(output_names(answers.task))
     for name, (_, made) in further.items():
         names += output_names(made.task, name)[:-1]
-    return behind_preprocessing(trace(network, pixel_example(encoder, input_kind), names), encoder, input_kind)
+    body = trace(network, pixel_example(encoder, input_kind), names, pixel_sizes(encoder, input_kind))
+    return behind_preprocessing(body, encoder, input_kind)
 
 
 def pixel_example(encoder: Encoder, input_kind: str) -> dict[str, Tensor]:
     """Make an example of the encoder's input: ``pixel_values``, or ``pixels`` uint8 ``[batch, size, size, 3]``."""
-    side = encoder.preprocessing.size
+    side, patch = encoder.preprocessing.size, encoder.preprocessing.patch
     if input_kind == "pixels":
         return {"pixel_values": torch.zeros(EXAMPLE_BATCH, 3, side, side)}
-    return {"pixels": torch.zeros(EXAMPLE_BATCH, side, side, 3, dtype=torch.uint8)}
+    height, width = (rows * patch for rows in _EXAMPLE_GRID) if patch else (side, side)
+    return {"pixels": torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)}
+
+
+def pixel_sizes(encoder: Encoder, input_kind: str) -> dict[str, dict[int, torch.export.Dim]]:
+    """Return what varies in `pixel_example`: the batch, and where images keep their shape, their rows and columns."""
+    batch, patch = torch.export.Dim("batch", min=1), encoder.preprocessing.patch
+    if input_kind == "pixels":
+        return {"pixel_values": {0: batch}}
+    grid = {axis: patch * torch.export.Dim(name, min=1) for axis, name in ((1, "rows"), (2, "columns")) if patch}
+    return {"pixels": {0: batch} | grid}
 
 
 def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: str) -> onnx.ModelProto:
@@ -126,4 +140,4 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     else:
         everything = TokenFeature(poolings_of(encoder.family.image), encoder.blocks.depth)
         network = AllDepths(canonical_vit(replace(encoder, feature=str(everything)), OPERATORS["ort"]))
-    return trace(network.eval(), pixel_example(encoder, "image"), ("rows",))
+    return trace(network.eval(), pixel_example(encoder, "image"), ("rows",), pixel_sizes(encoder, "image"))

@@ -12,11 +12,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
-from onnxscript import BOOL, INT64, UINT8, OnnxFunction, script
+from onnxscript import BOOL, DOUBLE, INT64, UINT8, OnnxFunction, script
 from onnxscript import opset20 as op
 from onnxscript.values import Opset
 
 from clip_export.graph.model_file import IR_VERSION
+from clip_toolkit.images.preprocess import LEAST_SCALE, MOST_SCALE
 from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
 
@@ -39,6 +40,8 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
     resize = _resize(_MODES[rule.resample])
     if rule.mode == "squash":
         function = _squash(rule.size, resize)
+    elif rule.mode == "naflex":
+        function = _naflex(rule.patch, rule.max_patches, resize)
     else:
         function = _crop(_edge(rule.resize, rule.size), rule.size, resize, _HALVES[rule.crop_offset])
     model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
@@ -86,6 +89,54 @@ def _squash(size: int, resize: Graph) -> Graph:
         return pixels  # noqa: RET504 (the name becomes the output's)
 
     return preprocess
+
+
+def _naflex(patch: int, most: int, resize: Graph) -> Graph:
+    """Do the search of `clip_toolkit.images.preprocess.resized_shape` in the same float64 arithmetic."""
+    sides, half, least, largest = (_doubles(value) for value in (patch, 0.5, LEAST_SCALE, MOST_SCALE))
+
+    @script(_LOCAL, default_opset=op)
+    def grid(shape, scale):  # noqa: ANN001, ANN202 (annotations would fix the types of a function that is inlined)
+        return op.Cast(op.Ceil(op.Div(op.Mul(shape, scale), op.Constant(value=sides))), to=INT64.dtype)
+
+    @script(_LOCAL, default_opset=op)
+    def halve(shape, low, high):  # noqa: ANN001, ANN202
+        scale = op.Mul(op.Add(low, high), op.Constant(value=half))
+        patches = op.ReduceProd(grid(shape, scale), keepdims=1)
+        fits = op.LessOrEqual(patches, op.Constant(value_ints=[most]))
+        return op.Where(fits, scale, low), op.Where(fits, high, scale)
+
+    # The runtime refuses graphs with loops in them: 24 calls, written out by factors.
+    @script(_LOCAL, default_opset=op)
+    def halve_thrice(shape, low, high):  # noqa: ANN001, ANN202
+        low1, high1 = halve(shape, low, high)
+        low2, high2 = halve(shape, low1, high1)
+        low3, high3 = halve(shape, low2, high2)
+        return low3, high3
+
+    @script(_LOCAL, default_opset=op)
+    def search_half(shape, low, high):  # noqa: ANN001, ANN202
+        low1, high1 = halve_thrice(shape, low, high)
+        low2, high2 = halve_thrice(shape, low1, high1)
+        low3, high3 = halve_thrice(shape, low2, high2)
+        low4, high4 = halve_thrice(shape, low3, high3)
+        return low4, high4
+
+    @script(default_opset=op)
+    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", "rows", "columns", 3]:  # noqa: F821
+        shape = op.Cast(op.Shape(image, start=1, end=3), to=DOUBLE.dtype)
+        low, high = search_half(shape, op.Constant(value=least), op.Constant(value=largest))
+        scale, _ = search_half(shape, low, high)
+        target = op.Mul(grid(shape, scale), op.Constant(value_ints=[patch]))
+        # A Reshape that changes nothing: ONNX's inference of shapes takes the product for an empty one.
+        pixels = resize(image, op.Reshape(target, op.Constant(value_ints=[2])))
+        return pixels  # noqa: RET504
+
+    return preprocess
+
+
+def _doubles(value: float) -> onnx.TensorProto:
+    return onnx.helper.make_tensor("value", onnx.TensorProto.DOUBLE, [1], [value])
 
 
 def _edge(edge: int, size: int) -> Graph:

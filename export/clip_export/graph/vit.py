@@ -7,6 +7,7 @@ allow. `clip_export.graph.vit_weights` fills it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class ViTConfig(BlockConfig):
         plain_norm: the final normalisation has no weights, as that of features of a depth.
         projection: channels of the projected feature, or None to return the pooled one.
         projection_bias: whether the projection has a bias.
+        resampled: images have grids of any shape, and the table of positions, for ``size``, is resampled to each.
         takes_pixel_values: the input is normalised float ``[batch, 3, size, size]`` instead of uint8 pixels.
     """
 
@@ -48,6 +50,7 @@ class ViTConfig(BlockConfig):
     plain_norm: bool = False
     projection: int | None = None
     projection_bias: bool = False
+    resampled: bool = False
     takes_pixel_values: bool = False
 
     @property
@@ -106,12 +109,14 @@ class VisionTransformer(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Return what the first block takes, ``[batch, tokens, width]``."""
         planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
-        x = self.patch(planes).flatten(2).transpose(1, 2)
+        grid = self.patch(planes)
+        x = grid.flatten(2).transpose(1, 2)
         if self.config.prefix:
             x = functional.pad(
                 x, (0, 0, self.config.prefix, 0)
             )  # zeros, to which the tokens are added with the positions
-        embedded: Tensor = self.pre_norm(x + self.positions)
+        positions = resampled(self.positions, *grid.shape[2:]) if self.config.resampled else self.positions
+        embedded: Tensor = self.pre_norm(x + positions)
         return embedded
 
     def read(self, x: Tensor) -> Tensor:
@@ -144,6 +149,26 @@ class AllDepths(nn.Module):
             x = block(x, rotation=self.vit.rotation)
             read.append(self.vit.read(x).unflatten(1, (-1, self.vit.config.width)))
         return torch.stack(read, dim=1)
+
+
+def resampled(table: Tensor, rows: int, columns: int) -> Tensor:
+    """Resize a square table of positions ``[1, side * side, width]`` to ``[1, rows * columns, width]``."""
+    side = math.isqrt(table.shape[1])
+    wide = _interpolation(columns, side) @ table.reshape(side, side, -1)
+    return (_interpolation(rows, side) @ wide.reshape(side, -1)).reshape(1, rows * columns, -1)
+
+
+def _interpolation(length: int, side: int) -> Tensor:
+    """Return weights ``[length, side]`` of a bilinear, antialiased resize of ``side`` values to ``length``.
+
+    A triangle, as wide as the distance of two new values and at least that of two old ones, renormalised at the border:
+    ``interpolate(mode="bilinear", antialias=True)`` of PyTorch.
+    """
+    step = side / length
+    centres = (torch.arange(length) + 0.5) * step
+    distances = (torch.arange(side) + 0.5 - centres[:, None]).abs() / torch.sym_max(step, 1.0)
+    weights: Tensor = (1 - distances).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 class AttentionPool(nn.Module):

@@ -6,6 +6,8 @@ are in `clip_export.graph.vit`.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
     if tokens is not None:
         sizes["depth"] = tokens.depth
     return ViTConfig(
-        size=encoder.preprocessing.size,
+        size=math.isqrt(config.num_patches) * config.patch_size if rules.naflex else encoder.preprocessing.size,
         patch=config.patch_size,
         **sizes,
         poolings=(rules.pooling,) if tokens is None else tokens.poolings,
@@ -52,6 +54,7 @@ def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:
         plain_norm=tokens is not None,
         projection=projection.out_features if projection is not None else None,
         projection_bias=projection is not None and projection.bias is not None,
+        resampled=rules.naflex,
         takes_pixel_values=takes_pixel_values,
     )
 
@@ -82,6 +85,8 @@ def _weights(encoder: Encoder, config: ViTConfig) -> Weights:
 def _folded_patch(source: Weights, preprocessing: Preprocessing) -> Weights:
     """Fold ``(pixel * scale - mean) / std`` into the patch convolution. Exact: the convolution pads nothing."""
     weight = source["embeddings.patch_embedding.weight"].double()
+    if weight.ndim == 2:  # of a linear layer, which reads the channels of a pixel together
+        weight = weight.unflatten(1, (math.isqrt(weight.shape[1] // 3), -1, 3)).permute(0, 3, 1, 2)
     bias = source.get("embeddings.patch_embedding.bias", torch.zeros(weight.shape[0])).double()
     mean = torch.tensor(preprocessing.mean, dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing.std, dtype=torch.float64).view(1, 3, 1, 1)

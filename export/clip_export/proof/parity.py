@@ -129,7 +129,7 @@ def _pillow_differences(
     classifier: Classifier, files: Sequence[bytes], texts: Sequence[str] | None, expected: Reference
 ) -> Differences:
     """Every batch size, and so several amounts of padding, through the same call that apps use."""
-    pixels = np.stack([classifier.pixels(file) for file in files])
+    pixels = [classifier.pixels(file) for file in files]
     runs = [_stacked(list(classifier.predict_many(files, batch, texts=texts))) for batch in BATCHES]
     return _differences(pixels, runs, expected)
 
@@ -140,7 +140,7 @@ def _graph_differences(
     """Raw images straight into the file; a batch holds one image several times, since its sizes must agree."""
     resize = GraphPreprocessor(preprocess_graph(classifier.spec.preprocessing))
     images = [decode(file) for file in files]
-    pixels = np.stack([resize(image) for image in images])
+    pixels = [resize(image) for image in images]
     runs = [
         Outputs(*(np.stack(column) for column in zip(*_last_rows(classifier, images, texts, batch), strict=True)))
         for batch in BATCHES
@@ -161,8 +161,9 @@ def _stacked(predictions: list[Any]) -> Outputs:
     return Outputs(*(np.stack([getattr(item, name) for item in predictions]) for name in Outputs._fields))
 
 
-def _differences(pixels: NDArray[np.uint8], runs: list[Outputs], expected: Reference) -> Differences:
-    steps = np.abs(pixels.astype(int) - expected.pixels.astype(int))
+def _differences(pixels: list[NDArray[np.uint8]], runs: list[Outputs], expected: Reference) -> Differences:
+    pairs = zip(pixels, expected.pixels, strict=True)
+    steps = np.concatenate([np.abs(found.astype(int) - wanted.astype(int)).ravel() for found, wanted in pairs])
     worst = {
         name: max(float(np.abs(getattr(run, name) - getattr(expected, name)).max(initial=0)) for run in runs)
         for name in Outputs._fields

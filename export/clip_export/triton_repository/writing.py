@@ -63,11 +63,14 @@ def write_repository(model: Path, folder: Path) -> list[str]:
 
     Raises:
         ModelError: the file is missing, foreign or damaged.
-        OutputError: the name is none for Triton, the repository has another model of it, or cannot be written.
+        OutputError: its images keep their shape, the name is none for Triton, the repository has another model of it,
+            or cannot be written.
     """
     check_repository(model, folder)
     spec = read_spec(model)
     check_one_head(spec, "a Triton configuration", "the file by itself, whose outputs are named after the heads")
+    if spec.preprocessing.mode == "naflex":
+        raise OutputError(f"{model}: its images keep their shape, and a batch in Triton has one. Use clip-serve.")
     models = _models(model, folder, spec)
     with _explained(folder):
         version = 1 + max(map(_latest, models))

@@ -94,12 +94,6 @@ def test_unsupported_family_names_the_supported(copy: Path):
         Encoder.from_pretrained(str(copy))
 
 
-def test_variable_resolution_siglip2_is_refused_by_name(copy: Path):
-    edit(copy / "config.json", model_type="siglip2", architectures=["Siglip2Model"])
-    with pytest.raises(EncoderError, match="siglip2"):
-        Encoder.from_pretrained(str(copy))
-
-
 def test_unsupported_architecture_of_a_known_family(copy: Path):
     edit(copy / "config.json", architectures=["CLIPSegModel"])
     with pytest.raises(EncoderError, match="CLIPSegModel"):

@@ -8,7 +8,7 @@ from PIL import Image
 from clip_toolkit import ImageError, preprocess
 from clip_toolkit.images import DecodeOptions
 from clip_toolkit.images.preparing import Preparation
-from clip_toolkit.images.preprocess import MAX_ASPECT, check_aspect, crop_offset, normalise, resized_shape
+from clip_toolkit.images.preprocess import MAX_ASPECT, by_shape, check_aspect, crop_offset, normalise, resized_shape
 from clip_toolkit.spec.classifier import Preprocessing
 
 
@@ -98,3 +98,22 @@ def test_an_image_that_the_resize_would_blow_up_is_refused():
     prepare = Preparation(DecodeOptions(max_pixels=10**8), rule)
     with pytest.raises(ImageError, match=r"4x4000: resized for this model it would have \d+ pixels"):
         prepare(Image.new("RGB", (4, 4000)))
+
+
+NAFLEX = Preprocessing("naflex", 256, 256, "bilinear", (0.5,) * 3, (0.5,) * 3, patch=16, max_patches=256)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((480, 640), (224, 288)), ((100, 100), (256, 256)), ((10, 1000), (32, 2048))]
+)
+def test_naflex_keeps_the_shape_in_as_many_patches_as_fit(shape: tuple[int, int], expected: tuple[int, int]):
+    """Of transformers' ``get_image_size_for_max_num_patches``."""
+    assert resized_shape(*shape, NAFLEX) == expected
+    pixels = preprocess(np.zeros((*shape, 3), np.uint8), NAFLEX)
+    assert pixels.shape == (*expected, 3)
+    assert resized_shape(*expected, NAFLEX) == expected
+
+
+def test_images_of_one_shape_run_together():
+    shapes = [(2, 3), (3, 2), (2, 3), (1, 1)]
+    assert by_shape([np.zeros((*shape, 3), np.uint8) for shape in shapes]) == [[0, 2], [1], [3]]

@@ -11,6 +11,9 @@ change its mind because its host was upgraded.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,9 +34,25 @@ def resized_shape(height: int, width: int, preprocessing: Preprocessing) -> tupl
     """
     if preprocessing.mode == "squash":
         return preprocessing.size, preprocessing.size
+    if preprocessing.mode == "naflex":
+        return _largest_grid(height, width, preprocessing.patch, preprocessing.max_patches)
     short, long = min(height, width), max(height, width)
     resized_long = int(preprocessing.resize * long / short)
     return (preprocessing.resize, resized_long) if height <= width else (resized_long, preprocessing.resize)
+
+
+LEAST_SCALE, MOST_SCALE, SCALE_STEPS = 1e-5 / 10, 100.0, 24
+"""Where the search for a scale begins, and the halvings after which its bounds are less than 1e-5 apart."""
+
+
+def _largest_grid(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
+    """Find the shape in whole patches, as ``get_image_size_for_max_num_patches`` of transformers' SigLIP 2 does."""
+    low, high = LEAST_SCALE, MOST_SCALE
+    for _ in range(SCALE_STEPS):
+        scale = (low + high) / 2
+        fits = math.ceil(height * scale / patch) * math.ceil(width * scale / patch) <= most
+        low, high = (scale, high) if fits else (low, scale)
+    return math.ceil(height * low / patch) * patch, math.ceil(width * low / patch) * patch
 
 
 def crop_offset(resized: int, size: int, rule: str = "floor") -> int:
@@ -55,16 +74,18 @@ def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocess
         preprocessing: the encoder's rule.
 
     Returns:
-        uint8 RGB ``[size, size, 3]``.
+        uint8 RGB ``[size, size, 3]``; in mode ``naflex``, of the image's own grid of patches.
     """
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     size, resample = preprocessing.size, _FILTERS[preprocessing.resample]
     new_height, new_width = resized_shape(picture.height, picture.width, preprocessing)
-    top, left = (crop_offset(side, size, preprocessing.crop_offset) for side in (new_height, new_width))
+    height, width = (size, size) if preprocessing.mode == "crop" else (new_height, new_width)
+    top = crop_offset(new_height, height, preprocessing.crop_offset)
+    left = crop_offset(new_width, width, preprocessing.crop_offset)
     narrow = picture.resize((new_width, picture.height), resample)
     # The vertical pass treats each column by itself: those that the crop drops need none.
-    columns = narrow.crop((left, 0, left + size, picture.height))
-    return np.asarray(columns.resize((size, new_height), resample).crop((0, top, size, top + size)))
+    columns = narrow.crop((left, 0, left + width, picture.height))
+    return np.asarray(columns.resize((width, new_height), resample).crop((0, top, width, top + height)))
 
 
 def check_aspect(height: int, width: int) -> None:
@@ -80,18 +101,39 @@ def check_aspect(height: int, width: int) -> None:
 
 
 def check_resized(height: int, width: int, preprocessing: Preprocessing, most: int) -> None:
-    """Refuse an image that one pass of the resize would make larger than ``most`` pixels.
+    """Refuse an image that one pass of the resize would make larger than ``most`` pixels, or another model resize.
 
     Raises:
-        ImageError: such as for a thin image and a model of large input.
+        ImageError: such as for a thin image and a model of large input, or for one of few pixels in mode ``naflex``.
     """
     new_height, new_width = resized_shape(height, width, preprocessing)
+    if preprocessing.mode == "naflex":
+        _check_grid(height, width, preprocessing)
     needed = max(new_width * height, new_width * new_height)
     if needed > most:
         raise ImageError(
             f"the image is {width}x{height}: resized for this model it would have {needed} pixels, more than {most}. "
             "Crop it first."
         )
+
+
+def _check_grid(height: int, width: int, preprocessing: Preprocessing) -> None:
+    found = resized_shape(height, width, preprocessing)
+    if resized_shape(*found, preprocessing) != found:  # at the largest scale that is tried: the graph would go on
+        raise ImageError(f"the image is {width}x{height}: too few pixels for this model. Enlarge it first.")
+    if found[1] == preprocessing.patch:  # PyTorch's antialiased resize to one column, of the positions, is wrong
+        raise ImageError(
+            f"the image is {width}x{height}: one patch wide for this model, where the answers of transformers itself "
+            "are not to be relied on. Crop it first."
+        )
+
+
+def by_shape(pixels: Sequence[NDArray[np.uint8]]) -> list[list[int]]:
+    """Group prepared images that one batch can hold: their indices, shape by shape. In most modes all are alike."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(pixels):
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())
 
 
 def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:

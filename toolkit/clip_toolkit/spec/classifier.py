@@ -35,10 +35,10 @@ class Preprocessing:
     """How an RGB image becomes the encoder's input.
 
     Attributes:
-        mode: ``crop`` (shortest edge to ``resize``, then a centre crop of ``size``) or ``squash`` (both sides to
-            ``size``).
-        resize: pixels of the shortest edge after the resize; equal to ``size`` in mode ``squash``.
-        size: pixels of either side of the encoder's input.
+        mode: ``crop`` (shortest edge to ``resize``, then a centre crop of ``size``), ``squash`` (both sides to
+            ``size``) or ``naflex`` (the largest grid of at most ``max_patches`` patches in the image's own shape).
+        resize: pixels of the shortest edge after the resize; equal to ``size`` in the other modes.
+        size: pixels of either side of the encoder's input; in mode ``naflex``, of the largest square one.
         resample: ``bicubic`` (Keys, a = -0.5) or ``bilinear``, both antialiased as Pillow's are.
         mean: per RGB channel, subtracted after scaling.
         std: per RGB channel, divided by.
@@ -47,6 +47,8 @@ class Preprocessing:
         long_edge: rule for the longer side: ``truncate``.
         crop_offset: rule for half of an odd difference: ``floor`` or ``half_even``, as of `preprocess.crop_offset`.
         exif: ``apply``, the orientation is applied before anything else.
+        patch: pixels of either side of a patch; 0 but in mode ``naflex``.
+        max_patches: most patches of an image; 0 but in mode ``naflex``.
     """
 
     mode: str
@@ -60,6 +62,8 @@ class Preprocessing:
     long_edge: str = "truncate"
     crop_offset: str = "floor"
     exif: str = "apply"
+    patch: int = 0
+    max_patches: int = 0
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,7 @@ def _task(spec: ModelSpec) -> TaskSpec:
 _MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
 
 _CHOICES = {
-    "mode": ("crop", "squash"),
+    "mode": ("crop", "squash", "naflex"),
     "resample": ("bicubic", "bilinear"),
     "passes": ("horizontal_first",),
     "long_edge": ("truncate",),
@@ -317,6 +321,7 @@ def _check(spec: ModelSpec) -> None:
     require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
     require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
     require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
+    _check_patches(rule)
     finite = all(map(math.isfinite, (*rule.mean, *rule.std, rule.scale)))
     require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
     require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
@@ -348,6 +353,14 @@ def _check_tasks(spec: ModelSpec) -> None:
         require(len(task.golden) == len(spec.golden), "tasks", f"{len(spec.golden)} golden answers", len(task.golden))
     mistaken = [label for label in spec.labels if spec.task == REGRESSION and label.partition(".")[0] in names[1:]]
     require(not mistaken, "labels", "none that reads as an answer of another head", mistaken)
+
+
+def _check_patches(rule: Preprocessing) -> None:
+    most = (rule.size // max(rule.patch, 1) + 1) ** 2 - 1 if rule.mode == "naflex" else 0
+    least = (rule.size // max(rule.patch, 1)) ** 2 if rule.mode == "naflex" else 0
+    require((rule.patch > 0) == (rule.mode == "naflex"), "preprocessing.patch", "pixels in mode naflex", rule.patch)
+    found = rule.max_patches
+    require(least <= found <= most, "preprocessing.max_patches", f"{least} to {most}", found)
 
 
 def _check_decisions(spec: ModelSpec) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import HeadSpec, ModelSpec
+from clip_toolkit.spec.classifier import HeadSpec, ModelSpec, Preprocessing
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -71,13 +71,7 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     for name, further in [*spec.heads.items()][1:]:
         yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
     yield "input", _input(spec)
-    yield (
-        "preprocessing",
-        (
-            f"{rule.mode}: resize {rule.resize}, size {rule.size}, {rule.resample}; longer side {rule.long_edge}d, "
-            f"crop offset {rule.crop_offset}; EXIF orientation: {rule.exif}"
-        ),
-    )
+    yield "preprocessing", _preprocessing(rule)
     yield "normalisation", f"scale {rule.scale:.6g}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
     yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
     for name, value in spec.training.items():
@@ -146,6 +140,17 @@ def notebook_text(found: NotebookReceipt, task: str) -> str:
     reach = "" if found.through == "images" else "; from features on: encoder and preprocessing are not part of it"
     few = f"; only {found.rows} answers, which prove little" if found.rows < ENOUGH_ANSWERS else ""
     return f"{equal}, {how}{reach}{few}"
+
+
+def _preprocessing(rule: Preprocessing) -> str:
+    if rule.mode == "naflex":
+        shape = f"own shape, at most {rule.max_patches} patches of {rule.patch}x{rule.patch} pixels, {rule.resample}"
+    else:
+        shape = (
+            f"resize {rule.resize}, size {rule.size}, {rule.resample}; longer side {rule.long_edge}d, "
+            f"crop offset {rule.crop_offset}"
+        )
+    return f"{rule.mode}: {shape}; EXIF orientation: {rule.exif}"
 
 
 def _input(spec: ModelSpec) -> str:

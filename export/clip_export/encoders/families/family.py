@@ -92,6 +92,8 @@ class ImageTower:
         settings: from the tower's configuration to the sizes of its blocks.
         positions: resamples the tower's table of positions for a side of so many pixels; None where the table fits one
             side alone or there is none.
+        naflex: images keep their shape, in as many patches as the processor allows. The tower takes patches, their mask
+            and the shape of their grid, and resamples its table of positions to each.
         rotation: makes, for a side of so many pixels, the cosines and sines that turn queries and keys (RoPE): float32
             ``[2, tokens, width / heads]``, both halves of the last axis alike; None where positions are only added.
         can_finetune: the tower's modules have the structure that `clip_export.training.finetuning` cuts in two.
@@ -110,6 +112,7 @@ class ImageTower:
     names: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Any], BlockSettings] = block_settings
     positions: Callable[[nn.Module, int], Tensor] | None = None
+    naflex: bool = False
     rotation: Callable[[Any, int], Tensor] | None = None
     can_finetune: bool = True
     optimum: str | None = None

@@ -1,6 +1,6 @@
 """SigLIP (Zhai et al. 2023, arXiv:2303.15343) and the SigLIP 2 checkpoints of a fixed resolution.
 
-Model type ``siglip2`` names the checkpoints of variable resolution, which are not supported.
+Model type ``siglip2`` names those of variable resolution: `clip_export.encoders.families.siglip2`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,13 @@ from clip_toolkit.images.preprocess import check_aspect, crop_offset, normalise,
 _CHANNELS = ("red", "green", "blue")
 
 
+_HOW = {
+    "crop": "shortest edge to {rule.resize}",
+    "squash": "both sides, whatever the shape",
+    "naflex": "at most {rule.max_patches} patches of {rule.patch} pixels",
+}
+
+
 class Step(NamedTuple):
     """A step: its name, what it did in numbers, and the picture after it (uint8 RGB)."""
 
@@ -43,7 +50,7 @@ def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArr
         kept = f"{stored.width}x{stored.height} {stored.format}, mode {stored.mode}"
     pixels = preprocess(image, rule)
     new_height, new_width = resized_shape(height, width, rule)
-    how = f"shortest edge to {rule.resize}" if rule.mode == "crop" else "both sides, whatever the shape"
+    how = _HOW[rule.mode].format(rule=rule)
     first = Step(
         "1. decode", f"{kept}; EXIF orientation {orientation}\nuint8 RGB {width}x{height}, {_range(image)}", image
     )
@@ -51,7 +58,7 @@ def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArr
     second = Step("2. resize", f"{rule.resample}, {how}\n{new_width}x{new_height}, {_range(resized)}", resized)
     column, row = (crop_offset(side, rule.size, rule.crop_offset) for side in (new_width, new_height))
     cut = f"centre, from column {column} and row {row}" if rule.mode == "crop" else "nothing to cut"
-    third = Step("3. crop", f"{cut}\n{rule.size}x{rule.size}, {_range(pixels)}", pixels)
+    third = Step("3. crop", f"{cut}\n{pixels.shape[1]}x{pixels.shape[0]}, {_range(pixels)}", pixels)
     return [first, second, third], normalise(pixels[None], rule)[0]
 
 
@@ -81,7 +88,7 @@ def draw_steps(encoder: Encoder, file: Path, output: Path) -> None:
     _histogram(grid[1][1], values, f"5. normalise: minus mean, over standard deviation\n{formula}")
     shown = grid[1][2].imshow(np.hstack(list(values)), cmap="coolwarm", vmin=-limit, vmax=limit)
     figure.colorbar(shown, ax=grid[1][2], fraction=0.03, shrink=0.6)
-    shape = f"pixel_values float32 [1, 3, {rule.size}, {rule.size}]"
+    shape = f"pixel_values float32 [1, 3, {values.shape[1]}, {values.shape[2]}]"
     grid[1][2].set_title(f"6. what goes in: {shape}\nred, green, blue; {span}", fontsize=9)
     grid[1][2].set_xticks([]), grid[1][2].set_yticks([])
     with written_atomically(output) as temporary:
