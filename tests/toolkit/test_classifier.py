@@ -227,7 +227,7 @@ def test_files_that_take_pixel_values_get_normalised_pixels_of_their_size(classi
     spec = replace(classifier.spec, input="pixels")
     given = []
 
-    def run(_: list[str], feeds: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    def run(_: list[str], feeds: dict[str, NDArray[np.float32]], *__: object) -> list[NDArray[np.float32]]:
         given.append(feeds)
         return [np.ones((1, len(spec.labels)), np.float32)] * 2 + [np.ones((1, spec.encoder.dim), np.float32)]
 
