@@ -174,6 +174,7 @@ def save_open_clip(kind: str, folder: Path) -> Path:
         else:
             weights = published(weights)
             tiny_tokenizers.save_clip(folder)
+    weights |= {name: weights[name].reshape(()) for name in ("logit_scale", "logit_bias") if name in weights}
     save_file(weights, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": rule}))
     return folder

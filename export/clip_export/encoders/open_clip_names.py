@@ -50,6 +50,8 @@ def transformers_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             is_product = name in ("visual_projection.weight", "text_projection.weight")  # x @ W, not x @ W.T
             found[name] = tensor.T if is_product else tensor
+    axes = (1,) if "text_model.head.weight" in found else ()  # of SigLIP's and of CLIP's numbers in transformers
+    found |= {name: found[name].reshape(axes) for name in ("logit_scale", "logit_bias") if name in found}
     return _with_timm(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ CONFIG = "open_clip_config.json"
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, for a preprocess_cfg that names none: open_clip/constants.py."""
 
-_MODES = {"shortest": "crop", "squash": "squash"}
+_MODES = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 _KNOWN = {"size", "mean", "std", "interpolation", "resize_mode", "mode", "fill_color"}
 
 
@@ -54,8 +54,12 @@ class OpenClipProcessor:
             raise EncoderError(
                 f"{CONFIG}: preprocess_cfg.size is {settings['size']}, but the image tower takes {side}."
             )
+        fill = settings.get("fill_color") or 0
+        if not isinstance(fill, int) or not 0 <= fill <= 255:
+            raise EncoderError(f"{CONFIG}: preprocess_cfg.fill_color is {fill!r}; expected 0 to 255.")
         mean, std = (settings.get(name) or default for name, default in (("mean", _MEAN), ("std", _STD)))
-        return cls(Preprocessing(_MODES[mode], side, side, resample, tuple(mean), tuple(std), crop_offset="half_even"))
+        rule = Preprocessing(_MODES[mode], side, side, resample, tuple(mean), tuple(std), crop_offset="half_even")
+        return cls(replace(rule, fill=fill))
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, Tensor]:
         """Return ``pixel_values``, float32 ``[images, 3, size, size]``."""
@@ -66,6 +70,12 @@ class OpenClipProcessor:
         size, resample = self.rule.size, Image.Resampling[self.rule.resample.upper()]
         if self.rule.mode == "squash":
             image = image.resize((size, size), resample)
+        elif self.rule.mode == "pad":
+            ratio = max(image.size) / size
+            width, height = (max(round(side / ratio), 1) for side in image.size)
+            small = image.resize((width, height), resample)
+            image = Image.new("RGB", (size, size), (self.rule.fill,) * 3)
+            image.paste(small, ((size - width) // 2, (size - height) // 2))
         else:
             short = min(image.size)
             image = image.resize((int(size * image.width / short), int(size * image.height / short)), resample)

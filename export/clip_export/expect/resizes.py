@@ -40,10 +40,13 @@ def _edges(picture: Image.Image, rule: Preprocessing) -> tuple[int, int]:
     return (rule.resize, resized) if picture.height <= picture.width else (resized, rule.resize)
 
 
-def _cropped(image: Tensor, size: int) -> Tensor:
-    """Return the centre, by torchvision's rule: half of an odd difference is rounded to even."""
-    top, left = (round((side - size) / 2) for side in image.shape[1:])
-    return image[:, top : top + size, left : left + size]
+def _cropped(image: Tensor, rule: Preprocessing) -> Tensor:
+    """Return the centre, by torchvision's rule: half of an odd difference is rounded to even; pad what is smaller."""
+    down, right = (max(rule.size - side, 0) for side in image.shape[1:])
+    borders = (right // 2, right - right // 2, down // 2, down - down // 2)
+    image = functional.pad(image, borders, value=float(rule.fill))
+    top, left = (round((side - rule.size) / 2) for side in image.shape[1:])
+    return image[:, top : top + rule.size, left : left + rule.size]
 
 
 def _by_rule(picture: Image.Image, rule: Preprocessing) -> tuple[int, int]:
@@ -56,14 +59,14 @@ def _resample(rule: Preprocessing) -> Image.Resampling:
 
 RESIZES: dict[str, Resize] = {
     "torchvision": lambda picture, rule: _cropped(
-        _interpolated(picture, *_by_rule(picture, rule), rule.resample, antialias=True), rule.size
+        _interpolated(picture, *_by_rule(picture, rule), rule.resample, antialias=True), rule
     ),
     "no-antialias": lambda picture, rule: _cropped(
-        _interpolated(picture, *_by_rule(picture, rule), rule.resample, antialias=False), rule.size
+        _interpolated(picture, *_by_rule(picture, rule), rule.resample, antialias=False), rule
     ),
-    "crop": lambda picture, rule: _cropped(_pillow(picture, *_edges(picture, rule), _resample(rule)), rule.size),
+    "crop": lambda picture, rule: _cropped(_pillow(picture, *_edges(picture, rule), _resample(rule)), rule),
     "bilinear": lambda picture, rule: _cropped(
-        _pillow(picture, *_by_rule(picture, rule), Image.Resampling.BILINEAR), rule.size
+        _pillow(picture, *_by_rule(picture, rule), Image.Resampling.BILINEAR), rule
     ),
     "squash": lambda picture, rule: _pillow(picture, rule.size, rule.size, _resample(rule)),
     "squash-bilinear": lambda picture, rule: _pillow(picture, rule.size, rule.size, Image.Resampling.BILINEAR),

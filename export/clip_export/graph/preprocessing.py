@@ -42,6 +42,8 @@ def preprocess_graph(rule: Preprocessing) -> onnx.ModelProto:
         function = _squash(rule.size, resize)
     elif rule.mode == "naflex":
         function = _naflex(rule.patch, rule.max_patches, resize)
+    elif rule.mode == "pad":
+        function = _pad(rule.size, rule.fill, resize)
     else:
         function = _crop(_edge(rule.resize, rule.size), rule.size, resize, _HALVES[rule.crop_offset])
     model: onnx.ModelProto = inline_local_functions(function.to_model_proto())
@@ -131,6 +133,23 @@ def _naflex(patch: int, most: int, resize: Graph) -> Graph:
         # A Reshape that changes nothing: ONNX's inference of shapes takes the product for an empty one.
         pixels = resize(image, op.Reshape(target, op.Constant(value_ints=[2])))
         return pixels  # noqa: RET504
+
+    return preprocess
+
+
+def _pad(size: int, fill: int, resize: Graph) -> Graph:
+    @script(default_opset=op)
+    def preprocess(image: UINT8["batch", "height", "width", 3]) -> UINT8["batch", size, size, 3]:  # noqa: F821
+        shape = op.Cast(op.Shape(image, start=1, end=3), to=DOUBLE.dtype)  # as Python's own division
+        side = op.Cast(op.Constant(value_ints=[size]), to=DOUBLE.dtype)
+        rounded = op.Round(op.Div(shape, op.Div(op.ReduceMax(shape, keepdims=1), side)))
+        target = op.Max(op.Cast(rounded, to=INT64.dtype), op.Constant(value_ints=[1]))
+        spare = op.Sub(op.Constant(value_ints=[size, size]), target)
+        before = op.Div(spare, op.Constant(value_ints=[2]))
+        borders = op.Concat(before, op.Sub(spare, before), axis=0)
+        colour = op.Cast(op.Constant(value_int=fill), to=UINT8.dtype)
+        pixels = op.Pad(resize(image, target), borders, colour, op.Constant(value_ints=[1, 2]))
+        return pixels  # type: ignore[return-value]  # noqa: RET504
 
     return preprocess
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.graph.preprocessing import GraphPreprocessor, preprocess_graph
+from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.tuned_encoder import referenced_encoder, save_with_encoder
 from clip_toolkit.errors import EncoderError
@@ -94,6 +95,44 @@ def test_pixels_are_torchvisions_three_ways(folder: Path, shape: tuple[int, int]
         assert np.array_equal(pixels, image[top : top + 32, left : left + 32])
 
 
+PADDED = {
+    "portrait": ((61, 97), (6, 0, 20, 32)),
+    "half of a pixel more": ((64, 6), (0, 14, 32, 3)),
+    "a rounded half": ((64, 5), (0, 15, 32, 2)),
+    "a line": ((1, 90), (15, 0, 1, 32)),
+    "its own size": ((32, 32), (0, 0, 32, 32)),
+}
+
+
+@pytest.mark.parametrize(("shape", "box"), PADDED.values(), ids=PADDED.keys())
+def test_longest_adds_borders_three_ways(folder: Path, shape: tuple[int, int], box: tuple[int, ...]):
+    write(folder, resize_mode="longest", fill_color=7)
+    encoder = Encoder.from_pretrained(str(folder))
+    image = np.random.default_rng(2).integers(8, 256, (*shape, 3), np.uint8)
+    pixels = preprocess(image, encoder.preprocessing)
+    top, left, height, width = box
+    inside = np.zeros((32, 32), bool)
+    inside[top : top + height, left : left + width] = True
+    assert np.array_equal((pixels != 7).any(axis=2), inside)
+    (values,) = encoder.processor(images=[Image.fromarray(image)])["pixel_values"].numpy()
+    rule = encoder.preprocessing
+    expected = (pixels / np.float32(255) - np.float32(rule.mean)) / np.float32(rule.std)
+    np.testing.assert_allclose(values.transpose(1, 2, 0), expected, atol=1e-6)
+    in_graph = GraphPreprocessor(preprocess_graph(rule))(image)
+    assert np.abs(in_graph.astype(int) - pixels).max() <= 2
+
+
+def test_the_width_of_heads_and_a_pair_as_size_are_followed(folder: Path):
+    values = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    twelve = Encoder.from_pretrained(str(folder)).features(values)
+    write(folder, vision(image_size=[32, 32], head_width=24), size=[32, 32])
+    found = Encoder.from_pretrained(str(folder))
+    assert found.tower.config.num_attention_heads == 2
+    assert (found.features(values) - twelve).abs().max() > 1e-3
+    canonical = canonical_vit(found, takes_pixel_values=True)(values)
+    torch.testing.assert_close(canonical, found.features(values), atol=1e-5, rtol=1e-5)
+
+
 def test_what_open_clip_does_otherwise_is_said(checkpoint: CheckpointOf, folder: Path):
     (said,) = Encoder.from_pretrained(str(folder)).notes
     assert "palette or transparency become RGB before the resize" in said
@@ -148,7 +187,8 @@ REFUSED = {
     "layer scale": (vision(ls_init_value=1e-4), {}, "ls_init_value"),
     "a key of the future": (vision(own_switch=3), {}, "own_switch"),
     "oblong": (vision(image_size=[32, 64]), {}, "not square"),
-    "padding": ({}, {"resize_mode": "longest"}, "resize_mode 'longest'"),
+    "colour of the borders": ({}, {"resize_mode": "longest", "fill_color": [9, 9, 9]}, "fill_color is"),
+    "timm's crop": ({}, {"crop_pct": 0.9}, "crop_pct"),
     "interpolation": ({}, {"interpolation": "lanczos"}, "lanczos"),
     "another size": ({}, {"size": 64}, "takes 32"),
     "a step of the future": ({}, {"own_step": 1}, "own_step"),

@@ -71,6 +71,26 @@ def test_pillow_path_equals_the_transformers_processor_bit_for_bit(processor, sh
     assert np.array_equal(ours, expected["pixel_values"])
 
 
+WITNESSED = {name: (SHRINKING | ENLARGING)[name] for name in ("portrait", "spare 3", "spare 7", "smaller", "one row")}
+
+
+@pytest.mark.parametrize("shape", WITNESSED.values(), ids=WITNESSED.keys())
+def test_a_second_witness_gives_the_same_pixels(processor, shape: tuple[int, int], tmp_path: Path):
+    """In Rust, without Pillow; its own backend of torchvision is a step off here and there, as torchvision is."""
+    witnesses = pytest.importorskip("hf_processors_rs")
+    processor.save_pretrained(tmp_path)
+    rule, image = preprocessing_of(processor), picture(*shape, seed=3)
+    ours = normalise(preprocess(image, rule)[None], rule)
+    pillow, torchvision = (
+        np.asarray(witnesses.AutoImageProcessor.from_pretrained(tmp_path, backend=backend)([image]))
+        for backend in ("pil", "torchvision")
+    )
+    assert np.array_equal(ours, pillow)
+    steps = np.rint(np.abs(ours - torchvision) * np.reshape(rule.std, (1, 3, 1, 1)) / rule.scale)
+    assert steps.max() <= 2
+    assert (steps > 0).mean() <= 0.01
+
+
 @pytest.mark.parametrize("shape", SHRINKING.values(), ids=SHRINKING.keys())
 def test_graph_follows_pillow_when_it_shrinks(processor, shape: tuple[int, int]):
     rule = preprocessing_of(processor)

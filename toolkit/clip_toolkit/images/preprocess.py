@@ -30,13 +30,17 @@ MAX_ASPECT = 1000
 def resized_shape(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
     """Height and width, in pixels, after the resize and before the crop.
 
-    The longer side is truncated, as ``get_resize_output_image_size`` of transformers does.
+    The longer side is truncated, as ``get_resize_output_image_size`` of transformers does. Before borders are added,
+    both are rounded, as open_clip's ``ResizeKeepRatio`` does, but never to nothing.
     """
     if preprocessing.mode == "squash":
         return preprocessing.size, preprocessing.size
     if preprocessing.mode == "naflex":
         return _largest_grid(height, width, preprocessing.patch, preprocessing.max_patches)
     short, long = min(height, width), max(height, width)
+    if preprocessing.mode == "pad":
+        ratio = long / preprocessing.size
+        return max(round(height / ratio), 1), max(round(width / ratio), 1)
     resized_long = int(preprocessing.resize * long / short)
     return (preprocessing.resize, resized_long) if height <= width else (resized_long, preprocessing.resize)
 
@@ -79,6 +83,9 @@ def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocess
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     size, resample = preprocessing.size, _FILTERS[preprocessing.resample]
     new_height, new_width = resized_shape(picture.height, picture.width, preprocessing)
+    if preprocessing.mode == "pad":
+        narrow = picture.resize((new_width, picture.height), resample)
+        return _padded(np.asarray(narrow.resize((new_width, new_height), resample)), size, preprocessing.fill)
     height, width = (size, size) if preprocessing.mode == "crop" else (new_height, new_width)
     top = crop_offset(new_height, height, preprocessing.crop_offset)
     left = crop_offset(new_width, width, preprocessing.crop_offset)
@@ -86,6 +93,15 @@ def preprocess(image: Image.Image | NDArray[np.uint8], preprocessing: Preprocess
     # The vertical pass treats each column by itself: those that the crop drops need none.
     columns = narrow.crop((left, 0, left + width, picture.height))
     return np.asarray(columns.resize((width, new_height), resample).crop((0, top, width, top + height)))
+
+
+def _padded(pixels: NDArray[np.uint8], size: int, fill: int) -> NDArray[np.uint8]:
+    """Put an image into the middle of a square, half a pixel higher or further left where it cannot be."""
+    height, width = pixels.shape[:2]
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.full((size, size, 3), fill, np.uint8)
+    square[top : top + height, left : left + width] = pixels
+    return square
 
 
 def check_aspect(height: int, width: int) -> None:

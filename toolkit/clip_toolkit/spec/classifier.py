@@ -36,7 +36,8 @@ class Preprocessing:
 
     Attributes:
         mode: ``crop`` (shortest edge to ``resize``, then a centre crop of ``size``), ``squash`` (both sides to
-            ``size``) or ``naflex`` (the largest grid of at most ``max_patches`` patches in the image's own shape).
+            ``size``), ``pad`` (longest edge to ``size``, then borders of ``fill`` around it) or ``naflex`` (the largest
+            grid of at most ``max_patches`` patches in the image's own shape).
         resize: pixels of the shortest edge after the resize; equal to ``size`` in the other modes.
         size: pixels of either side of the encoder's input; in mode ``naflex``, of the largest square one.
         resample: ``bicubic`` (Keys, a = -0.5) or ``bilinear``, both antialiased as Pillow's are.
@@ -49,6 +50,7 @@ class Preprocessing:
         exif: ``apply``, the orientation is applied before anything else.
         patch: pixels of either side of a patch; 0 but in mode ``naflex``.
         max_patches: most patches of an image; 0 but in mode ``naflex``.
+        fill: of each channel of the borders, 0 to 255.
     """
 
     mode: str
@@ -64,6 +66,7 @@ class Preprocessing:
     exif: str = "apply"
     patch: int = 0
     max_patches: int = 0
+    fill: int = 0
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,7 @@ def _task(spec: ModelSpec) -> TaskSpec:
 _MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
 
 _CHOICES = {
-    "mode": ("crop", "squash", "naflex"),
+    "mode": ("crop", "squash", "pad", "naflex"),
     "resample": ("bicubic", "bilinear"),
     "passes": ("horizontal_first",),
     "long_edge": ("truncate",),
@@ -322,6 +325,7 @@ def _check(spec: ModelSpec) -> None:
     require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
     require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
     _check_patches(rule)
+    require(0 <= rule.fill <= 255, "preprocessing.fill", "0 to 255", rule.fill)
     finite = all(map(math.isfinite, (*rule.mean, *rule.std, rule.scale)))
     require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
     require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)

@@ -72,6 +72,8 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
         yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
     yield "input", _input(spec)
     yield "preprocessing", _preprocessing(rule)
+    if rule.mode == "pad":
+        yield "borders", f"{rule.fill} of 255 in each channel"
     yield "normalisation", f"scale {rule.scale:.6g}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
     yield "operators", "standard ONNX" if spec.ops == "standard" else "standard ONNX and com.microsoft"
     for name, value in spec.training.items():

@@ -23,6 +23,7 @@ _CHANNELS = ("red", "green", "blue")
 _HOW = {
     "crop": "shortest edge to {rule.resize}",
     "squash": "both sides, whatever the shape",
+    "pad": "longest edge to {rule.size}",
     "naflex": "at most {rule.max_patches} patches of {rule.patch} pixels",
 }
 
@@ -58,6 +59,7 @@ def preprocessing_steps(encoder: Encoder, file: Path) -> tuple[list[Step], NDArr
     second = Step("2. resize", f"{rule.resample}, {how}\n{new_width}x{new_height}, {_range(resized)}", resized)
     column, row = (crop_offset(side, rule.size, rule.crop_offset) for side in (new_width, new_height))
     cut = f"centre, from column {column} and row {row}" if rule.mode == "crop" else "nothing to cut"
+    cut += f": borders of {rule.fill}" if rule.mode == "pad" else ""
     third = Step("3. crop", f"{cut}\n{pixels.shape[1]}x{pixels.shape[0]}, {_range(pixels)}", pixels)
     return [first, second, third], normalise(pixels[None], rule)[0]
 
