@@ -1,4 +1,4 @@
-import { answer, outputOf } from '../shared/answers.mjs';
+import { answer, outputsOf, readingOf } from '../shared/answers.mjs';
 import { replay } from '../shared/golden.mjs';
 import { readSpec } from '../shared/model-spec.mjs';
 import { encoded, openTokenizer } from '../shared/tokens.mjs';
@@ -33,16 +33,16 @@ class Model {
     const started = performance.now();
     const image = await decode(file);
     const decoded = performance.now();
-    const { numbers, truncated } = await this.#run(image, text);
+    const { reading, truncated } = await this.#run(image, text);
     const milliseconds = { decoding: decoded - started, model: performance.now() - decoded };
-    return { ...answer(this.spec, numbers), truncated, milliseconds };
+    return { ...answer(this.spec, reading), truncated, milliseconds };
   }
 
   /** How far this browser is from what PyTorch said of the pictures that the file carries. */
   compare() {
     return replay(this.spec, async (png, text) => {
       const image = await decode(new Blob([png], { type: 'image/png' }));
-      return (await this.#run(image, text)).numbers;
+      return (await this.#run(image, text)).reading;
     });
   }
 
@@ -57,9 +57,8 @@ class Model {
       inputs.input_ids = this.#row(tokens.inputIds);
       inputs.attention_mask = this.#row(tokens.attentionMask);
     }
-    const output = outputOf(this.spec);
-    const outputs = await this.#session.run(inputs, [output]);
-    return { numbers: outputs[output].data, truncated: Boolean(tokens?.truncated) };
+    const outputs = await this.#session.run(inputs, outputsOf(this.spec));
+    return { reading: readingOf(this.spec, outputs), truncated: Boolean(tokens?.truncated) };
   }
 
   #row(numbers) {

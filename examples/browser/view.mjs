@@ -40,6 +40,7 @@ export function showAnswer(spec, answer) {
   const share = answer.probability === null ? [] : [percent.format(answer.probability)];
   const remarks = [
     ...(spec.task === 'single-label' && scores[0].marked ? ['decided by threshold'] : []),
+    ...(answer.is_novel ? ['unlike the training images: the answer may mean nothing'] : []),
     ...(answer.truncated ? ['the end of the text was not read'] : []),
   ];
   say(headline(answer), [...share, ...remarks, time].join(' · '), scores, spec);

@@ -6,7 +6,7 @@ import { Tokenizer } from '@huggingface/tokenizers';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import sharp from 'sharp';
 
-import { answer, outputOf } from '../shared/answers.mjs';
+import { answer, outputsOf, readingOf } from '../shared/answers.mjs';
 import { replay } from '../shared/golden.mjs';
 import { checkShape, readSpec } from '../shared/model-spec.mjs';
 import { encoded, openTokenizer } from '../shared/tokens.mjs';
@@ -75,22 +75,21 @@ async function recordOf(model, image, text) {
   const asked = text ? { text: text.text, text_truncated: text.tokens.truncated } : {};
   const told = { provider: PROVIDER, error: null, ...asked };
   try {
-    const numbers = await naming(image, async (path) => run(model, await readFile(path), text?.tokens));
-    return { image, ...answer(model.spec, numbers), ...told };
+    const reading = await naming(image, async (path) => run(model, await readFile(path), text?.tokens));
+    return { image, ...answer(model.spec, reading), ...told };
   } catch (error) {
     return { image, label: null, probability: null, top: [], ...told, error: error.message };
   }
 }
 
-/** The model's numbers for the bytes of one picture. */
+/** What the model says of the bytes of one picture, as `answer` reads it. */
 async function run({ spec, session }, bytes, tokens) {
   const inputs = { image: await decode(bytes) };
   if (tokens) {
     inputs.input_ids = row(tokens.inputIds);
     inputs.attention_mask = row(tokens.attentionMask);
   }
-  const output = outputOf(spec);
-  return (await session.run(inputs, [output]))[output].data;
+  return readingOf(spec, await session.run(inputs, outputsOf(spec)));
 }
 
 function row(numbers) {

@@ -19,9 +19,13 @@ export function table(records) {
   const body = answers.flatMap((answer, number) =>
     answer.map(([label, value], rank) => line(rank === 0 ? images[number] : '', label, value)),
   );
+  const novel = records.flatMap(({ is_novel, novelty }, number) =>
+    is_novel ? [`${images[number]}: unlike the training images (novelty ${novelty.toPrecision(4)})\n`] : [],
+  );
   const marked = body.some((text) => text.endsWith('*\n'));
   const quantity = records[0].values ? 'value' : 'probability';
-  return [line('image', 'label', quantity), ...body, ...(marked ? ['* predicted by a threshold\n'] : [])].join('');
+  const legend = marked ? ['* predicted by a threshold\n'] : [];
+  return [line('image', 'label', quantity), ...body, ...legend, ...novel].join('');
 }
 
 function rows(record) {

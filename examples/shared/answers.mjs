@@ -2,18 +2,31 @@
 
 const DEFAULT_THRESHOLD = 0.5;
 
-/** The output of the graph that `answer` reads. */
-export function outputOf(spec) {
+/** The outputs of the graph that `answer` reads. */
+export function outputsOf(spec) {
+  return [scoresOf(spec), ...(spec.novelty ? ['novelty'] : [])];
+}
+
+/** What `answer` reads of a run over one picture: `numbers`, and in files that tell it `novelty`. */
+export function readingOf(spec, outputs) {
+  return { numbers: outputs[scoresOf(spec)].data, ...(spec.novelty ? { novelty: outputs.novelty.data[0] } : {}) };
+}
+
+function scoresOf(spec) {
   return spec.task === 'regression' ? 'values' : 'probabilities';
 }
 
 /**
  * What the model says, in the fields of `clip-infer --format json`: `label`, `probability` and `top` (all labels, most
- * probable first); of a multi-label model also `labels`, of a regression `values`.
- *
- * `numbers` is the Float32Array of the output that `outputOf` names, for one picture.
+ * probable first); of a multi-label model also `labels`, of a regression `values`; of files that tell how far a picture is
+ * from the training images, `novelty` and `is_novel`.
  */
-export function answer(spec, numbers) {
+export function answer(spec, { numbers, novelty }) {
+  const distance = spec.novelty ? { novelty, is_novel: !(novelty <= spec.novelty.threshold) } : {};
+  return { ...answerOf(spec, numbers), ...distance };
+}
+
+function answerOf(spec, numbers) {
   const { labels, task } = spec;
   if (numbers.length !== labels.length) {
     throw new Error('the model file contradicts itself: its labels do not fit its output');

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 from torch import nn
 
@@ -17,9 +18,11 @@ from clip_export.expect.quantized import check_quantized
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
+from clip_export.graph.novelty import add_novelty
 from clip_export.heads.alternatives import alternatives
-from clip_export.heads.files import Head, TrainedHead
+from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.novelty import Novelty
 from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
@@ -30,7 +33,7 @@ from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError, QuantizationError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
-from clip_toolkit.spec.classifier import ModelSpec, TextSpec
+from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
 
@@ -127,9 +130,22 @@ def export_classifier(
             spec = _answering(spec, options.expected, opened, encoder, heads)
             save_model(model, spec, unquantized)
         if options.quantization is None:
-            return Exported(spec)
+            return Exported(_with_novelty(model, spec, head.novelty, temporary))
         del model  # as large as the file, and no longer needed
-        return _quantized(unquantized, spec, head.module, options, temporary)
+        return _quantized(unquantized, spec, head, options, temporary)
+
+
+def _with_novelty(model: onnx.ModelProto, spec: ModelSpec, novelty: Novelty | None, path: Path) -> ModelSpec:
+    """Add the output ``novelty`` to a finished file, if its head knows the training images, and replay it."""
+    if novelty is None:
+        return spec
+    golden = novelty.distances(np.array([vector.embedding for vector in spec.golden]))
+    told = NoveltySpec(novelty.threshold, novelty.share, novelty.images, tuple(golden.tolist()))
+    spec = replace(spec, novelty=told)
+    add_novelty(model, novelty)
+    save_model(model, spec, path)
+    check_replay(selftest(load(path, device="cpu")))
+    return spec
 
 
 def _check_together(head: TrainedHead, options: ExportOptions) -> None:
@@ -188,11 +204,11 @@ def _answering(
     return ModelSpec.joined(proved.values())
 
 
-def _quantized(path: Path, spec: ModelSpec, head: Head, options: ExportOptions, output: Path) -> Exported:
+def _quantized(path: Path, spec: ModelSpec, head: TrainedHead, options: ExportOptions, output: Path) -> Exported:
     """Write the quantized form of a proved float file to ``output``."""
     asked = options.quantization
     assert asked is not None
-    quantized = quantize(path, head, asked, output)
+    quantized = quantize(path, head.module, asked, output)
     needed = ONNXRUNTIME.get(asked.mode, spec.onnxruntime)
     specs = {
         name: replace(own, quantization=quantized.receipts[name], onnxruntime=needed)
@@ -210,7 +226,7 @@ def _quantized(path: Path, spec: ModelSpec, head: Head, options: ExportOptions, 
     spec = ModelSpec.joined(specs.values())
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
-    return Exported(spec, quantized, changed)
+    return Exported(_with_novelty(quantized.model, spec, head.novelty, output), quantized, changed)
 
 
 def checked_labels(

@@ -52,6 +52,8 @@ def assert_same(theirs: dict[str, Any], ours: dict[str, Any], tolerance: float) 
         {score["label"]: score["probability"] for score in ours.pop("top")}, abs=tolerance
     )
     assert theirs.pop("values", {}) == pytest.approx(ours.pop("values", {}), rel=1e-4, abs=tolerance)
+    if "novelty" in ours:
+        assert theirs.pop("novelty") == pytest.approx(ours.pop("novelty"), rel=1e-3)
     assert theirs == ours | {"probability": pytest.approx(ours["probability"], abs=tolerance)}
 
 
@@ -124,11 +126,29 @@ def test_labels_cannot_command_the_terminal(
     assert len(ran.stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_images_unlike_the_training_images_are_told_as_in_python(
+    task: str, classify: Run, colours: list[Path], tmp_path: Path
+):
+    path, bright = tmp_path / "novelty.onnx", tmp_path / "bright.png"
+    path.write_bytes(tiny_task_model.model(task, novelty=True))
+    Image.new("RGB", (8, 8), (10, 250, 30)).save(bright)
+    classifier = load(path, device="cpu", resize="graph")
+    assert [classifier.predict(image).is_novel for image in (colours[0], bright)] == [False, True]
+    for image in (colours[0], bright):
+        same_record(classify, path, image, classifier, TOLERANCE)
+    assert "unlike the training images (novelty 250" in classify(path, bright).stdout
+    assert classify(path, "--selftest").returncode == 0
+    wrong = replace(classifier.spec.novelty, golden=(1.0,) * 4)
+    path.write_bytes(path.read_bytes() + metadata(replace(classifier.spec, novelty=wrong).to_json()))
+    assert classify(path, "--selftest").returncode == 1
+
+
 DECIDE = """
 import { readFileSync } from "node:fs";
 import { answer, shownScores } from "%s";
 const said = JSON.parse(readFileSync(0, "utf8")).map(({ spec, numbers }) => {
-  const { label, labels, top } = answer(spec, Float32Array.from(numbers));
+  const { label, labels, top } = answer(spec, { numbers: Float32Array.from(numbers) });
   return { label, labels: labels ?? null, first: shownScores({ label, labels, top })[0].label };
 });
 console.log(JSON.stringify(said));

@@ -25,8 +25,8 @@ from tiny_fused_model import png
 
 from clip_toolkit import ModelSpec
 from clip_toolkit.runtime.graph_check import output_sizes
-from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, Preprocessing
-from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, output_names
+from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, SINGLE_LABEL, output_names
 
 LABELS = {
     SINGLE_LABEL: ("normal", "pneumonia"),
@@ -40,6 +40,8 @@ THRESHOLDS = {
     MULTI_LABEL: {"red": 0.8, "constructor": 0.125},
     REGRESSION: {},
 }
+
+BRIGHT = 240.0
 
 _GOLDEN = ((200, 30, 40), (10, 90, 250), (128, 128, 128), (0, 0, 0))
 
@@ -72,9 +74,24 @@ def spec_of_several() -> ModelSpec:
     return ModelSpec.joined(replace(spec(task), name=name) for name, task in SEVERAL.items())
 
 
-def model(task: str) -> bytes:
-    """The bytes of the file."""
-    return _file(spec(task))
+def model(task: str, *, novelty: bool = False) -> bytes:
+    """The bytes of the file, with the output ``novelty`` if asked for: the brightest channel, novel beyond `BRIGHT`."""
+    told = spec(task)
+    if novelty:
+        told = replace(told, novelty=NoveltySpec(BRIGHT, 0.05, 20, tuple(float(max(colour)) for colour in _GOLDEN)))
+    return _file(told, _brightness() if novelty else b"")
+
+
+def _brightness() -> bytes:
+    """Nodes and what else the graph needs for ``novelty``."""
+    dropped = field(1, b"keepdims") + field(3, 0) + field(20, 2)
+    return b"".join(
+        [
+            field(NODE, node("ReduceMax", ["colour", "channels"], NOVELTY, dropped)),
+            field(INITIALIZER, tensor("channels", INT64, np.array([1]))),
+            field(OUTPUT, value(NOVELTY, FLOAT, [b"batch"])),
+        ]
+    )
 
 
 def model_of_several() -> bytes:
@@ -82,8 +99,8 @@ def model_of_several() -> bytes:
     return _file(spec_of_several())
 
 
-def _file(spec: ModelSpec) -> bytes:
-    return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(spec)) + metadata(spec.to_json())
+def _file(spec: ModelSpec, more: bytes = b"") -> bytes:
+    return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(spec) + more) + metadata(spec.to_json())
 
 
 def _golden(task: str, colour: tuple[int, int, int]) -> GoldenVector:

@@ -14,6 +14,7 @@ from clip_scale.errors import SourceError
 from clip_toolkit.errors import ImageError
 from clip_toolkit.images.sources import NamedBytes
 from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.tasks import NOVELTY
 from clip_toolkit.stream.inputs import Input
 from clip_toolkit.stream.records import EMBEDDING, PROBABILITY, Record
 from clip_toolkit.stream.writers import import_pyarrow, schema
@@ -97,14 +98,14 @@ def result_columns(template: Record, names: Iterable[str], columns: Columns) -> 
 
 
 def numpy_column(name: str, values: Sequence[Any], spec: ModelSpec, embedding: str | None) -> NDArray[Any]:
-    """Return a column of records: float64 for probabilities, ``[rows, dim]`` for embeddings, both NaN where missing.
+    """Return a column of records: float64 for probabilities and novelty, ``[rows, dim]`` for embeddings; else NaN.
 
     All others are of dtype object, and None where missing.
     """
     if name == EMBEDDING:
         missing = [math.nan] * spec.encoder.dim
         return np.array([missing if row is None else row for row in values], embedding).reshape(-1, spec.encoder.dim)
-    if name == "probability" or name.startswith(PROBABILITY):
+    if name in ("probability", NOVELTY) or name.startswith(PROBABILITY):
         return np.array(values, np.float64)  # of None makes NaN
     return np.fromiter(values, object, len(values))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.errors import ImageError
+from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.preparing import Preparation
@@ -23,7 +23,7 @@ from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 from clip_toolkit.spec.model_file import read_spec
-from clip_toolkit.spec.tasks import output_names
+from clip_toolkit.spec.tasks import NOVELTY, output_names
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.text.pairs import Pair, check_pairing, paired
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
@@ -87,6 +87,12 @@ def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions
     """Undo `Classifier.__reduce__`."""
     spec, session = reopen(opening, digest, read_spec)
     return Classifier(spec, session, resize, options, isolate)
+
+
+NO_NOVELTY = (
+    "the file does not tell how far an image is from the training images. Train its head with clip-train --novelty, "
+    "and export it again."
+)
 
 
 class Outputs(NamedTuple):
@@ -266,18 +272,33 @@ class Classifier:
             TextError: the model reads text and there are no tokens, or the other way round.
             ModelError: ONNX Runtime fails on it.
         """
-        return self._run(image, tokens, [(self.spec, self._head)])[0]
+        return self._run(image, tokens, [(self.spec, self._head)])[0][0]
+
+    def novelty(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> NDArray[np.float32]:
+        """Return how far each image of a batch is from the training images, float32 ``[batch]``.
+
+        Args:
+            image: as in `run`.
+            tokens: likewise.
+
+        Raises:
+            ModelError: the file has no such output, or what `run` raises.
+        """
+        _, found = self._run(image, tokens, [(self.spec, self._head)])
+        if found is None:
+            raise ModelError(NO_NOVELTY)
+        return found
 
     def _run(
         self, image: NDArray[np.uint8], tokens: Tokens | None, heads: Sequence[tuple[ModelSpec | TaskSpec, str]]
-    ) -> list[Outputs]:
-        """Run the network once, for heads and what the names of their outputs end in."""
+    ) -> tuple[list[Outputs], NDArray[np.float32] | None]:
+        """Run the network once, for heads and what the names of their outputs end in, and the novelty if it is told."""
         check_pairing(self.spec, tokens is not None)
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
         names = [output_names(head.task, ending) for head, ending in heads]
-        wanted = [*dict.fromkeys(chain(*names))]
+        wanted = [*dict.fromkeys(chain(*names)), *([NOVELTY] if self.spec.novelty is not None else [])]
         found = dict(zip(wanted, self._session.run(wanted, feeds), strict=True))
-        return [_outputs([found[name] for name in own]) for own in names]
+        return [_outputs([found[name] for name in own]) for own in names], found.get(NOVELTY)
 
     def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
@@ -319,14 +340,23 @@ class Classifier:
         truncated = (False,) * len(texts) if tokens is None else tokens.truncated
         (_, *further) = self.spec.endings
         heads = [(self.spec, self._head), *further]
-        rows = [
-            self._predictions(head, outputs)
-            for (head, _), outputs in zip(heads, self._run(pixels, tokens, heads), strict=True)
-        ]
+        outputs, found = self._run(pixels, tokens, heads)
+        rows = [self._predictions(head, own) for (head, _), own in zip(heads, outputs, strict=True)]
+        distances = [None] * len(texts) if found is None else found.tolist()
+        limit = None if self.spec.novelty is None else self.spec.novelty.threshold
         names = [name for _, name in further]
         return [
-            replace(main, text=text, text_truncated=was_cut, tasks=dict(zip(names, others, strict=True)))
-            for (main, *others), text, was_cut in zip(zip(*rows, strict=True), texts, truncated, strict=True)
+            replace(
+                main,
+                text=text,
+                text_truncated=was_cut,
+                tasks=dict(zip(names, others, strict=True)),
+                novelty=distance,
+                novelty_threshold=limit,
+            )
+            for (main, *others), text, was_cut, distance in zip(
+                zip(*rows, strict=True), texts, truncated, distances, strict=True
+            )
         ]
 
     def _predictions(self, head: ModelSpec | TaskSpec, outputs: Outputs) -> list[Prediction]:

@@ -35,6 +35,8 @@ class Prediction:
         text: the text that was read together with the image, or None.
         text_truncated: whether it has more tokens than the model takes, so that its end was not read.
         tasks: of a file with several heads, what each further one says of the image, by name.
+        novelty: distance from the training images, or None of a file that does not tell it.
+        novelty_threshold: distance beyond which an image is unlike them, likewise.
     """
 
     labels: tuple[str, ...]
@@ -47,6 +49,8 @@ class Prediction:
     text: str | None = None
     text_truncated: bool = False
     tasks: Mapping[str, Prediction] = field(default_factory=dict)
+    novelty: float | None = None
+    novelty_threshold: float | None = None
 
     def __repr__(self) -> str:
         """Show the answer, without the arrays."""
@@ -72,6 +76,13 @@ class Prediction:
         """The probability of `label`, 0 to 1; None where there is none."""
         label = self.label
         return None if label is None else float(self.probabilities[self.labels.index(label)])
+
+    @property
+    def is_novel(self) -> bool | None:
+        """Whether the image is unlike the training images; None where the file does not tell it."""
+        if self.novelty is None or self.novelty_threshold is None:
+            return None
+        return not self.novelty <= self.novelty_threshold  # NaN is like nothing
 
     @property
     def values(self) -> dict[str, float]:

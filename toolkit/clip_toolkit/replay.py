@@ -14,7 +14,7 @@ from clip_toolkit.images import DecodeOptions, decode
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.spec.classifier import GoldenVector
-from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.tasks import NOVELTY, REGRESSION
 from clip_toolkit.spec.text_tower import GoldenText
 from clip_toolkit.text.tokenization import Tokens
 from clip_toolkit.text_encoder import TextEncoder
@@ -49,8 +49,8 @@ class Drift:
 
     Attributes:
         path: ``pillow`` or ``graph``; ``text`` for tokens.
-        output: ``probabilities``, ``logits`` or ``embedding``, of a further head as ``logits_<name>``; of texts
-            ``tokens``, in shares of the texts.
+        output: ``probabilities``, ``logits``, ``embedding`` or ``novelty``, of a further head as ``logits_<name>``; of
+            texts ``tokens``, in shares of the texts.
         drift: the difference, in the unit that `TOLERANCES` explains.
         tolerance: the bound.
     """
@@ -83,6 +83,7 @@ def selftest(classifier: Classifier) -> list[Drift]:
         for path, inputs in _paths(classifier, images)
         for drift in _drifts(path, _run_each(classifier, inputs, tokens), _expected(classifier, golden), classifier)
     ]
+    drifts += _novelty_drifts(classifier, images, tokens)
     read = [item for item in tokens if item is not None]
     drifts += [_token_drift(read, golden)] if read else []
     further = {name: head for name, head in classifier.heads.items() if head.spec.name != classifier.spec.name}
@@ -91,6 +92,20 @@ def selftest(classifier: Classifier) -> list[Drift]:
             replace(item, output=f"{item.output}_{name}") for item in selftest(head) if item.output != "embedding"
         ]
     return drifts
+
+
+def _novelty_drifts(
+    classifier: Classifier, images: list[NDArray[np.uint8]], tokens: list[Tokens | None]
+) -> Iterator[Drift]:
+    spec = classifier.spec.novelty
+    if spec is None:
+        return
+    if len(spec.golden) != len(images):
+        raise SpecError(f"selftest: the golden novelty is damaged: expected {len(images)} numbers")
+    for path, inputs in _paths(classifier, images):
+        found = [classifier.novelty(image[None], item) for image, item in zip(inputs, tokens, strict=True)]
+        drift = _difference(np.concatenate(found), np.array(spec.golden, np.float32))
+        yield Drift(path, NOVELTY, drift, _tolerance(path, classifier))
 
 
 def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[Tokens | None]:
@@ -148,12 +163,15 @@ def _expected(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> Outpu
 
 
 def _drifts(path: str, got: Outputs, expected: Outputs, classifier: Classifier) -> Iterator[Drift]:
-    tolerance = TOLERANCES[path] * (1 if classifier.provider == CPU else OTHER_PROVIDER_FACTOR)
-    if classifier.spec.quantization is not None:
-        tolerance *= QUANTIZED_FACTOR
+    tolerance = _tolerance(path, classifier)
     for name in Outputs._fields:
         want, have = getattr(expected, name), getattr(got, name)
         yield Drift(path, name, _difference(have, want, relative=name != "probabilities"), tolerance)
+
+
+def _tolerance(path: str, classifier: Classifier) -> float:
+    tolerance = TOLERANCES[path] * (1 if classifier.provider == CPU else OTHER_PROVIDER_FACTOR)
+    return tolerance if classifier.spec.quantization is None else tolerance * QUANTIZED_FACTOR
 
 
 def _difference(found: NDArray[np.float32], expected: NDArray[np.float32], *, relative: bool = True) -> float:

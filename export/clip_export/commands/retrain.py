@@ -78,6 +78,7 @@ def _training(command: RetrainCommand) -> TrainCommand:
     held_out = frozenset(head.data.digests if head.data else ())
     write_corrected(dataset, command.corrections, lambda sha256: content_digest(sha256) in held_out, manifest)
     rule = summary.get("operating point")
+    judging = replace(judging, novelty=summary.get("novelty"))
     layers = "-".join(map(str, spec.layers))
     show(f"training as {command.head.name} was: layers {layers}, {_how(head)}; all else by default")
     return TrainCommand(
@@ -103,7 +104,7 @@ def _training(command: RetrainCommand) -> TrainCommand:
 
 
 def _how(head: TrainedHead) -> str:
-    names = ("optimizer", "learning rate", "seed", "operating point")
+    names = ("optimizer", "learning rate", "seed", "operating point", "novelty")
     return ", ".join(f"{name} {head.training[name]}" for name in names if name in head.training)
 
 

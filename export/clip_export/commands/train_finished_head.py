@@ -9,6 +9,8 @@ from clip_export.commands.train_options import TrainCommand
 from clip_export.encoders.digest import tokenizer_digest
 from clip_export.encoders.image import Encoder
 from clip_export.heads.files import TrainedHead
+from clip_export.heads.novelty import Novelty, fit_novelty
+from clip_export.heads.outputs import unit_length
 from clip_export.heads.references import EncoderReference
 from clip_export.heads.zero_shot import TEMPLATES
 from clip_export.training.fusion import Parts
@@ -52,7 +54,15 @@ def finish_head(
         prepared.dataset.task,
         temperature,
         thresholds,
+        None if command.judging.novelty is None else _novelty(prepared, encoder, command.judging.novelty),
     )
+
+
+def _novelty(prepared: Prepared, encoder: Encoder, share: float) -> Novelty:
+    """Learn what the training images look like; of images with texts, the images alone."""
+    learnt, validation = (unit_length(side.examples.features[:, : encoder.dim]).numpy() for side in prepared.sides[:2])
+    targets = prepared.sides[0].examples.targets.numpy()
+    return fit_novelty(learnt, targets, prepared.dataset.task, validation, share)
 
 
 def _summary(command: TrainCommand, prepared: Prepared, training: Training, options: TrainingOptions) -> dict[str, Any]:
@@ -74,6 +84,7 @@ def _summary(command: TrainCommand, prepared: Prepared, training: Training, opti
         "seed": command.examples.seed,
         "operating point": str(command.judging.operating_point),
         **temperature,
+        **({} if command.judging.novelty is None else {"novelty": command.judging.novelty}),
     }
 
 

@@ -13,11 +13,12 @@ from clip_export.encoders.feature_names import PROJECTED, token_feature
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
-from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE
+from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION
 
 _RATE = TrainingOptions.learning_rate
+_NOVEL_SHARE = 0.05  # as where others measure: their figures let 95 % of familiar images pass
 _START_RATE = 1e-2  # a pull holds the head; with a few images 1e-4 would get nowhere in 100 epochs, least at random
 
 
@@ -70,6 +71,17 @@ class JudgingOptions:
     positive: Annotated[str | None, Option("of two labels the one to detect (default: the last)", metavar="LABEL")] = (
         None
     )
+    novelty: Annotated[
+        float | None,
+        Option(
+            f"let the file tell images unlike the training images; SHARE of the familiar ones are to be taken for such "
+            f"(default: {_NOVEL_SHARE})",
+            parse=number("above 0 and below 1", lambda share: 0 < share < 1),
+            nargs="?",
+            const=_NOVEL_SHARE,
+            metavar="SHARE",
+        ),
+    ] = None
     report: Annotated[Path | None, Option("write figures and an HTML page", parse=Path, metavar="DIR")] = None
     tensorboard: Annotated[Path | None, Option("write curves for TensorBoard", parse=Path, metavar="DIR")] = None
     explain_preprocessing: Annotated[

@@ -66,6 +66,9 @@ def show_results(command: TrainCommand, head: TrainedHead, judgement: Judgement,
         show(f"temperature {head.training['temperature']}")
     for rates in own.rates if head.thresholds else ():
         show(f"threshold {head.thresholds[rates.label]:.4f} for {rates.label}: {rates_text(rates)}")
+    if head.novelty is not None:
+        share = f"{head.novelty.share:.1%} of {head.novelty.images} validation images"
+        show(f"novelty: {share} are beyond the threshold {head.novelty.threshold:.4g}")
     for name, other in judgement.others.items():
         show(f"{name} on the same features: {brief_text(other, task)}")
     if alone is not None:

@@ -21,6 +21,7 @@ from clip_export.heads.given_class import heads_from_class
 from clip_export.heads.given_head import GivenHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.notebooks import LayeredHead, head_from_state_dict
+from clip_export.heads.novelty import Novelty, NoveltyReference
 from clip_export.heads.programs import PROGRAM, head_from_program, program_kind
 from clip_export.heads.reading import Reading
 from clip_export.heads.references import DataReference, EncoderReference
@@ -32,13 +33,16 @@ from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
-_FORMAT_VERSION = 2  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation
+_FORMAT_VERSION = 3  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation; 2 no novelty
 _MOST_LAYERS = 64
 TEMPERATURES = (1e-3, 1e3)
 """Least and largest that is believed: beyond, every image would be answered alike."""
 
 Head: TypeAlias = VLMtoMLP | LayeredHead | GivenHead
 """From features to logits, with a ``spec``."""
+
+_NOVELTY = "novelty."
+"""What the names of its arrays begin with, among the weights."""
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 _COEFFICIENTS = {".npz": coefficients_of_npz, ".skops": coefficients_of_skops}
@@ -57,6 +61,7 @@ class TrainedHead:
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
+        novelty: what its training images look like, or None where that was not learnt.
         tower: weights of a fine-tuned image tower that lay in the same file, by their transformers names, or none.
         reading: how a notebook's head was read; None for heads of clip-train.
         rebuild: reads the same weights in another way.
@@ -72,6 +77,7 @@ class TrainedHead:
     task: str = SINGLE_LABEL
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
+    novelty: Novelty | None = None
     tower: Weights = field(default_factory=dict, repr=False, compare=False)
     reading: Reading | None = None
     rebuild: Callable[[Reading], Head] | None = field(default=None, repr=False, compare=False)
@@ -93,6 +99,7 @@ class _Description:
     task: str = SINGLE_LABEL
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
+    novelty: NoveltyReference | None = None
 
 
 def save_head(head: TrainedHead, path: Path) -> None:
@@ -116,9 +123,12 @@ def save_head(head: TrainedHead, path: Path) -> None:
         head.task,
         head.temperature,
         head.thresholds,
+        None if head.novelty is None else NoveltyReference.of(head.novelty),
     )
     text = json.dumps(asdict(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
+    if head.novelty is not None:
+        weights |= {f"{_NOVELTY}{name}": torch.from_numpy(array) for name, array in head.novelty.arrays().items()}
     content = save(weights, metadata={FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
@@ -127,8 +137,10 @@ def save_head(head: TrainedHead, path: Path) -> None:
 def _version(head: TrainedHead) -> int:
     """Return the oldest format that can hold the head; its readers ignore fields that they do not know."""
     assert head.encoder is not None
+    if head.novelty is not None:
+        return _FORMAT_VERSION
     news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
-    return _FORMAT_VERSION if any(news) else 1
+    return 2 if any(news) else 1
 
 
 def _pickled(weights: Mapping[str, Tensor], text: str) -> bytes:
@@ -229,6 +241,7 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
             raise HeadError(f"{path}: head format {description.version} is newer than this clip-toolkit. Upgrade it.")
         check_weights(weights, path)
         _check_description(description)
+        weights, novelty = _split(weights, description)
         with torch.device("meta"):  # of what the description claims nothing is built before the weights are seen
             module = VLMtoMLP.from_spec(description.head)
         module.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
@@ -245,7 +258,17 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         description.task,
         description.temperature,
         description.thresholds,
+        novelty,
     )
+
+
+def _split(weights: Mapping[str, Tensor], description: _Description) -> tuple[dict[str, Tensor], Novelty | None]:
+    """Take what is known of the training images out of the weights."""
+    own = {name: value for name, value in weights.items() if not name.startswith(_NOVELTY)}
+    found = {name.removeprefix(_NOVELTY): value.numpy() for name, value in weights.items() if name not in own}
+    if description.novelty is None:
+        return own, None
+    return own, description.novelty.novelty(found)
 
 
 def _check_description(description: _Description) -> None:

@@ -23,7 +23,7 @@ def test_what_is_written_is_read(demo: Path):
 
 def test_unknown_fields_and_newer_minor_versions_are_fine(edited: Edited, demo: Path):
     def change(data: dict[str, Any]) -> None:
-        data |= {"version": "1.9", "novelty": [1, 2]}
+        data |= {"version": "1.9", "unheard": [1, 2]}
         data["encoder"]["mood"] = "good"
 
     assert read_spec(edited(change)).labels == read_spec(demo).labels

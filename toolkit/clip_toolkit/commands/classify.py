@@ -9,9 +9,9 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
-from clip_toolkit.classifier import Classifier, load
+from clip_toolkit.classifier import NO_NOVELTY, Classifier, load
 from clip_toolkit.commands.infer_options import InferOptions
-from clip_toolkit.errors import ImageError
+from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.files.locate import Located
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.folder import ImageListing
@@ -79,6 +79,8 @@ def _open(located: Located, options: InferOptions) -> Classifier:
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
     check_pairing(classifier.spec, _has_texts(options))
+    if options.output.reject_novel and classifier.spec.novelty is None:
+        raise ModelError(f"--reject-novel: {NO_NOVELTY}")
     if not options.output.quiet:
         remarks = f" ({'; '.join(classifier.notes)})" if classifier.notes else ""
         say(f"{classifier.provider}, threads: {classifier.threads}{remarks}")
@@ -157,6 +159,7 @@ def _records(
             text=item.text,
             time=item.time,
             columns=options.output.format in COLUMNAR,
+            reject_novel=options.output.reject_novel,
         )
 
 
@@ -214,6 +217,7 @@ def _settings(classifier: Classifier, model: Path, options: InferOptions) -> dic
         "provider": classifier.provider,
         "batch_size": options.running.batch_size,
         "top_k": options.output.top_k,
+        "reject_novel": options.output.reject_novel,
         "resize": options.running.resize,
         "fps": options.video.fps,
         **vars(options.decoding),

@@ -138,6 +138,9 @@ class OutputOptions:
     ] = None
     top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
     output: Annotated[Path | None, Option("write to a file, whole or not at all", parse=Path, metavar="FILE")] = None
+    reject_novel: Annotated[
+        bool, Option("give no label to images unlike the training images (files of clip-train --novelty)")
+    ] = False
     resume: Annotated[bool, Option("continue from FILE.part, which an interrupted run has left")] = False
     quote_formulas: QuoteFormulas = False
     quiet: Annotated[bool, Option("no line on the device, no progress; errors and warnings stay")] = False

@@ -7,7 +7,7 @@ from clip_toolkit.runtime.devices import CPU, RESIZES, check_runs_texts
 from clip_toolkit.runtime.processor import saturates
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.tasks import output_names
+from clip_toolkit.spec.tasks import NOVELTY, output_names
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 
 
@@ -21,7 +21,10 @@ def check_graph(spec: ModelSpec, session: Session) -> None:
     if spec.text is not None:
         check_runs_texts()
     source = "image" if spec.input == "image" else "pixel_values"
-    session.check([source, *(TEXT_INPUTS if spec.text else ())], output_sizes(spec))
+    sizes: dict[str, int | str] = {**output_sizes(spec)}
+    if spec.novelty is not None:
+        sizes[NOVELTY] = "batch"
+    session.check([source, *(TEXT_INPUTS if spec.text else ())], sizes)
 
 
 def output_sizes(spec: ModelSpec) -> dict[str, int]:

@@ -70,7 +70,7 @@ class Session:
         self._inner = inner
         self._turn = Lock() if provider in ONE_RUN_AT_A_TIME else nullcontext()
 
-    def check(self, inputs: Sequence[str], outputs: Mapping[str, int]) -> None:
+    def check(self, inputs: Sequence[str], outputs: Mapping[str, int | str]) -> None:
         """Compare the graph with its metadata: names of inputs, and names and last dimensions of outputs.
 
         Raises:

@@ -185,6 +185,23 @@ class TaskSpec:
     golden: tuple[TaskAnswer, ...] = ()
 
 
+@dataclass(frozen=True)
+class NoveltySpec:
+    """How far an image is from the training images, by output ``novelty``: float32 ``[batch]``.
+
+    Attributes:
+        threshold: beyond it an image is unlike the training images.
+        share: of the validation images that are beyond.
+        images: how many validation images there were.
+        golden: of each golden vector, as its other answers.
+    """
+
+    threshold: float
+    share: float
+    images: int
+    golden: tuple[float, ...] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True, repr=False)
 class ModelSpec:
     """Everything an app must know about a model file.
@@ -206,6 +223,7 @@ class ModelSpec:
         parity: evidence of the export, of the float file if this one is quantized.
         notebook: evidence that the file answers as the notebook did, or None where its answers were not given.
         quantization: evidence of the quantization, or None in a float32 file.
+        novelty: about the output ``novelty``, or None in a file without it.
         onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -228,6 +246,7 @@ class ModelSpec:
     parity: ParityReceipt | None = None
     notebook: NotebookReceipt | None = None
     quantization: QuantizationReceipt | None = None
+    novelty: NoveltySpec | None = None
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
@@ -266,6 +285,8 @@ class ModelSpec:
         data = to_json(self)
         if not self.tasks:  # files of one head stay as they were before there were several
             del data["name"], data["tasks"]
+        if self.novelty is None:  # files without it stay as they were before there was any
+            del data["novelty"]
         return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
@@ -344,6 +365,9 @@ def _check(spec: ModelSpec) -> None:
     _check_tasks(spec)
     require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
     _check_decisions(spec)
+    if spec.novelty is not None:
+        require(spec.novelty.threshold >= 0, "novelty.threshold", "at least 0", spec.novelty.threshold)
+        require(0 <= spec.novelty.share <= 1, "novelty.share", "0 to 1", spec.novelty.share)
 
 
 def _check_tasks(spec: ModelSpec) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import HeadSpec, ModelSpec, Preprocessing
+from clip_toolkit.spec.classifier import HeadSpec, ModelSpec, NoveltySpec, Preprocessing
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -70,6 +70,8 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield from _head_rows(spec)
     for name, further in [*spec.heads.items()][1:]:
         yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
+    if spec.novelty is not None:
+        yield "novelty", _novelty(spec.novelty)
     yield "input", _input(spec)
     yield "preprocessing", _preprocessing(rule)
     if rule.mode == "pad":
@@ -96,6 +98,11 @@ def _head_rows(spec: ModelSpec) -> Iterator[Row]:
     yield "temperature", f"{spec.temperature:g}"
     if spec.thresholds:
         yield "thresholds", ", ".join(f"{label} from {value:.4g} on" for label, value in spec.thresholds.items())
+
+
+def _novelty(novelty: NoveltySpec) -> str:
+    share = f"{novelty.share:.1%} of {novelty.images} validation images are"
+    return f"unlike the training images beyond {novelty.threshold:.4g}, as {share}"
 
 
 def _head(head: HeadSpec) -> str:

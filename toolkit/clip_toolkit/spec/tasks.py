@@ -22,4 +22,7 @@ def output_names(task: str, head: str = "") -> tuple[str, ...]:
     return tuple(f"{name}_{head}" if head and name != "embedding" else name for name in OUTPUTS[task])
 
 
+NOVELTY = "novelty"
+"""Name of a further output, in files whose spec speaks of it."""
+
 TASKS = tuple(OUTPUTS)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
-text with each image also ``text`` and ``text_truncated``; of a frame of a video also ``time``, its seconds from the
-start; of a model with several heads also ``head``, the main one's name, and ``tasks``, the same of each further one by
-name. For `COLUMNAR` forms also ``p:<label>``, the probability of each label; and where it is asked for `EMBEDDING`, a
-list of numbers."""
+text with each image also ``text`` and ``text_truncated``; of a file that tells it ``novelty`` and ``is_novel``; of a
+frame of a video also ``time``, its seconds from the start; of a model with several heads also ``head``, the main one's
+name, and ``tasks``, the same of each further one by name. For `COLUMNAR` forms also ``p:<label>``, the probability of
+each label; and where it is asked for `EMBEDDING`, a list of numbers."""
 
 _SHOWN = 40  # characters of a text in a table
 
@@ -44,6 +44,12 @@ _MARK = {
 """What a star in a table means, by whether the model predicts any number of labels."""
 
 
+_NOVEL = "! unlike the training images: the label may mean nothing, however high its probability"
+"""What an exclamation mark in a table means."""
+
+_REJECTED = "(unlike the training images)"
+
+
 def record(
     image: str,
     result: Prediction | ClipToolkitError,
@@ -54,21 +60,27 @@ def record(
     text: str | None = None,
     time: float | None = None,
     columns: bool = False,
+    reject_novel: bool = False,
 ) -> Record:
     """Make the record of one image: a prediction, or ``error`` and nothing else.
 
-    The spec says which keys it has, and ``columns`` adds the probability of each label.
+    The spec says which keys it has, and ``columns`` adds the probability of each label. With ``reject_novel`` an image
+    unlike the training images has no label, no probabilities and no values.
     """
     item: Record = {"image": image} | ({} if time is None else {"time": time})
     item |= {"label": None, "probability": None, "top": [], "provider": provider, "error": None}
     if spec.text is not None:
         item |= {"text": text, "text_truncated": False}
     prediction = None if isinstance(result, ClipToolkitError) else result
-    item |= _answer(prediction, top_k, spec, columns=columns)
+    rejected = reject_novel and prediction is not None and prediction.is_novel
+    answered = None if rejected else prediction
+    item |= _answer(answered, top_k, spec, columns=columns)
+    if spec.novelty is not None:
+        item |= {"novelty": prediction and prediction.novelty, "is_novel": prediction and prediction.is_novel}
     if spec.tasks:
         item |= {"head": spec.name}
         item["tasks"] = {
-            task.name: _answer(prediction and prediction.tasks[task.name], top_k, task, columns=columns)
+            task.name: _answer(answered and answered.tasks[task.name], top_k, task, columns=columns)
             for task in spec.tasks
         }
     if prediction is None:
@@ -116,7 +128,8 @@ def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
     """``label`` holds all that are predicted, apart by semicolons; a regression has a column for each value instead."""
     for number, item in enumerate(records):
         row: Record = {name: item[name] for name in ("image", "time", "text", "text_truncated") if name in item}
-        row |= _said(item) | {"provider": item["provider"], "error": item["error"]} | _probabilities(item)
+        row |= _said(item) | {name: item[name] for name in ("novelty", "is_novel") if name in item}
+        row |= {"provider": item["provider"], "error": item["error"]} | _probabilities(item)
         for name, answer in item.get("tasks", {}).items():
             row |= prefixed(name, _said(answer) | _probabilities(answer))
         if number == 0:
@@ -146,10 +159,10 @@ def _grid(records: Iterable[Record]) -> Iterator[list[str]]:
         several = len(_heads(item)) > 1
         if number == 0:
             kinds = dict.fromkeys("value" if "values" in answer else "probability" for answer in _heads(item).values())
-            yield ["image", *["head"] * several, "label", " or ".join(kinds)]
+            yield ["image", *["head"] * several, "label", " or ".join(kinds), *["novelty"] * ("novelty" in item)]
         rows = [(head, *row) for head, answer in _heads(item).items() for row in _answers(answer)]
         for rank, (head, *cells) in enumerate(rows):
-            yield [_name(item) if rank == 0 else "", *[head] * several, *cells]
+            yield [_name(item) if rank == 0 else "", *[head] * several, *cells, *_novelty(item, shown=rank == 0)]
 
 
 def _heads(item: Record) -> Record:
@@ -157,11 +170,20 @@ def _heads(item: Record) -> Record:
     return {item.get("head", ""): item, **item.get("tasks", {})}
 
 
+def _novelty(item: Record, *, shown: bool) -> list[str]:
+    """Return the cell of an image's distance from the training images; no cell where the file does not tell it."""
+    if "novelty" not in item:
+        return []
+    return [f"{item['novelty']:>8.4g}{' !' if item['is_novel'] else ''}" if shown else ""]
+
+
 def _legend(records: list[Record]) -> Iterator[str]:
     """Yield what the stars of a table mean."""
     answers = [answer for item in records for answer in _heads(item).values()]
     starred = {"labels" in answer for answer in answers for _, text in _answers(answer) if text.endswith("*")}
     yield from (_MARK[several] for several in sorted(starred))
+    if any(item.get("is_novel") for item in records):
+        yield _NOVEL
 
 
 def _name(item: Record) -> str:
@@ -174,6 +196,8 @@ def _name(item: Record) -> str:
 
 def _answers(item: Record) -> list[tuple[str, str]]:
     """Label and number, as text: all predicted labels first; those that a threshold predicted have a star."""
+    if _is_rejected(item):
+        return [(_REJECTED, "")]
     if "values" in item:
         return [(name, f"{value:>10.5g}") for name, value in item["values"].items()]
     scores = {name.removeprefix(PROBABILITY): value for name, value in item.items() if name.startswith(PROBABILITY)}
@@ -183,3 +207,9 @@ def _answers(item: Record) -> list[tuple[str, str]]:
     starred = predicted if by_threshold else ()
     shown = ranked[: max(len(item["top"]), len(predicted))]
     return [(label, f"{scores[label]:>10.2%}{' *' if label in starred else ''}") for label in shown]
+
+
+def _is_rejected(item: Record) -> bool:
+    """Whether a record was made with ``reject_novel``, of such an image."""
+    answered = any(value is not None for value in item["values"].values()) if "values" in item else item["top"]
+    return bool(item.get("is_novel")) and not answered

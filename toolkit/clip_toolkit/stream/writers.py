@@ -104,6 +104,8 @@ def schema(arrow: Any, spec: ModelSpec, *, timed: bool = False, embedding: str |
     if spec.text is not None:
         columns += [("text", arrow.string()), ("text_truncated", arrow.bool_())]
     columns += _columns_of_task(arrow, spec)
+    if spec.novelty is not None:
+        columns += [("novelty", arrow.float64()), ("is_novel", arrow.bool_())]
     if embedding is not None:
         columns.append((EMBEDDING, arrow.list_(getattr(arrow, embedding)(), spec.encoder.dim)))
     for task in spec.tasks:
