@@ -65,6 +65,8 @@ def contents(urls: Iterable[str]) -> Iterator[NamedBytes | ImageError]:
         SourceError: the store does not answer: a run ends, and can go on when it does.
     """
     urls = list(urls)
+    if not urls:
+        return
     try:
         store, _ = import_fsspec().core.url_to_fs(urls[0])
         read = store.cat([store._strip_protocol(url) for url in urls], on_error="return")  # noqa: SLF001  # as its own docs do

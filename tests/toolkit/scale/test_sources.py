@@ -119,12 +119,13 @@ def test_a_parquet_file_that_is_none(tmp_path: Path):
         inputs(Source((str(tmp_path / "list.parquet"),)))
 
 
-def test_a_parquet_file_that_is_damaged_inside(tmp_path: Path):
+@pytest.mark.parametrize(("column", "values"), [("bytes", [RED, BLUE]), ("path", ["a.png", "b.png"])])
+def test_a_parquet_file_that_is_damaged_inside(column: str, values: list[object], tmp_path: Path):
     arrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
     from pyarrow import parquet
 
     file = tmp_path / "list.parquet"
-    parquet.write_table(arrow.table({"bytes": [RED, BLUE] * 50}), file, compression="snappy", use_dictionary=False)
+    parquet.write_table(arrow.table({column: values * 50}), file, compression="snappy", use_dictionary=False)
     content = bytearray(file.read_bytes())
     content[4:24] = b"\xff" * 20  # the header of its first page
     file.write_bytes(content)

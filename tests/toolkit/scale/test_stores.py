@@ -78,6 +78,10 @@ def test_shards_and_manifests(store: Any):
         with store.open("/bucket/list.parquet", "wb") as file:
             parquet.write_table(arrow.table({column: values}), file)
         assert [item.image.read() for item in inputs("memory://bucket/list.parquet")] == [expected]
+    with store.open("/bucket/list.parquet", "wb") as file:
+        parquet.write_table(arrow.table({"path": [None, "photos/1.png"]}), file)
+    missing, found = (item.image for item in inputs("memory://bucket/list.parquet"))
+    assert (str(missing), found.read()) == ("the row has no path", BLUE)
     for outside in ("/etc/passwd", "../other/1.png", "http://127.0.0.1/1.png"):
         with store.open("/bucket/list.parquet", "wb") as file:
             parquet.write_table(arrow.table({"path": [outside]}), file)

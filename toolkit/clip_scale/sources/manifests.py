@@ -8,7 +8,7 @@ from typing import Any
 
 from clip_scale.columns import Columns, input_of
 from clip_scale.errors import SourceError
-from clip_scale.sources.parts import Part, PathPart, RemotePart, RowGroupPart, open_parquet, path_parts
+from clip_scale.sources.parts import Part, PathPart, RemotePart, RowGroupPart, open_parquet, parquet_rows, path_parts
 from clip_scale.stores import size_of
 from clip_toolkit.files.csv_table import SUFFIXES as ROWS
 from clip_toolkit.files.csv_table import read_rows
@@ -76,8 +76,7 @@ def _wanted(name: str, schema: Any, columns: Columns, *, has_texts: bool) -> tup
 
 
 def _parquet_rows(name: str, file: Any, columns: Columns, wanted: tuple[str, ...]) -> Iterator[Input]:
-    rows = (row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist())
-    for number, row in enumerate(rows):
+    for number, row in enumerate(parquet_rows(name, file, wanted)):
         item = input_of(row, columns, number, f"{name}#{number}")
         yield item._replace(name=_beside(name, item.name)) if item.image is None else item
 

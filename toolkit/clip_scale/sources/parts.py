@@ -78,8 +78,8 @@ class RemotePart(PathPart):
     def inputs(self) -> Iterator[Input]:
         """Fetch them, some at once: whoever classifies them opens no URLs."""
         for some in chunks(self.items, _FETCHED):
-            read = contents(item.name for item in some)
-            yield from (item._replace(image=image) for item, image in zip(some, read, strict=True))
+            read = contents(item.name for item in some if item.image is None)
+            yield from (item._replace(image=next(read)) if item.image is None else item for item in some)
 
     def check_reach(self) -> None:
         """Leave it to the reading, which ends the run where the store does not answer."""
@@ -113,15 +113,8 @@ class RowGroupPart:
     def inputs(self) -> Iterator[Input]:
         """Read the rows; those without a path are called by the file and their number in it, from 0."""
         with open_parquet(self.path) as file:
-            for number, row in enumerate(self._rows(file), self.start):
+            for number, row in enumerate(parquet_rows(self.path, file, self.wanted, [self.group]), self.start):
                 yield input_of(row, self.columns, number, f"{self.path}#{number}")
-
-    def _rows(self, file: Any) -> Iterator[dict[str, Any]]:
-        try:
-            for batch in file.iter_batches(_ROWS, [self.group], self.wanted):
-                yield from batch.to_pylist()
-        except (OSError, import_pyarrow().ArrowException) as error:
-            raise _unreadable(self.path, error) from error
 
     def identity(self) -> Any:
         """File and row group."""
@@ -150,6 +143,21 @@ def open_parquet(name: str) -> Iterator[Any]:
         except (OSError, arrow.ArrowException) as error:
             raise _unreadable(name, error) from error
         yield file
+
+
+def parquet_rows(
+    name: str, file: Any, columns: Iterable[str], groups: list[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Read the rows of an open Parquet file, lazily; all of them, or those of some row groups.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    try:
+        for batch in file.iter_batches(_ROWS, groups, columns):
+            yield from batch.to_pylist()
+    except (OSError, import_pyarrow().ArrowException) as error:
+        raise _unreadable(name, error) from error
 
 
 def _unreadable(name: str, error: Exception) -> SourceError:
