@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -25,20 +26,38 @@ using nlohmann::ordered_json;
 constexpr const char* kUsage = "usage: classify MODEL IMAGE.ppm... [--json]";
 constexpr const char* kProvider = "CPUExecutionProvider";
 
-std::vector<float> run(Ort::Session& session, const Spec& spec, Picture& picture) {
+// What the model says of one picture.
+struct Reading {
+  std::vector<float> numbers;
+  std::optional<float> novelty;
+};
+
+Reading run(Ort::Session& session, const Spec& spec, Picture& picture) {
   const std::array<std::int64_t, 4> shape{1, picture.height, picture.width, 3};
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const auto image = Ort::Value::CreateTensor<std::uint8_t>(memory, picture.rgb.data(), picture.rgb.size(),
                                                             shape.data(), shape.size());
   const char* input = "image";
-  const char* output = spec.task == "regression" ? "values" : "probabilities";
-  const auto outputs = session.Run(Ort::RunOptions{}, &input, &image, 1, &output, 1);
-  const auto kind = outputs.front().GetTensorTypeAndShapeInfo();
-  if (kind.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || kind.GetElementCount() != spec.labels.size()) {
-    throw std::runtime_error("the model file contradicts itself: its labels do not fit its output");
-  }
-  const float* numbers = outputs.front().GetTensorData<float>();
-  return {numbers, numbers + spec.labels.size()};
+  const std::array<const char*, 2> names{spec.task == "regression" ? "values" : "probabilities", "novelty"};
+  const std::size_t count = spec.novelty_threshold ? 2 : 1;
+  const auto outputs = session.Run(Ort::RunOptions{}, &input, &image, 1, names.data(), count);
+  const auto floats = [&](std::size_t index, std::size_t size) {
+    const auto kind = outputs[index].GetTensorTypeAndShapeInfo();
+    if (kind.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || kind.GetElementCount() != size) {
+      throw std::runtime_error("the model file contradicts itself: its output " + std::string(names[index]) +
+                               " is not what it says");
+    }
+    return outputs[index].GetTensorData<float>();
+  };
+  const float* numbers = floats(0, spec.labels.size());
+  Reading reading{{numbers, numbers + spec.labels.size()}, std::nullopt};
+  if (spec.novelty_threshold) reading.novelty = *floats(1, 1);
+  return reading;
+}
+
+// Whether a picture is unlike the training images; what is no number is like nothing.
+bool is_novel(const Spec& spec, const Reading& reading) {
+  return reading.novelty && !(*reading.novelty <= *spec.novelty_threshold);
 }
 
 // The record that `clip-infer --format jsonl` prints, with all labels in `top`.
@@ -71,6 +90,16 @@ std::string printable(std::string text) {
   return text;
 }
 
+// The same, with what the file tells of the picture itself.
+ordered_json record_of(const std::string& image, const Spec& spec, const Reading& reading) {
+  auto record = record_of(image, spec, answer(spec, reading.numbers));
+  if (reading.novelty) {
+    record["novelty"] = *reading.novelty;
+    record["is_novel"] = is_novel(spec, reading);
+  }
+  return record;
+}
+
 // Predicted labels first; a star where a threshold, and not the order, predicted them.
 void print_table(const std::string& image, const Spec& spec, std::vector<Score> scores) {
   const bool by_threshold = spec.task == "multi-label" || !scores.front().predicted;
@@ -98,14 +127,15 @@ auto naming(const std::string& path, Action action) {
 
 bool classify(Ort::Session& session, const Spec& spec, const std::string& image, bool json) {
   try {
-    const auto scores = naming(image, [&] {
+    const auto reading = naming(image, [&] {
       auto picture = read_ppm(image);
-      return answer(spec, run(session, spec, picture));
+      return run(session, spec, picture);
     });
     if (json) {
-      std::cout << record_of(image, spec, scores).dump() << '\n';
+      std::cout << record_of(image, spec, reading).dump() << '\n';
     } else {
-      print_table(image, spec, scores);
+      print_table(image, spec, answer(spec, reading.numbers));
+      if (is_novel(spec, reading)) std::printf("    unlike the training images (novelty %.4g)\n", *reading.novelty);
     }
     return true;
   } catch (const std::exception& error) {

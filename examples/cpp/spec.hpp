@@ -5,6 +5,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@ struct Spec {
   std::string task;
   std::vector<std::string> labels;
   std::map<std::string, double> thresholds;
+  std::optional<double> novelty_threshold;  // of files that tell how far a picture is from the training images
 };
 
 // Refuses what this program lacks, rather than answer something else than the file means.
@@ -50,8 +52,9 @@ inline Spec read_spec(const Ort::Session& session) {
   if (!text) throw std::runtime_error("an ONNX file, but not one of clip-export");
   const auto json = nlohmann::json::parse(text.get());
   check_kind(json);
-  const Spec spec{json.value("task", "single-label"), json.at("labels").get<std::vector<std::string>>(),
-                  json.value("thresholds", std::map<std::string, double>{})};
+  Spec spec{json.value("task", "single-label"), json.at("labels").get<std::vector<std::string>>(),
+            json.value("thresholds", std::map<std::string, double>{}), std::nullopt};
+  if (json.contains("novelty")) spec.novelty_threshold = json.at("novelty").at("threshold").get<double>();
   if (spec.task != "single-label" && spec.task != "multi-label" && spec.task != "regression") {
     throw std::runtime_error("the file has the task " + spec.task +
                              ", this program knows single-label, multi-label and regression");

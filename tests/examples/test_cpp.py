@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_task_model
 from clients import CPP as FOLDER
 from clients import Run, run
 from PIL import Image
@@ -101,6 +102,21 @@ def test_what_a_threshold_predicted_comes_first_and_says_so(
     marked = [index for index, row in enumerate(rows) if row.endswith("(by its threshold)")]
     assert marked
     assert all("pneumonia" in rows[index] and rows[index - 1].endswith(".ppm") for index in marked)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_images_unlike_the_training_images_are_told_as_in_python(
+    task: str, classify: Run, colours: list[Path], ppm: Callable[[Path], Path], tmp_path: Path
+):
+    path, bright = tmp_path / "novelty.onnx", tmp_path / "bright.png"
+    path.write_bytes(tiny_task_model.model(task, novelty=True))
+    Image.new("RGB", (8, 8), (10, 250, 30)).save(bright)
+    classifier = load(path, device="cpu", resize="graph")
+    for image, is_novel in ((colours[0], False), (bright, True)):
+        prediction, told = classifier.predict(image), json.loads(classify(path, ppm(image), "--json").stdout)
+        assert told["novelty"] == pytest.approx(prediction.novelty, rel=1e-3)
+        assert told["is_novel"] is prediction.is_novel is is_novel
+        assert ("unlike the training images" in classify(path, ppm(image)).stdout) is is_novel
 
 
 def test_nothing_is_written_to_the_home_folder(classify: Run, model: Path, pictures, ppm, tmp_path: Path, monkeypatch):
