@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clip_export.heads.checkpoints import Weights, agreed_labels
 from clip_toolkit.errors import HeadError
-from clip_toolkit.spec.classifier import HEAD_NAME
+from clip_toolkit.spec.contradictions import HEAD_NAME
 
 Labels = Mapping[str, tuple[str, ...]]
 """Of each head, by its name."""

@@ -6,28 +6,25 @@ docs/model-file.md describes each field for clients in other languages.
 from __future__ import annotations
 
 import json
-import math
-import re
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from clip_toolkit.errors import SpecError
+from clip_toolkit.spec.contradictions import check
 from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.metadata import (
     CLASSIFIER,
     OLDEST_ONNXRUNTIME,
     SEVERAL_HEADS,
     SPEC_VERSION,
-    check_onnxruntime,
     parsed,
-    require,
     require_kind,
 )
 from clip_toolkit.spec.receipts import NotebookReceipt, ParityReceipt, QuantizationReceipt
-from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
-from clip_toolkit.spec.tokenizer import TokenizerSpec, check_tokenizer
+from clip_toolkit.spec.tasks import SINGLE_LABEL
+from clip_toolkit.spec.tokenizer import TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -300,14 +297,10 @@ class ModelSpec:
         data = parsed(text)
         require_kind(data, CLASSIFIER)
         spec = from_json(cls, data, "spec")
-        _check(spec)
+        check(spec)
         for alone in spec.heads.values() if spec.tasks else ():
-            _check(alone)
+            check(alone)
         return spec
-
-
-HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-"""What a head may be called in a file of several: an identifier, as ONNX asks of the names of outputs."""
 
 
 def check_one_head(spec: ModelSpec, program: str, instead: str) -> None:
@@ -324,80 +317,3 @@ def check_one_head(spec: ModelSpec, program: str, instead: str) -> None:
 def _task(spec: ModelSpec) -> TaskSpec:
     own = {item.name: getattr(spec, item.name) for item in fields(TaskSpec)}
     return TaskSpec(**own | {"golden": tuple(TaskAnswer(item.probabilities, item.logits) for item in spec.golden)})
-
-
-_MAX_SIDE = 4096  # pixels; a larger one is damage or malice, and would take the host's memory
-
-_CHOICES = {
-    "mode": ("crop", "squash", "pad", "naflex"),
-    "resample": ("bicubic", "bilinear"),
-    "passes": ("horizontal_first",),
-    "long_edge": ("truncate",),
-    "crop_offset": ("floor", "half_even"),
-    "exif": ("apply",),
-}
-
-
-def _check(spec: ModelSpec) -> None:
-    rule = spec.preprocessing
-    for name, choices in _CHOICES.items():
-        require(getattr(rule, name) in choices, f"preprocessing.{name}", " or ".join(choices), getattr(rule, name))
-    require(rule.resize <= _MAX_SIDE, "preprocessing.resize", f"at most {_MAX_SIDE}", rule.resize)
-    require(1 <= rule.size <= rule.resize, "preprocessing.size", f"1 to resize ({rule.resize})", rule.size)
-    require(rule.mode == "crop" or rule.size == rule.resize, "preprocessing.size", f"{rule.resize}", rule.size)
-    _check_patches(rule)
-    require(0 <= rule.fill <= 255, "preprocessing.fill", "0 to 255", rule.fill)
-    finite = all(map(math.isfinite, (*rule.mean, *rule.std, rule.scale)))
-    require(len(rule.mean) == 3 and finite, "preprocessing.mean", "3 finite values", rule.mean)
-    require(len(rule.std) == 3 and all(rule.std), "preprocessing.std", "3 values other than 0", rule.std)
-    require(len(spec.labels) >= 1, "labels", "at least 1", spec.labels)
-    require(len(set(spec.labels)) == len(spec.labels), "labels", "labels that differ", spec.labels)
-    require(
-        spec.head.layers[-1:] == (len(spec.labels),), "head.layers", f"{len(spec.labels)} outputs", spec.head.layers
-    )
-    width = spec.encoder.dim + (spec.text.dim if spec.text else 0)
-    require(spec.head.layers[:1] == (width,), "head.layers", f"{width} inputs", spec.head.layers)
-    if spec.text is not None:
-        check_tokenizer(spec.text.tokenizer, "text.tokenizer")
-    require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
-    require(spec.ops in ("ort", "standard"), "ops", "ort or standard", spec.ops)
-    check_onnxruntime(spec.onnxruntime)
-    _check_tasks(spec)
-    require(math.isfinite(spec.temperature) and spec.temperature > 0, "temperature", "above 0", spec.temperature)
-    _check_decisions(spec)
-    if spec.novelty is not None:
-        require(spec.novelty.threshold >= 0, "novelty.threshold", "at least 0", spec.novelty.threshold)
-        require(0 <= spec.novelty.share <= 1, "novelty.share", "0 to 1", spec.novelty.share)
-
-
-def _check_tasks(spec: ModelSpec) -> None:
-    if not spec.tasks:
-        return
-    require(int(spec.version.partition(".")[0]) >= 2, "version", f"{SEVERAL_HEADS} with several heads", spec.version)
-    names = [spec.name, *(task.name for task in spec.tasks)]
-    require(all(map(HEAD_NAME.fullmatch, names)) and len(set(names)) == len(names), "tasks", "names that differ", names)
-    require(spec.text is None, "tasks", "none in a model that reads texts", names)
-    for task in spec.tasks:
-        require(len(task.golden) == len(spec.golden), "tasks", f"{len(spec.golden)} golden answers", len(task.golden))
-    mistaken = [label for label in spec.labels if spec.task == REGRESSION and label.partition(".")[0] in names[1:]]
-    require(not mistaken, "labels", "none that reads as an answer of another head", mistaken)
-
-
-def _check_patches(rule: Preprocessing) -> None:
-    most = (rule.size // max(rule.patch, 1) + 1) ** 2 - 1 if rule.mode == "naflex" else 0
-    least = (rule.size // max(rule.patch, 1)) ** 2 if rule.mode == "naflex" else 0
-    require((rule.patch > 0) == (rule.mode == "naflex"), "preprocessing.patch", "pixels in mode naflex", rule.patch)
-    found = rule.max_patches
-    require(least <= found <= most, "preprocessing.max_patches", f"{least} to {most}", found)
-
-
-def _check_decisions(spec: ModelSpec) -> None:
-    require(spec.task in TASKS, "task", " or ".join(TASKS), spec.task)
-    require(set(spec.thresholds) <= set(spec.labels), "thresholds", "labels of the model", list(spec.thresholds))
-    require(all(0 <= value <= 1 for value in spec.thresholds.values()), "thresholds", "0 to 1", spec.thresholds)
-    if spec.task == SINGLE_LABEL and spec.thresholds:
-        require(len(spec.labels) == 2, "thresholds", "none, with more than two labels", spec.thresholds)
-        require(len(spec.thresholds) == 1, "thresholds", "that of one of the two labels", spec.thresholds)
-    if spec.task == REGRESSION:
-        require(not spec.thresholds, "thresholds", "none for a regression", spec.thresholds)
-        require(spec.temperature == 1, "temperature", "1 for a regression", spec.temperature)
