@@ -83,7 +83,7 @@ def test_the_device_is_one_line_and_quiet_leaves_it_out(image: str, demo: Path, 
 def test_the_suffix_of_the_output_names_its_format(
     name: str, options: list[str], begins: str, image: str, tmp_path: Path
 ):
-    assert main([image, "--output", str(tmp_path / name), *options]) == 0
+    assert main([image, "-o", str(tmp_path / name), *options]) == 0
     assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
 
 

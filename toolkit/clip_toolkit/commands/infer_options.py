@@ -137,7 +137,9 @@ class OutputOptions:
         Option("output format (default: table, or what FILE's suffix says)", "--format", choices=FORMATS),
     ] = None
     top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
-    output: Annotated[Path | None, Option("write to a file, whole or not at all", parse=Path, metavar="FILE")] = None
+    output: Annotated[
+        Path | None, Option("write to a file, whole or not at all", "-o --output", parse=Path, metavar="FILE")
+    ] = None
     reject_novel: Annotated[
         bool, Option("give no label to images unlike the training images (files of clip-train --novelty)")
     ] = False
