@@ -17,7 +17,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c2128; }
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d9de; } img { max-width: 100%; }
-.score { font-size: 2.4rem; font-weight: 600; margin: 0; } .note, td small { color: #5b636d; }
+.score { font-size: 1.9rem; line-height: 1.25; font-weight: 600; margin: 0; } .note, td small { color: #5b636d; }
 .warning { background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem 1rem; }
 table { border-collapse: collapse; }
 td, th { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #e4e7eb; }
