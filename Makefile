@@ -11,7 +11,7 @@ EXAMPLES := examples/node examples/browser
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 test test-wheel test-transformers5 test-newest test-oldest: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-scale fuzz fuzz-guided lint format types
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-scale test-matrix fuzz fuzz-guided lint format types
 .PHONY: docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
@@ -25,11 +25,15 @@ demo: $(VENV)/ready
 # With npm at hand the examples are tested as well; the last lines say what was left out.
 test: $(VENV)/ready
 	command -v npm >/dev/null && $(MAKE) examples || true
-	$(BIN)/pytest -q -m "not slow" $(PARALLEL)
+	$(BIN)/pytest -q -m "not slow and not matrix" $(PARALLEL)
 
 # Full-size models.
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -q -m slow
+
+# Every encoder family in float32 and int8, in ONNX Runtime's and in standard operators; its text tower and search.
+test-matrix: $(VENV)/ready
+	$(BIN)/pytest -q -m matrix $(PARALLEL) tests/export/test_families.py
 
 # The wheel with the runtime's dependencies alone: no torch, no transformers.
 test-wheel:
@@ -41,12 +45,12 @@ test-wheel:
 	build/wheel/$(SCRIPTS)/python -m pytest -q $(PARALLEL) tests/toolkit
 
 test-transformers5: .venv5/ready
-	.venv5/$(SCRIPTS)/pytest -q -m "transformers and not slow" $(PARALLEL) tests/export
+	.venv5/$(SCRIPTS)/pytest -q -m "transformers and not slow and not matrix" $(PARALLEL) tests/export
 	.venv5/$(SCRIPTS)/pytest -q tests/toolkit/images
 
 # The newest release of every dependency, whatever the constraints say. Optimum would hold transformers back.
 test-newest: .venv-newest/ready
-	.venv-newest/$(SCRIPTS)/pytest -q -m "not slow" $(PARALLEL) tests/toolkit tests/export
+	.venv-newest/$(SCRIPTS)/pytest -q -m "not slow and not matrix" $(PARALLEL) tests/toolkit tests/export
 
 # The oldest release of every dependency of the runtime that pyproject.toml promises.
 test-oldest: .venv-oldest/ready

@@ -15,6 +15,7 @@ from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.references import EncoderReference
 from tiny_models import save_checkpoint
+from tiny_open_clip import save_open_clip
 
 LABELS = ("ant", "bee", "cow")
 
@@ -29,11 +30,12 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`."""
+    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`, or of ``clipa`` in OpenCLIP's format."""
 
     @functools.cache
     def make(name: str) -> Path:
-        return save_checkpoint(name, tmp_path_factory.mktemp("checkpoints") / name)
+        save = save_open_clip if name == "clipa" else save_checkpoint
+        return save(name, tmp_path_factory.mktemp("checkpoints") / name)
 
     return make
 
