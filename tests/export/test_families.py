@@ -109,12 +109,12 @@ def test_words_find_images(
         assert "no text tower" in capsys.readouterr().err
         return
     image, text, place = (str(tmp_path / item) for item in ("image.onnx", "text.onnx", "index"))
-    words = ["--labels", "a red circle", "blue", "square of the photo"]
+    words = ["--labels", "red", "blue", "a dot"]
     assert export(["--zero-shot", "--encoder", str(checkpoint(name)), *words, "-o", image]) == 0
     assert export(["--text-tower", "--encoder", str(checkpoint(name)), "-o", text]) == 0
     for model in (image, text):
         assert infer(["--selftest", model]) == 0
     assert search(["index", str(photos / "red"), "--index", place, "--model", image]) == 0
     capsys.readouterr()
-    assert search(["query", "--text", "a red circle", "--index", place, "--text-model", text, "--format", "json"]) == 0
+    assert search(["query", "--text", "red", "--index", place, "--text-model", text, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)
