@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.feature_names import feature_name
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_toolkit.options import Group, Option
 
 Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on the hub")]

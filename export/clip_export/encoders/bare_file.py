@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from clip_export.encoders.configuration import read_json
+from clip_export.encoders.open_clip_model import ACTIVATION, OpenClipModel
 from clip_export.encoders.open_clip_processor import CONFIG
 from clip_export.extra import require
 from clip_toolkit.errors import EncoderError
-from clip_toolkit.options import Option
-
-_ACTIVATION = "--open-clip-activation"
-
-
-@dataclass(frozen=True)
-class OpenClipModel:
-    """The model of OpenCLIP that a bare file of weights belongs to.
-
-    Attributes:
-        name: of a configuration that the installed open_clip has.
-        activation: of its blocks, where the configuration leaves it open.
-    """
-
-    name: Annotated[
-        str,
-        Option("model of a bare file of weights, such as ViT-B-32-quickgelu", "--open-clip-model", metavar="NAME"),
-    ]
-    activation: Annotated[
-        str | None,
-        Option(
-            "activation of its blocks, where the model's name does not tell",
-            _ACTIVATION,
-            choices=("quick_gelu", "gelu"),
-        ),
-    ] = None
 
 
 def configuration_of(file: Path, model: OpenClipModel | None) -> tuple[str, dict[str, Any]]:
@@ -78,11 +52,11 @@ def _with_activation(file: Path, settings: dict[str, Any], model: OpenClipModel)
     if not is_told and model.activation is None:
         raise EncoderError(
             f"{file}: neither weights nor the name {model.name} tell the activation. Name that of the training with "
-            f"{_ACTIVATION}: gelu (LAION and most others) or quick_gelu (OpenAI, MetaCLIP, DFN). The wrong one costs "
+            f"{ACTIVATION}: gelu (LAION and most others) or quick_gelu (OpenAI, MetaCLIP, DFN). The wrong one costs "
             "accuracy without a word."
         )
     if is_told and model.activation is not None:
-        raise EncoderError(f"{_ACTIVATION}: {model.name} names its own activation. Leave the option out.")
+        raise EncoderError(f"{ACTIVATION}: {model.name} names its own activation. Leave the option out.")
     return settings if is_told else settings | {"quick_gelu": model.activation == "quick_gelu"}
 
 

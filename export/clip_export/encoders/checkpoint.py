@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from clip_export.encoders import open_clip_processor
 from clip_export.encoders.adapter import ADAPTER, adapter_base, merged
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.configuration import read_config, read_json
 from clip_export.encoders.digest import content_digest
 from clip_export.encoders.families import Family, family_of
 from clip_export.encoders.hub import commit_of, local_folder
 from clip_export.encoders.open_clip import OpenClipFiles, is_open_clip, open_clip_config, open_clip_weights
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import read_weights, weight_files
 from clip_toolkit.errors import EncoderError

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import Family
 from clip_export.encoders.families.family import BlockSettings
 from clip_export.encoders.feature_names import POOLED, PROJECTED, TokenFeature, token_feature
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_export.encoders.processors import load_processor, preprocessing_of
 from clip_export.encoders.tokens import all_depths, check_tokens, poolings_of

@@ -12,8 +12,9 @@ import transformers
 from torch import Tensor
 
 from clip_export.encoders import configuration
-from clip_export.encoders.bare_file import OpenClipModel, configuration_of
+from clip_export.encoders.bare_file import configuration_of
 from clip_export.encoders.configuration import read_json, refuse_code
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_names import transformers_weights
 from clip_export.encoders.open_clip_processor import CONFIG
 from clip_export.encoders.open_clip_towers import Description

@@ -12,10 +12,10 @@ import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import FAMILIES, Family
 from clip_export.encoders.families import family as rules
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_tokenizer import add_cleaning
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clip_export.encoders.bare_file import OpenClipModel
+from clip_export.encoders.open_clip_model import OpenClipModel
 
 _DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits, so that equal ones mean equal files
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.configuration import CONFIG
 from clip_export.encoders.digest import content_digest, tokenizer_digest
 from clip_export.encoders.image import Encoder
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.saving import save_checkpoint
 from clip_export.encoders.weights import SAFETENSORS
 from clip_export.heads.files import TrainedHead, save_head

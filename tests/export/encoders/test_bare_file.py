@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clip_export.encoders.bare_file import OpenClipModel
 from clip_export.encoders.image import Encoder
+from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.text import TextEncoder
 from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.tuned_encoder import referenced_encoder, save_with_encoder

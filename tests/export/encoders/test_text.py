@@ -127,7 +127,7 @@ def test_checkpoints_without_a_text_tower_are_refused_by_name(
     folder = Path(shutil.copytree(checkpoint(name), tmp_path / "copy"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
-    with pytest.raises(EncoderError, match=rf"{architecture} has no text tower.*CLIPModel, SiglipModel, BlipFor"):
+    with pytest.raises(EncoderError, match=rf"{architecture} has no text tower.*CLIPModel, SiglipModel, .*BlipFor"):
         TextEncoder.from_pretrained(str(folder))
 
 
