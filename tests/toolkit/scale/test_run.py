@@ -5,6 +5,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ Inferred = Callable[..., list[dict[str, Any]]]
 Written = Callable[[], list[dict[str, Any]]]
 Captured = pytest.CaptureFixture[str]
 HERE = LocalEngine(workers=1)
+NEEDS_PYARROW = pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs the parquet extra")
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_a_part_without_a_line_and_a_line_without_a_part_are_done_again(
         (["--resume", "--top-k", "1"], "from a run with another top_k: 3, now 1"),
         (["--resume", "--part-size", "16"], "another part_size: 8, now 16"),
         (["--resume", "--allow-truncated"], "another allow_truncated"),
-        (["--resume", "--format", "parquet"], "another format"),
+        pytest.param(["--resume", "--format", "parquet"], "another format", marks=NEEDS_PYARROW),
     ],
 )
 def test_a_sink_of_another_run_is_refused(
@@ -188,7 +190,8 @@ def test_a_folder_of_something_else_and_a_file_are_refused(
 
 
 def test_a_sink_at_a_url_is_not_taken_for_a_folder(models: dict[str, Path], photos: Path, capsys: Captured):
-    assert main(["run", str(photos), "s3://bucket/out", "--model", str(models[SINGLE_LABEL])]) == 1
+    arguments = ["run", str(photos), "s3://bucket/out", "--model", str(models[SINGLE_LABEL]), "--format", "jsonl"]
+    assert main(arguments) == 1
     assert "is a URL. Name a folder of this machine" in capsys.readouterr().err
     assert not Path("s3:").exists()
 
