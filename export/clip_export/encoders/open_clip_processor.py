@@ -69,21 +69,27 @@ class OpenClipProcessor:
     def _values(self, image: Image.Image) -> Tensor:
         size, resample = self.rule.size, Image.Resampling[self.rule.resample.upper()]
         if self.rule.mode == "squash":
-            image = image.resize((size, size), resample)
+            image = _resized(image, size, size, resample)
         elif self.rule.mode == "pad":
             ratio = max(image.size) / size
             width, height = (max(round(side / ratio), 1) for side in image.size)
-            small = image.resize((width, height), resample)
+            small = _resized(image, width, height, resample)
             image = Image.new("RGB", (size, size), (self.rule.fill,) * 3)
             image.paste(small, ((size - width) // 2, (size - height) // 2))
         else:
             short = min(image.size)
-            image = image.resize((int(size * image.width / short), int(size * image.height / short)), resample)
+            width, height = (int(size * side / short) for side in image.size)
+            image = _resized(image, width, height, resample)
             left, top = (round((side - size) / 2) for side in image.size)  # to even: torchvision's CenterCrop
             image = image.crop((left, top, left + size, top + size))
         values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(size, size, 3)
         mean, std = torch.tensor(self.rule.mean), torch.tensor(self.rule.std)
         return ((values / 255 - mean) / std).permute(2, 0, 1)
+
+
+def _resized(image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
+    """Resize with the horizontal pass first, as Pillow up to 12 does, with which these checkpoints were made."""
+    return image.resize((width, image.height), resample).resize((width, height), resample)
 
 
 def _side(model: Any) -> int:
