@@ -136,7 +136,7 @@ def reason(said: str) -> str:
             for mark, text in {
                 "None of the usual reasons": "no usual reason explains it: give its class",
                 "which could be many things": "holds more than known layers: give its class",
-                "form no chain": "layers form no chain: give its class, or export each head by itself",
+                "form no chain": "layers form no chain: give its class, or the labels of each head",
                 "logits alone": "logits alone, say --task",
                 "looks like": "several heads: export each by itself",
             }.items()
