@@ -64,7 +64,7 @@ def headline(prediction: Prediction) -> str:
 
 
 def answer_html(name: str, prediction: Prediction, top_k: int) -> str:
-    """Return the name of the file, the decision, the most probable labels, and where a threshold has decided."""
+    """Return the name of the file, the decision, the most probable labels, and what to know of both."""
     said = prediction.decisions
     top = prediction.top(top_k)
     missing = [score for score in prediction.top(len(prediction.labels))[top_k:] if score.label in said]
@@ -74,8 +74,9 @@ def answer_html(name: str, prediction: Prediction, top_k: int) -> str:
         for label, probability in (*top, *missing)
     )
     note = _threshold_note(prediction)
+    novel = ["Unlike the training images: the answer may mean nothing."] if prediction.is_novel else []
     return (
-        f'<p>{escape(name)}</p><p class="headline">{escape(headline(prediction))}</p>'
+        f'<p>{escape(name)}</p><p class="headline">{escape(headline(prediction))}</p>{problems_html(novel)}'
         f'<p>{escape(note)}</p><ol class="scores">{rows}</ol>'
     )
 

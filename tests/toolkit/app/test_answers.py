@@ -1,9 +1,12 @@
 """The answers on the page are the runtime's, and the table is clip-infer's CSV."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_task_model
+from numpy.typing import NDArray
 from tiny_fused_model import png
 
 from clip_app.answers import answer_html, classify, csv_lines, headline
@@ -65,3 +68,9 @@ def test_a_threshold_that_decides_is_told_and_labels_are_escaped():
     assert "<b>" not in page
     assert "<i>" not in page
     assert "not the most probable" not in answer_html("a.png", plain, 2)
+
+
+def test_an_image_unlike_the_training_images_is_told(demo: Path, pixels: NDArray[np.uint8]):
+    prediction = replace(load(demo, device="cpu").predict(pixels), novelty=2.0, novelty_threshold=1.0)
+    assert "Unlike the training images" in answer_html("a.png", prediction, 1)
+    assert "Unlike" not in answer_html("a.png", replace(prediction, novelty=1.0), 1)
