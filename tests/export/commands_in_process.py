@@ -3,16 +3,13 @@
 import contextlib
 import io
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_export.commands import export, tune
-from clip_export.commands import train as train_cli
-from clip_toolkit.commands import infer
 from tiny_models import TINY_CLIP
 
 ENCODER = ("--encoder", TINY_CLIP)
-MAINS = {"clip-train": train_cli.main, "clip-export": export.main, "clip-tune": tune.main, "clip-infer": infer.main}
 
 
 class Done(NamedTuple):
@@ -25,9 +22,11 @@ class Done(NamedTuple):
 
 def run(command: str, *arguments: object, cwd: Path) -> Done:
     """Run a command of ours inside this process, which has the libraries loaded already."""
+    [script] = entry_points(group="console_scripts", name=command)
+    main = script.load()
     out, said = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-        code = MAINS[command]([str(item) for item in arguments])
+        code = main([str(item) for item in arguments])
     return Done(code, out.getvalue(), said.getvalue())
 
 
