@@ -56,7 +56,7 @@ def run_line(line: str, folder: Path) -> str:
 
 
 def draw_desk(folder: Path) -> None:
-    """What the README speaks of: photos, two images, a head from a notebook; and the encoder, a small one by its name."""
+    """What the README speaks of: photos, two images, a head from a notebook; the encoder is a small one by its name."""
     for name in ("cat", "dog"):
         (folder / "photos" / name).mkdir(parents=True)
         for number in range(48):
