@@ -9,9 +9,9 @@ EXAMPLES := examples/node examples/browser
 
 # One process a core, each with one thread: tiny models gain nothing from two. Files stay whole, and with them their fixtures.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
-test test-wheel test-transformers5 test-newest test-oldest: export OMP_NUM_THREADS = 1
+test test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-scale test-matrix fuzz fuzz-guided lint format types
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
 .PHONY: docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
@@ -47,6 +47,11 @@ test-wheel:
 test-transformers5: .venv5/ready
 	.venv5/$(SCRIPTS)/pytest -q -m "transformers and not slow and not matrix" $(PARALLEL) tests/export
 	.venv5/$(SCRIPTS)/pytest -q tests/toolkit/images
+
+# OpenCLIP's towers of timm's, beside open_clip itself: they are skipped elsewhere.
+test-openclip: .venv-openclip/ready
+	.venv-openclip/$(SCRIPTS)/pytest -q tests/export/encoders/test_open_clip_timm.py
+	.venv-openclip/$(SCRIPTS)/pytest -q -m matrix $(PARALLEL) tests/export/test_families.py -k "mobileclip or eva02 or pe-core"
 
 # The newest release of every dependency, whatever the constraints say. Optimum would hold transformers back.
 test-newest: .venv-newest/ready
@@ -161,6 +166,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	.venv-openvino/$(SCRIPTS)/pip install -q -e '.[openvino]' --group test
 	touch $@
 
+.venv-openclip/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-openclip
+	.venv-openclip/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv-openclip/$(SCRIPTS)/pip install -q -c constraints.txt -e '.[export,cpu,search,openclip]' --group test
+	touch $@
+
 .venv-scale/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-scale
 	.venv-scale/$(SCRIPTS)/python -m pip install -q --upgrade pip
@@ -174,4 +185,4 @@ bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino .venv-scale bench/.venv
+	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino .venv-openclip .venv-scale bench/.venv

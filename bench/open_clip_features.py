@@ -45,6 +45,9 @@ CONFIGURATIONS = (
     "ViT-H-14-CLIPA-336",
     "ViT-B-16-SigLIP",
     "ViT-B-32-SigLIP2-256",
+    "MobileCLIP2-S0",
+    "EVA02-B-16",
+    "PE-Core-B-16",
 )
 """Both activations, heads of 64, 80 and 88 channels, wide and narrow MLPs, three rules of pixels, four tokenizers."""
 
@@ -137,7 +140,7 @@ def differences(name: str, folder: Path) -> tuple[float, float, float]:
     transform = image_transform_v2(PreprocessCfg(size=settings["vision_cfg"]["image_size"], **rule), is_train=False)
     images = [picture(*shape, seed) for seed, shape in enumerate(((335, 501), (640, 427), (224, 225)))]
     theirs = torch.stack([transform(image) for image in images])
-    feature = "pooled" if "SigLIP" in name else "projected"
+    feature = "pooled" if "timm_model_name" in settings["vision_cfg"] else "projected"
     encoder, text = Encoder.from_pretrained(str(folder), feature=feature), TextEncoder.from_pretrained(str(folder))
     ours = normalise(np.stack([preprocess(image, encoder.preprocessing) for image in images]), encoder.preprocessing)
     with torch.inference_mode():

@@ -18,6 +18,7 @@ from tiny_models import save_checkpoint
 from tiny_open_clip import save_open_clip
 
 LABELS = ("ant", "bee", "cow")
+OF_TIMM = ("mobileclip", "eva02", "pe-core")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,11 +31,14 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`, or of ``clipa`` in OpenCLIP's format."""
+    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`, or in OpenCLIP's format."""
 
     @functools.cache
     def make(name: str) -> Path:
         save = save_open_clip if name == "clipa" else save_checkpoint
+        if name in OF_TIMM:
+            pytest.importorskip("open_clip")
+            from tiny_timm import save_timm as save
         return save(name, tmp_path_factory.mktemp("checkpoints") / name)
 
     return make

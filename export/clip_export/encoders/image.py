@@ -241,3 +241,20 @@ def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessin
             f"{checkpoint.id}: the image tower takes {tower.config.image_size} pixels a side, but its image processor "
             f"makes {preprocessing.size}. Check preprocessor_config.json."
         )
+    if checkpoint.family.image.traced:
+        _check_feature(tower, checkpoint.id)
+
+
+def _check_feature(tower: Any, encoder: str) -> None:
+    """Run a tower once, of which nothing else is known."""
+    size, dim = tower.config.image_size, tower.config.hidden_size
+    try:
+        shape = list(tower(pixel_values=torch.zeros(1, 3, size, size)).pooler_output.shape)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(f"{encoder}: its image tower cannot take images of {size} pixels ({reason}).") from error
+    if shape != [1, dim]:
+        raise EncoderError(
+            f"{encoder}: its image tower makes a feature of shape {shape}, expected [1, {dim}]. Check embed_dim, "
+            "timm_pool and timm_proj in its configuration."
+        )

@@ -17,7 +17,7 @@ from clip_export.encoders.configuration import read_json, refuse_code
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_names import transformers_weights
 from clip_export.encoders.open_clip_processor import CONFIG
-from clip_export.encoders.open_clip_towers import Description
+from clip_export.encoders.open_clip_towers import Description, is_siglip, is_timm
 from clip_export.encoders.weights import read_tensors
 from clip_toolkit.errors import EncoderError
 
@@ -102,7 +102,9 @@ def open_clip_config(files: OpenClipFiles) -> Any:
     found = Description(where, model, open_clip_weights(files))
     if found.is_clipa:
         return _clipa(found)
-    return _siglip(found) if found.is_timm else _clip(found)
+    if is_siglip(model):
+        return _siglip(found)
+    return _timm(found) if is_timm(model) else _clip(found)
 
 
 def open_clip_weights(files: OpenClipFiles) -> dict[str, Tensor]:
@@ -111,7 +113,7 @@ def open_clip_weights(files: OpenClipFiles) -> dict[str, Tensor]:
     Raises:
         EncoderError: they are missing or damaged.
     """
-    return transformers_weights(read_tensors(files.file))
+    return transformers_weights(read_tensors(files.file), is_timm(files.content["model_cfg"]))
 
 
 def _clip(found: Description) -> Any:
@@ -127,12 +129,24 @@ def _clip(found: Description) -> Any:
 
 
 def _siglip(found: Description) -> Any:
-    image = found.timm_image()
+    image = found.siglip_image()
     if not found.has_text:
         return transformers.SiglipVisionConfig(**image, architectures=["SiglipVisionModel"])
     return transformers.SiglipConfig(
         vision_config=image, text_config=found.last_token_text(), architectures=["SiglipModel"]
     )
+
+
+def _timm(found: Description) -> Any:
+    from clip_export.encoders import open_clip_timm as timm  # with it come transformers' models, which take a second
+
+    timm.require_timm()
+    image = timm.TimmTowerConfig(**found.timm_image())
+    if not found.has_text:
+        return timm.TimmClipConfig(image, architectures=["TimmTower"])
+    is_causal, sizes = found.timm_text()
+    text = transformers.CLIPTextConfig if is_causal else transformers.SiglipTextConfig
+    return timm.TimmClipConfig(image, text(**sizes), architectures=["TimmClipModel"])
 
 
 def _clipa(found: Description) -> Any:

@@ -36,12 +36,21 @@ _NAMES = {
 }
 
 _POOL = "visual.trunk.attn_pool."
+_IMAGE = re.compile(r"^(module\.)?visual\.")
 
 
-def transformers_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return OpenCLIP's weights under the names of transformers, with the layout that it expects."""
+def transformers_weights(weights: Mapping[str, Tensor], is_timm: bool = False) -> dict[str, Tensor]:
+    """Return OpenCLIP's weights under the names of transformers, with the layout that it expects.
+
+    Args:
+        weights: of both towers.
+        is_timm: leave those of the image tower to timm's own module.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
+        if is_timm and _IMAGE.match(name):
+            found[_IMAGE.sub("vision_model.", name)] = tensor
+            continue
         for theirs, ours in _NAMES.items():
             name = re.sub(theirs, ours, name)  # noqa: PLW2901 (one replacement after the other)
         if ".self_attn.in_proj_" in name:

@@ -33,12 +33,14 @@ def add_cleaning(tokenizer: Any, text: dict[str, Any]) -> None:
 
     Args:
         tokenizer: of a checkpoint; changed in place.
-        text: its ``text_cfg``. One without ``hf_tokenizer_name`` has CLIP's own tokenizer, which cleans by itself.
+        text: its ``text_cfg``. One without ``hf_tokenizer_name`` has CLIP's own tokenizer, which cleans by itself
+            and pads with token 0.
 
     Raises:
         EncoderError: an option is not supported, or the tokenizer is one that runs in Python.
     """
     if not text.get("hf_tokenizer_name"):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # which MobileCLIP's texts see
         return
     options = text.get("tokenizer_kwargs") or {}
     cleaning = _CLEANING.get(options.get("clean", "whitespace"))

@@ -25,9 +25,13 @@ _NEUTRAL_VISION = {
 _CLIPA = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
 
 _TIMM = {"image_size", "timm_model_name", "timm_model_pretrained", "timm_drop", "timm_drop_path"}
-_TIMM_POOLING = {"timm_pool": "map", "timm_proj": "none"}
-_TIMM_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
-_TIMM_TANH = re.compile(r"vit_(base_patch32|so400m_patch16|giantopt_patch16)_.*|vit_large_patch16_siglip_512")
+_TIMM_FEATURE = {"timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": False}
+"""What makes the feature, as open_clip takes it where the configuration is silent."""
+
+_SIGLIP_POOLING = {"timm_pool": "map", "timm_proj": "none"}
+_SIGLIP = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+")
+_SIGLIP_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
+_SIGLIP_TANH = re.compile(r"vit_(base_patch32|so400m_patch16|giantopt_patch16)_.*|vit_large_patch16_siglip_512")
 """SigLIP towers that timm computes with the tanh form of GELU: timm/models/vision_transformer.py of timm 1.0.31."""
 
 _TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
@@ -68,11 +72,6 @@ class Description:
         return self.model.get("text_cfg") or {}
 
     @property
-    def is_timm(self) -> bool:
-        """Whether timm has the image tower."""
-        return bool(self.vision.get("timm_model_name"))
-
-    @property
     def is_clipa(self) -> bool:
         """Whether the image tower has no normalisation in front, and the mean of its patches is read."""
         return _has(self.vision, _CLIPA)
@@ -99,30 +98,42 @@ class Description:
             "hidden_act": "quick_gelu" if self.model.get("quick_gelu") else "gelu",
         }
 
-    def timm_image(self) -> dict[str, Any]:
+    def siglip_image(self) -> dict[str, Any]:
         """Describe timm's SigLIP tower."""
-        name = str(self.vision["timm_model_name"])
-        size = re.fullmatch(r"vit_([a-z0-9]+)_patch\d+_siglip_\d+", name)
-        if size is None or size[1] not in _TIMM_HEADS:
-            raise EncoderError(
-                f"{self.where}: the image tower {name!r} is not read. Read are CLIP's ViT and timm's SigLIP towers."
-            )
-        self._check("vision_cfg", self.vision, _TIMM, _TIMM_POOLING)
-        self._require("vision_cfg", self.vision, _TIMM_POOLING)
+        name = self.vision["timm_model_name"]
+        self._check("vision_cfg", self.vision, _TIMM, _SIGLIP_POOLING)
+        self._require("vision_cfg", self.vision, _SIGLIP_POOLING)
         width, _, patch, _ = self._shape("vision_model.embeddings.patch_embedding.weight", 4)
         self._agree("model_cfg", self.model, embed_dim=width)
         return self._depth("vision_model.") | {
             "hidden_size": width,
-            "num_attention_heads": _TIMM_HEADS[size[1]],
+            "num_attention_heads": _SIGLIP_HEADS[name.split("_")[1]],
             "image_size": self._side(),
             "patch_size": patch,
-            "hidden_act": "gelu_pytorch_tanh" if _TIMM_TANH.fullmatch(name) else "gelu",
+            "hidden_act": "gelu_pytorch_tanh" if _SIGLIP_TANH.fullmatch(name) else "gelu",
             "layer_norm_eps": 1e-6,
         }
 
+    def timm_image(self) -> dict[str, Any]:
+        """Describe any other tower of timm's, which its own module computes: patches dropped in training are not."""
+        self._check("vision_cfg", self.vision, _TIMM | {*_TIMM_FEATURE, "patch_dropout"}, {})
+        dim = self.model.get("embed_dim")
+        if not isinstance(dim, int) or dim < 1:
+            raise EncoderError(f"{self.where}: model_cfg.embed_dim is {dim!r}; expected the channels of the feature.")
+        feature = {key: self.vision.get(key, value) for key, value in _TIMM_FEATURE.items()}
+        name = str(self.vision["timm_model_name"])
+        return feature | {"timm_model_name": name, "hidden_size": dim, "image_size": self._side()}
+
     def clip_text(self) -> dict[str, Any]:
         """Describe a text tower whose tokens see those before them, and whose end mark is read."""
-        self._check("text_cfg", self.text, _TEXT, _NEUTRAL_TEXT)
+        return self._end_mark_text(_NEUTRAL_TEXT)
+
+    def timm_text(self) -> tuple[bool, dict[str, Any]]:
+        """Describe one beside a tower of timm's: whether its tokens see only those before them, and the rest."""
+        return not self.text.get("no_causal_mask"), self._end_mark_text(_NEUTRAL_TEXT | {"no_causal_mask": True})
+
+    def _end_mark_text(self, neutral: Mapping[str, Any]) -> dict[str, Any]:
+        self._check("text_cfg", self.text, _TEXT, neutral)
         if self.text.get("proj_bias"):
             raise EncoderError(f"{self.where}: text_cfg.proj_bias is set, and CLIP's text tower has none.")
         return self._text_sizes() | {"eos_token_id": _LARGEST}
@@ -205,6 +216,20 @@ class Description:
         for key, value in values.items():
             if settings.get(key) != value:
                 raise EncoderError(f"{self.where}: {part}.{key} is {settings.get(key)!r}, and only {value!r} is read.")
+
+
+def is_siglip(model: Mapping[str, Any]) -> bool:
+    """Tell whether the image tower of a ``model_cfg`` is timm's SigLIP."""
+    return _SIGLIP.fullmatch(str(_timm_name(model))) is not None
+
+
+def is_timm(model: Mapping[str, Any]) -> bool:
+    """Tell whether it is another one of timm's, which is not rebuilt but run."""
+    return bool(_timm_name(model)) and not is_siglip(model)
+
+
+def _timm_name(model: Mapping[str, Any]) -> Any:
+    return model["vision_cfg"].get("timm_model_name")
 
 
 def _has(settings: Mapping[str, Any], values: Mapping[str, Any]) -> bool:

@@ -29,9 +29,10 @@ def check_tokens(tokens: TokenFeature, checkpoint: Checkpoint, depth: int) -> No
     """Refuse a feature that an encoder of ``depth`` blocks does not have.
 
     Raises:
-        EncoderError: it lies behind the last block, reads a class token where there is none, or patches that only pad.
+        EncoderError: it lies behind the last block, reads a class token where there is none, or patches that only pad;
+            or the tower is traced.
     """
-    if checkpoint.family.image.naflex:
+    if checkpoint.family.image.naflex or checkpoint.family.image.traced:
         raise EncoderError(
             f"{checkpoint.id}: {checkpoint.family.name} encoders have no {tokens}. Use --feature pooled."
         )

@@ -129,7 +129,7 @@ def _feature_reasons(subject: Subject) -> Iterator[Reason]:
         yield Reason(
             _FEATURE_NAMES[other.feature], f"export with --feature {other.feature}", Variant(feature=other.feature)
         )
-    if encoder.tower.config.hidden_size == encoder.dim:
+    if encoder.family.image.traced is None and encoder.tower.config.hidden_size == encoder.dim:
         for name in FEATURES:
             yield Reason(
                 _FEATURE_NAMES[name], "train the head on pooler_output instead (clip-train)", Variant(feature=name)

@@ -12,8 +12,8 @@ from clip_export.graph.network import Answers, behind_preprocessing, pixel_examp
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_network import text_examples, text_sizes
 from clip_export.graph.text_weights import canonical_text
+from clip_export.graph.towers import image_network
 from clip_export.graph.tracing import check_size, trace
-from clip_export.graph.vit_weights import canonical_vit
 from clip_toolkit.spec.tasks import OUTPUTS
 
 
@@ -55,7 +55,7 @@ def fused_graph(
         EncoderError: more weights than one file holds.
     """
     operators = OPERATORS[ops]
-    vit = canonical_vit(encoder, operators, takes_pixel_values=input_kind == "pixels")
+    vit = image_network(encoder, operators, takes_pixel_values=input_kind == "pixels")
     network = FusedNetwork(vit, canonical_text(tower, operators), head.eval(), answers).eval()
     check_size(encoder.id, network)
     image, tokens = pixel_example(encoder, input_kind), text_examples()

@@ -16,6 +16,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.encoders.tokens import poolings_of
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
+from clip_export.graph.towers import image_network
 from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
 from clip_export.graph.vit import AllDepths
 from clip_export.graph.vit_weights import canonical_vit
@@ -91,7 +92,7 @@ def network_graph(
     Raises:
         EncoderError: more weights than one file holds.
     """
-    vit = canonical_vit(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
+    vit = image_network(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
     network = Network(vit, head, answers, further).eval()
     check_size(encoder.id, network)
     names = list(output_names(answers.task))
@@ -136,7 +137,7 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """
     network: nn.Module
     if encoder.tokens is None:
-        network = canonical_vit(encoder, OPERATORS["ort"])
+        network = image_network(encoder, OPERATORS["ort"])
     else:
         everything = TokenFeature(poolings_of(encoder.family.image), encoder.blocks.depth)
         network = AllDepths(canonical_vit(replace(encoder, feature=str(everything)), OPERATORS["ort"]))

@@ -45,21 +45,30 @@ def trace(
         examples: an example of each input, by name, in the order of its arguments.
         outputs: names of the outputs.
         sizes: dimensions that vary, of every input by name; default the first one of each, ``batch``.
+
+    Raises:
+        EncoderError: the exporter cannot trace it.
     """
     batch = {0: torch.export.Dim("batch", min=1)}
     varying = tuple(dict(sizes[name]) if sizes else batch for name in examples)
     with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            tuple(examples.values()),
-            dynamo=True,
-            input_names=list(examples),
-            output_names=list(outputs),
-            dynamic_shapes=varying,
-            opset_version=OPSET,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                network,
+                tuple(examples.values()),
+                dynamo=True,
+                input_names=list(examples),
+                output_names=list(outputs),
+                dynamic_shapes=varying,
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise EncoderError(
+                f"PyTorch {torch.__version__} cannot trace the network to ONNX ({reason}). Use another encoder."
+            ) from error
     assert program is not None, "the exporter returns a program when it is given no file"
     model = program.model_proto
     model.ir_version = IR_VERSION

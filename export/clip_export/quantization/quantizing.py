@@ -110,10 +110,15 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
         scratch: a file to try candidates in.
 
     Raises:
-        QuantizationError: no way holds the agreement, fp16 overflows, or a refit was asked for without its images.
+        QuantizationError: no way holds the agreement, there is nothing to quantize, fp16 overflows, or a refit was
+            asked for without its images.
     """
     judge = _Judge(path, scratch, options)
     model = with_plain_linears(_network(path))
+    if options.mode != "fp16" and not find_linears(model):
+        raise QuantizationError(
+            f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. Leave out --quantize."
+        )
     refused: list[Attempt] = []
     for candidate in _candidates(model, judge.spec, options):
         fitted, candidate_head = candidate, head

@@ -15,7 +15,7 @@ from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.feeds import Feeds
 from clip_export.quantization.layers.feature import feature_of, shifted
 from clip_export.quantization.layers.linears import Linear, find_linears
-from clip_export.quantization.layers.patches import PATCH, patch_rows
+from clip_export.quantization.layers.patches import PATCH, has_patches, patch_rows
 from clip_export.quantization.modes.int8 import Int8Scheme, Range, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, rounded, run
 from clip_export.quantization.targets import Target
@@ -156,7 +156,7 @@ class Int8Search:
 
     def _patch_weights(self) -> dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]]:
         image = self.inputs.image
-        if image.dtype != np.uint8:  # the patch embedding of normalised pixels stays in float
+        if image.dtype != np.uint8 or not has_patches(self.model):  # that of normalised pixels stays in float
             return {}
         (weight,) = (item for item in self.model.graph.initializer if item.name == f"{PATCH}.weight")
         kernel = numpy_helper.to_array(weight)  # [width, 3, side, side]
@@ -214,7 +214,8 @@ class Int8Search:
             name: _own_error(layer, seen[layer.source], ranges[layer.source], self.target)
             for name, layer in layers.items()
         }
-        candidates = [*sorted(local, key=local.__getitem__, reverse=True)[:_RANKED], PATCH]
+        candidates = [*sorted(local, key=local.__getitem__, reverse=True)[:_RANKED]]
+        candidates += [PATCH] if has_patches(model) else []
         images = min(_RANKING_IMAGES, len(self.inputs))
         gains: dict[str, float] = {}
         for name in candidates:

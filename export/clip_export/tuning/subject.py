@@ -24,7 +24,7 @@ from clip_export.training.preparation import Bar, Prepared
 from clip_export.tuning.candidates import features_of, reading
 from clip_export.tuning.options import TuningData
 from clip_toolkit.data.dataset import Dataset
-from clip_toolkit.errors import DatasetError, ImageError
+from clip_toolkit.errors import DatasetError, EncoderError, ImageError
 
 _BATCH = 32  # images that are read ahead
 
@@ -108,9 +108,11 @@ def read_subject(dataset: Dataset, encoder: str, asked: TuningData, cache: Path 
 
     Raises:
         DatasetError: no file can be read, or the data set cannot be split.
-        EncoderError: the encoder cannot be loaded.
+        EncoderError: the encoder cannot be loaded, or its graph is a trace, which cannot be cut.
     """
     used = Encoder.from_pretrained(encoder)
+    if used.family.image.traced:
+        raise EncoderError(f"{encoder}: {used.family.name} encoders have no depths to choose from. Use clip-train.")
     pooled, depths = (
         _encoded(used if name == POOLED else reading(used, name), dataset, asked, cache, bar)
         for name in (POOLED, next(name for name in features_of(used) if name != POOLED))

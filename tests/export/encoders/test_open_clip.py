@@ -179,7 +179,6 @@ def vision(**changes: object) -> dict:
 
 
 REFUSED = {
-    "another tower": ({"vision_cfg": {"timm_model_name": "convnext_base"}}, {}, "convnext_base"),
     "mean of tokens": (vision(pool_type="avg"), {}, "pool_type is 'avg'"),
     "wider": (vision(width=64), {}, "width is 64, but the weights have 48"),
     "deeper": (vision(layers=4), {}, "layers is 4, but the weights have 3"),

@@ -14,11 +14,12 @@ from clip_export.encoders.families.metaclip2 import METACLIP2
 from clip_export.encoders.families.mlcd import MLCD
 from clip_export.encoders.families.siglip import SIGLIP
 from clip_export.encoders.families.siglip2 import SIGLIP2
+from clip_export.encoders.families.timm import TIMM
 from clip_toolkit.errors import EncoderError
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
-FAMILIES = (CLIP, SIGLIP, SIGLIP2, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, CLIPA, DINOV2, DINOV3, MLCD)
+FAMILIES = (CLIP, SIGLIP, SIGLIP2, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, CLIPA, DINOV2, DINOV3, MLCD, TIMM)
 
 
 def family_of(model_type: str) -> Family:

@@ -80,7 +80,8 @@ class ImageTower:
         processor: transformers image processor of checkpoints that do not name theirs.
         in_pillow: where that one needs torchvision: a Pillow one that takes the same steps, by the names of a
             preprocessor_config.json, with the defaults that differ.
-        pooling: ``class``, ``mean`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`.
+        pooling: ``class``, ``mean`` or ``attention``, as in `clip_export.graph.vit.ViTConfig`; ``own`` where the tower
+            is traced.
         module: attribute of the whole model that holds the image tower. A model without it is the tower itself.
         projection: attribute of the whole model that projects the feature into the space shared with text, or None
             where the pooled feature lies in that space already.
@@ -96,6 +97,8 @@ class ImageTower:
             and the shape of their grid, and resamples its table of positions to each.
         rotation: makes, for a side of so many pixels, the cosines and sines that turn queries and keys (RoPE): float32
             ``[2, tokens, width / heads]``, both halves of the last axis alike; None where positions are only added.
+        traced: from the tower to the equal module, pixel values to feature, whose trace becomes the graph; None where
+            the canonical vision transformer takes its weights.
         can_finetune: the tower's modules have the structure that `clip_export.training.finetuning` cuts in two.
         optimum: the transformers class of the tower that Optimum exports, or None.
     """
@@ -114,6 +117,7 @@ class ImageTower:
     positions: Callable[[nn.Module, int], Tensor] | None = None
     naflex: bool = False
     rotation: Callable[[Any, int], Tensor] | None = None
+    traced: Callable[[nn.Module], nn.Module] | None = None
     can_finetune: bool = True
     optimum: str | None = None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,10 @@ def _with_own_constants(
     own = NodeProto()
     own.CopyFrom(node)
     for i, kind in enumerate(("weight", "bias"), start=1):
-        if i < len(node.input) and node.input[i] in values:
-            own.input[i] = f"{module_of(node)}.{kind}"
-            constants[own.input[i]] = numpy_helper.to_array(values[node.input[i]])
+        name = f"{module_of(node)}.{kind}"
+        if i < len(node.input) and node.input[i] in values and name not in constants:
+            own.input[i] = name
+            constants[name] = numpy_helper.to_array(values[node.input[i]])
     return own
 
 
@@ -169,7 +171,13 @@ def _layers(model: onnx.ModelProto) -> list[Linear]:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     layers = [_layer(node, constants, consumers) for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
-    return [layer for layer in layers if layer is not None and layer.name.startswith(ENCODER)]
+    found = [layer for layer in layers if layer is not None and layer.name.startswith(ENCODER)]
+    modules: Counter[str] = Counter()
+    for i, layer in enumerate(found):  # traced modules may compute several layers themselves
+        modules[layer.name] += 1
+        if modules[layer.name] > 1:
+            found[i] = replace(layer, name=f"{layer.name}.{modules[layer.name]}")
+    return found
 
 
 def _layer(

@@ -33,7 +33,7 @@ def with_integer_patches(
     """Turn the patch convolution into a product of uint8 pixels and int8 weights, unless its input is float.
 
     ``[batch, size, size, 3]`` becomes ``[batch, patches, patch * patch * 3]`` by a transposition alone: patches do not
-    overlap. A class token gets a row of zeros, whose product is zero.
+    overlap. A class token gets a row of zeros, whose product is zero. A traced tower keeps what it begins with.
 
     Args:
         model: the network.
@@ -41,6 +41,8 @@ def with_integer_patches(
         ops: ``ort`` or ``standard``.
         rounding: from weights ``[patch * patch * 3, width]`` to integers and scales; default the nearest integers.
     """
+    if not has_patches(model):
+        return model
     nodes = list(model.graph.node)
     start = next((i for i, node in enumerate(nodes) if node.op_type == "Transpose" and "pixels" in node.input), None)
     if start is None:
@@ -53,6 +55,11 @@ def with_integer_patches(
     positions = next(name for name in addition.input if name not in chain[-1].output)
     made, constants = _patch_nodes(model, positions, addition.output[0], rounding, ops)
     return rebuilt(model, [*nodes[:start], *made, *nodes[end + 1 :]], constants)
+
+
+def has_patches(model: onnx.ModelProto) -> bool:
+    """Tell whether the network, with plain linears, has the patch embedding of the canonical vision transformer."""
+    return any(item.name == f"{PATCH}.weight" for item in model.graph.initializer)
 
 
 def patch_rows(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
