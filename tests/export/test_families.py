@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import transformers
 from PIL import Image
 
 from clip_export.commands.export import main as export
@@ -25,10 +26,11 @@ NAMES = ("clip", "siglip", "siglip2", "siglip2-naflex", "blip-retrieval", "metac
 NAMES += ("clipa", "dinov2-registers", "dinov3", "mlcd")
 OPTIONAL = {
     "timm": ("mobileclip", "eva02", "pe-core") if find_spec("open_clip") else (),
+    "tipsv2": ("tipsv2",) if hasattr(transformers, "Tipsv2Model") else (),
 }
 """Checkpoints of families that not every environment can load."""
 NAMES += sum(OPTIONAL.values(), ())
-WITHOUT_TEXT = ("blip", "dinov2", "dinov3", "mlcd")
+WITHOUT_TEXT = ("blip", "dinov2", "dinov3", "mlcd", "tipsv2")
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 

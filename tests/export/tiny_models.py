@@ -220,6 +220,22 @@ _MAKERS |= {
 }
 
 
+def _tipsv2() -> transformers.PreTrainedModel:
+    vision = _dinov2(transformers.Tipsv2VisionModel).config
+    text = _TEXT | {"hidden_size": vision.hidden_size, "vocab_size": 40}
+    return transformers.Tipsv2Model(transformers.Tipsv2Config(vision_config=vision, text_config=text))
+
+
+def _save_tipsv2_processor(folder: Path) -> None:
+    """As the checkpoints have it. transformers' own class needs torchvision."""
+    content = {"image_processor_type": "Tipsv2ImageProcessor", "resample": 2, "rescale_factor": 1 / 255} | _SQUASH
+    content |= {"do_resize": True, "do_rescale": True, "do_normalize": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
+
+
+_MAKERS |= {"tipsv2": (_tipsv2, lambda: None, _save_tipsv2_processor)}
+
+
 def save_checkpoint(name: str, folder: Path) -> Path:
     """Write the checkpoint ``name`` into ``folder`` and return it."""
     torch.manual_seed(sum(map(ord, name)))

@@ -15,11 +15,12 @@ from clip_export.encoders.families.mlcd import MLCD
 from clip_export.encoders.families.siglip import SIGLIP
 from clip_export.encoders.families.siglip2 import SIGLIP2
 from clip_export.encoders.families.timm import TIMM
+from clip_export.encoders.families.tipsv2 import TIPSV2
 from clip_toolkit.errors import EncoderError
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
-FAMILIES = (CLIP, SIGLIP, SIGLIP2, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, CLIPA, DINOV2, DINOV3, MLCD, TIMM)
+FAMILIES = (CLIP, SIGLIP, SIGLIP2, BLIP, METACLIP2, CHINESE_CLIP, ALTCLIP, CLIPA, DINOV2, DINOV3, MLCD, TIPSV2, TIMM)
 
 
 def family_of(model_type: str) -> Family:
