@@ -270,7 +270,7 @@ def _spec(
 ) -> ModelSpec:
     return ModelSpec(
         labels=labels,
-        encoder=encoder.spec(),
+        encoder=encoder.spec() if head.encoder is None else head.encoder.licensed(encoder.spec()),
         preprocessing=encoder.preprocessing,
         head=head.module.spec,
         input=options.input,

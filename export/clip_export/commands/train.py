@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands import TRAIN
-from clip_toolkit.terminal import run_command, say, show
+from clip_toolkit.terminal import run_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_export.commands.train_finetuning import FineTuned
@@ -28,6 +28,8 @@ def run(command: TrainCommand) -> int:
     from clip_export.encoders.text import TextEncoder
     from clip_export.training.judging.decisions import Judge
     from clip_export.training.preparation import read_dataset
+    from clip_toolkit.spec.description import lay_out
+    from clip_toolkit.spec.licenses import license_rows
 
     if command.judging.explain_preprocessing is not None:
         return _explain(command, command.judging.explain_preprocessing)
@@ -42,6 +44,7 @@ def run(command: TrainCommand) -> int:
     labels = ", ".join(dataset.labels)
     show(f"{len(dataset.files)} files, labels: {labels}; encoder {command.encoder}, {encoder.dim} wide")
     show(*encoder.notes)
+    write(*lay_out(license_rows(encoder.checkpoint.licenses)))
     tower = None
     if options.text_column is not None:
         tower = TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip)

@@ -45,6 +45,7 @@ def finish_head(
             text=prepared.texts is not None,
             tokenizer=None if prepared.texts is None else tokenizer_digest(encoder.checkpoint.source),
             open_clip_model=encoder.checkpoint.open_clip_model,
+            licenses=encoder.checkpoint.licenses,
         ),
         prepared.dataset.labels,
         _summary(command, prepared, training, options)

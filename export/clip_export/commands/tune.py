@@ -28,6 +28,8 @@ def run(command: TuneCommand) -> int:
     from clip_export.tuning.tune import RECORD, tune
     from clip_toolkit.errors import OutputError
     from clip_toolkit.listing import table
+    from clip_toolkit.spec.description import lay_out
+    from clip_toolkit.spec.licenses import license_rows
 
     asked = command.examples
     dataset = read_dataset(command.data, DataOptions(asked.task, asked.groups, all_files=asked.all_files))
@@ -45,6 +47,8 @@ def run(command: TuneCommand) -> int:
         raise
     say(*tuned.notes)
     write(*table([HEADS, *rows(tuned)]))
+    assert tuned.head.encoder is not None  # it was found on one
+    write(*lay_out(license_rows(tuned.head.encoder.licenses)))
     for name, text in tuned.head.training.items():
         show(f"{name}: {text}")
     save_head(tuned.head, command.out / HEAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from clip_export.encoders.configuration import read_config, read_json
 from clip_export.encoders.digest import content_digest
 from clip_export.encoders.families import Family, family_of
 from clip_export.encoders.hub import commit_of, local_folder
+from clip_export.encoders.model_card import ModelCard
 from clip_export.encoders.open_clip import OpenClipFiles, is_open_clip, open_clip_config, open_clip_weights
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import read_weights, weight_files
 from clip_toolkit.errors import EncoderError
+from clip_toolkit.spec.licenses import License
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,24 @@ class Checkpoint:
     def base_name(self) -> str | None:
         """Id and revision of the checkpoint that an adapter adapts."""
         return None if self.base is None else f"{encoder_name(self.base.id)}@{self.base.commit}"
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The model card of its folder, and that of its base; a bare file has none, whatever lies beside it."""
+        own = () if Path(self.id).is_file() else (ModelCard.of_folder(self.folder),)
+        return own if self.base is None else (*own, *self.base.cards)
+
+    @property
+    def licenses(self) -> tuple[License, ...]:
+        """What its model card states, and that of its base."""
+        own, *of_base = [card.licenses for card in self.cards] or [()]
+        base = None if self.base is None else encoder_name(self.base.id)
+        return (*own, *(replace(item, base=base) for found in of_base for item in found))
+
+    @property
+    def card_problems(self) -> tuple[str, ...]:
+        """Why licences could not be read, one line each."""
+        return tuple(card.problem for card in self.cards if card.problem is not None)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights, by the names of transformers, in the precision that they are stored in.

@@ -8,12 +8,13 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
 
+from clip_export.encoders.model_card import CARD
 from clip_toolkit.errors import EncoderError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _CONFIGURATIONS = ("config.json", "open_clip_config.json", "adapter_config.json")
-_SMALL = (".json", ".txt", ".model")  # configuration, tokenizer, and indices of weights
+_SMALL = (".json", ".txt", ".model", CARD)  # configuration, tokenizer, indices of weights, and the licence
 _WHOLE = ("model", "pytorch_model", "adapter_model", "open_clip_model", "open_clip_pytorch_model")
 _REMEDY = "Check the id, or give a local folder with config.json, preprocessor_config.json and model.safetensors."
 _PATIENCE = 10  # seconds that the hub may take to answer

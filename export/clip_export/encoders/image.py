@@ -128,6 +128,7 @@ class Encoder:
     @property
     def notes(self) -> Iterator[str]:
         """What is assumed of the checkpoint, one line each."""
+        yield from self.checkpoint.card_problems
         bare = self.checkpoint.bare_file
         if bare is not None:
             yield f"assumed: {bare.file.name} is of the model and has the preprocessing of {bare.where}"
@@ -180,8 +181,8 @@ class Encoder:
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""
-        name, base = encoder_name(self.id), self.checkpoint.base_name
-        return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim, base)
+        name, base, licenses = encoder_name(self.id), self.checkpoint.base_name, self.checkpoint.licenses
+        return EncoderSpec(name, self.revision, self.family.name, self.feature, self.dim, base, licenses)
 
 
 def _processor(checkpoint: Checkpoint) -> tuple[Any, Preprocessing]:

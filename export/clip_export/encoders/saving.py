@@ -11,6 +11,7 @@ from torch import nn
 
 from clip_export.encoders.digest import tokenizer_files
 from clip_export.encoders.image import Encoder
+from clip_export.encoders.model_card import save_card
 from clip_export.encoders.open_clip_processor import CONFIG as OPEN_CLIP
 from clip_export.encoders.weights import SAFETENSORS
 
@@ -39,6 +40,7 @@ def save_checkpoint(encoder: Encoder, folder: Path) -> None:
     for name in names:
         if name.endswith(_KEPT) and not (folder / name).exists() and not name.endswith(".index.json"):
             shutil.copyfile(source / name, folder / name)
+    save_card(encoder.checkpoint.licenses, encoder.spec().id, folder)
 
 
 def _whole_model(encoder: Encoder) -> nn.Module:

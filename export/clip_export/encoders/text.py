@@ -19,6 +19,7 @@ from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_tokenizer import add_cleaning
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.spec.licenses import License
 from clip_toolkit.text.growth import check_growth
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
@@ -43,6 +44,7 @@ class TextEncoder:
         logit_scale: what a cosine similarity is multiplied by.
         logit_bias: what is then added where each text is judged by itself, or None.
         base: as in `clip_toolkit.spec.classifier.EncoderSpec`.
+        licenses: likewise.
         notes: what is assumed of the checkpoint, one line each.
     """
 
@@ -56,6 +58,7 @@ class TextEncoder:
     logit_scale: float
     logit_bias: float | None
     base: str | None = None
+    licenses: tuple[License, ...] = ()
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -96,7 +99,8 @@ class TextEncoder:
             logit_scale=model.logit_scale.exp().item() if scale is None else scale,
             logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
             base=checkpoint.base_name,
-            notes=(_OPEN_CLIP_NOTE,) if is_open_clip else (),
+            licenses=checkpoint.licenses,
+            notes=(*checkpoint.card_problems, *((_OPEN_CLIP_NOTE,) if is_open_clip else ())),
         )
 
     @property
@@ -119,7 +123,8 @@ class TextEncoder:
 
     def spec(self) -> EncoderSpec:
         """Return what a model file says of the encoder. Of a local folder only the name is kept."""
-        return EncoderSpec(encoder_name(self.id), self.revision, self.family.name, "projected", self.dim, self.base)
+        name, family = encoder_name(self.id), self.family.name
+        return EncoderSpec(name, self.revision, family, "projected", self.dim, self.base, self.licenses)
 
 
 def text_features(tower: TextEncoder, texts: Sequence[str], batch_size: int = 64) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,7 +30,7 @@ from clip_export.heads.weight_files import FORMAT, read_pickle, read_safetensors
 from clip_toolkit.errors import HeadError, SpecError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import HeadSpec
-from clip_toolkit.spec.json_codec import from_json
+from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 _FORMAT_VERSION = 3  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation; 2 no novelty
@@ -125,7 +125,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
         head.thresholds,
         None if head.novelty is None else NoveltyReference.of(head.novelty),
     )
-    text = json.dumps(asdict(description), ensure_ascii=False)
+    text = json.dumps(to_json(description), ensure_ascii=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
     if head.novelty is not None:
         weights |= {f"{_NOVELTY}{name}": torch.from_numpy(array) for name, array in head.novelty.arrays().items()}

@@ -7,10 +7,13 @@ by their content, never by names that may be a patient's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clip_export.encoders.open_clip_model import OpenClipModel
+from clip_toolkit.spec.classifier import EncoderSpec
+from clip_toolkit.spec.json_codec import LATER
+from clip_toolkit.spec.licenses import License
 
 _DIGEST_LENGTH = 32  # hexadecimal digits: 128 bits, so that equal ones mean equal files
 
@@ -31,6 +34,7 @@ class EncoderReference:
         sha256: of that folder, as in `clip_export.encoders.digest.content_digest`.
         tokenizer: of heads that read texts, as in `clip_export.encoders.digest.tokenizer_digest`; None in older files.
         open_clip_model: of an encoder in a bare file.
+        licenses: as in `clip_toolkit.spec.classifier.EncoderSpec`, as they were at the training.
     """
 
     id: str
@@ -41,6 +45,7 @@ class EncoderReference:
     text: bool = False
     tokenizer: str | None = None
     open_clip_model: OpenClipModel | None = None
+    licenses: tuple[License, ...] = field(default=(), metadata=LATER)
 
     def seen_from(self, head: Path) -> EncoderReference:
         """Return the reference as the file ``head`` keeps it."""
@@ -49,6 +54,11 @@ class EncoderReference:
     def found_from(self, head: Path) -> EncoderReference:
         """Return the reference that the file ``head`` keeps, with the absolute path of a local one."""
         return replace(self, id=_absolute(self.id, head)) if self.id.startswith(".") else self
+
+    def licensed(self, encoder: EncoderSpec) -> EncoderSpec:
+        """Add the licences of the training to what a file says of this encoder, if its model card is gone since."""
+        is_same = encoder.revision in (self.revision, self.sha256)
+        return replace(encoder, licenses=self.licenses) if is_same and not encoder.licenses else encoder
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,12 @@ def tuned_head(
     counts = {side.name: len(side.indices) for side in prepared.sides}
     return TrainedHead(
         head,
-        EncoderReference(_portable_id(encoder.id), encoder.revision, receipt["chosen feature"]),
+        EncoderReference(
+            _portable_id(encoder.id),
+            encoder.revision,
+            receipt["chosen feature"],
+            licenses=encoder.checkpoint.licenses,
+        ),
         dataset.labels,
         {"images": len(prepared.reading.kept), "skipped": len(prepared.reading.errors), **counts, **receipt},
         prepared.reference(),

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from clip_export.commands.export import _differences
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.references import EncoderReference
+from clip_toolkit.spec.licenses import License
 from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import run as run_here
 from hub_server import COMMIT, serve
@@ -150,9 +151,13 @@ def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     spec = read_spec(tmp_path / "model.onnx")
     assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
+    assert spec.encoder.licenses == (License("mit"),)
+    [card] = (tmp_path / "cache").rglob("README.md")
+    card.unlink()
     named = ("--encoder", "someone/tiny", "--revision", COMMIT, "-o", "named.onnx")
     assert run("clip-export", "--head", "head.pt", *named, cwd=tmp_path, **gone).returncode == 0
     assert read_spec(tmp_path / "named.onnx").golden == spec.golden
+    assert read_spec(tmp_path / "named.onnx").encoder.licenses == (License("mit"),)  # as the head remembers it
     assert run(*train, cwd=tmp_path, **gone).returncode == 0
     line = failed(*train, cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty"))
     assert "local folder" in line

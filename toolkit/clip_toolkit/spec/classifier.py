@@ -13,7 +13,8 @@ from typing import Any
 
 from clip_toolkit.errors import SpecError
 from clip_toolkit.spec.contradictions import check
-from clip_toolkit.spec.json_codec import from_json, to_json
+from clip_toolkit.spec.json_codec import LATER, from_json, to_json
+from clip_toolkit.spec.licenses import License
 from clip_toolkit.spec.metadata import (
     CLASSIFIER,
     OLDEST_ONNXRUNTIME,
@@ -79,6 +80,8 @@ class EncoderSpec:
             tokens) or ``class+mean@6`` (both), each layer-normalised without weights.
         dim: length of the feature and so of the ``embedding`` output.
         base: of a LoRA adapter, id and revision of the checkpoint that it is merged into; None for a whole checkpoint.
+        licenses: that the model card states, and the card of ``base``; none where they state none. An encoder is the
+            same under another licence.
     """
 
     id: str
@@ -87,6 +90,7 @@ class EncoderSpec:
     feature: str
     dim: int
     base: str | None = None
+    licenses: tuple[License, ...] = field(default=(), compare=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -243,13 +247,13 @@ class ModelSpec:
     parity: ParityReceipt | None = None
     notebook: NotebookReceipt | None = None
     quantization: QuantizationReceipt | None = None
-    novelty: NoveltySpec | None = None
+    novelty: NoveltySpec | None = field(default=None, metadata=LATER)
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     version: str = SPEC_VERSION
-    name: str = ""
-    tasks: tuple[TaskSpec, ...] = ()
+    name: str = field(default="", metadata=LATER)
+    tasks: tuple[TaskSpec, ...] = field(default=(), metadata=LATER)
 
     def __repr__(self) -> str:
         """Show what the model does; `clip_toolkit.spec.description.describe` tells everything."""
@@ -279,12 +283,7 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """Return the text to store under `clip_toolkit.spec.metadata.SPEC_KEY`."""
-        data = to_json(self)
-        if not self.tasks:  # files of one head stay as they were before there were several
-            del data["name"], data["tasks"]
-        if self.novelty is None:  # files without it stay as they were before there was any
-            del data["novelty"]
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(to_json(self), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:

@@ -16,13 +16,18 @@ from clip_toolkit.errors import SpecError
 
 T = TypeVar("T")
 
+LATER: dict[str, Any] = {"later": True}
+"""Metadata of a dataclass's field that the format has not always had: at its default it is left out, so that what does
+without it keeps its bytes."""
+
 _MOST_NESTED = 32  # of what people write for people; deeper, no writer of JSON takes it
 
 
 def to_json(value: Any) -> Any:
     """Convert a dataclass, tuple, bytes or plain value to its JSON form."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [field for field in dataclasses.fields(value) if not _is_left_out(field, value)]
+        return {field.name: to_json(getattr(value, field.name)) for field in fields}
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, (tuple, list)):
@@ -30,6 +35,10 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     return value
+
+
+def _is_left_out(field: dataclasses.Field[Any], value: Any) -> bool:
+    return "later" in field.metadata and bool(getattr(value, field.name) == field.default)
 
 
 def from_json(kind: type[T], value: Any, where: str) -> T:
