@@ -31,7 +31,7 @@ from clip_export.quantization.quantizing import QuantizationOptions, Quantized, 
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
-from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError, QuantizationError
+from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
@@ -168,10 +168,6 @@ def _check_naflex(encoder: Encoder, options: ExportOptions) -> None:
         )
     if options.expected is not None:
         raise EncoderError(f"{encoder.id}: its images keep their shape, which --expect cannot diagnose. Leave it out.")
-    if options.quantization is not None:
-        raise QuantizationError(
-            f"{encoder.id}: {encoder.family.name} encoders cannot be quantized. Leave out --quantize."
-        )
 
 
 def _graph(

@@ -86,12 +86,7 @@ def test_decides_as_pytorch(
 ):
     model = str(tmp_path / "model.onnx")
     quantized = ["--quantize", mode] if mode == "int8" else []
-    done = export(["--head", str(head_file(name)), "-o", model, "--ops", ops, *quantized])
-    if (name, mode) == ("siglip2-naflex", "int8"):
-        assert done == 1
-        assert "--quantize" in capsys.readouterr().err
-        return
-    assert done == 0
+    assert export(["--head", str(head_file(name)), "-o", model, "--ops", ops, *quantized]) == 0
     spec = read_spec(Path(model))
     assert spec.ops == ops
     assert spec.parity.pillow.logits <= 1e-4 * spec.parity.logit_scale

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,12 +23,11 @@ from clip_export.graph.vit import resampled
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.files import TrainedHead
 from clip_export.proof.reference import pixel_values, reference
-from clip_export.quantization.quantizing import QuantizationOptions
-from clip_export.quantization.targets import TARGETS
+from clip_export.quantization.evidence.examples import tuning_feeds
 from clip_export.samples.pictures import picture
 from clip_export.triton_repository.writing import write_repository
 from clip_toolkit import load
-from clip_toolkit.errors import ClipToolkitError, EncoderError, ImageError, OutputError
+from clip_toolkit.errors import EncoderError, ImageError, OutputError
 from clip_toolkit.images import MAX_PIXELS
 from clip_toolkit.images.preprocess import check_resized, preprocess, resized_shape
 from clip_toolkit.spec.description import describe
@@ -126,15 +126,18 @@ def test_from_image_bytes_to_a_proved_file_that_takes_mixed_shapes(
 def test_what_takes_one_size_for_granted_is_refused(
     used: Encoder, head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
 ):
-    for options, said in (
-        (ExportOptions("pixels"), "--input pixels"),
-        (ExportOptions(quantization=QuantizationOptions("int8", next(iter(TARGETS.values())))), "--quantize"),
-    ):
-        with pytest.raises(ClipToolkitError, match=said):
-            export_classifier(head_for(used), used, tmp_path / "model.onnx", options=options)
+    with pytest.raises(EncoderError, match="--input pixels"):
+        export_classifier(head_for(used), used, tmp_path / "model.onnx", options=ExportOptions("pixels"))
     assert not list(tmp_path.iterdir())
     with pytest.raises(EncoderError, match=r"siglip2 encoders have no mean@1"):
         Encoder.from_pretrained(used.id, feature="mean@1")
+
+
+def test_images_to_tune_an_int8_file_on_make_one_batch(used: Encoder):
+    rule = used.preprocessing
+    feeds = tuning_feeds(SimpleNamespace(text=None, input="image", preprocessing=rule), None)
+    assert feeds.image.shape[1:] == (rule.size, rule.size, 3)
+    assert len(feeds) == len(feeds[:3]) + len(feeds[3:]) > 3
 
 
 def test_text_tower(checkpoint: Callable[[str], Path]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from clip_export.samples.pictures import golden_files, proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import open_image, preprocess
 from clip_toolkit.images.preprocess import normalise
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, Preprocessing
 from clip_toolkit.text.tokenization import INPUTS, Tokenizer
 
 
@@ -45,9 +46,14 @@ def feeds_of(images: Sequence[LabelledImage], spec: ModelSpec) -> Feeds:
 
 def _feeds(pixels: Sequence[NDArray[np.uint8]], texts: Sequence[str] | None, spec: ModelSpec) -> Feeds:
     """Images of the model's own size, and their texts, as the network takes them."""
-    batch = np.stack(pixels)
+    batch = np.stack([_of_one_shape(item, spec.preprocessing) for item in pixels])
     image = {"image": batch} if spec.input == "image" else {"pixel_values": normalise(batch, spec.preprocessing)}
     if spec.text is None or texts is None:
         return Feeds(image)
     tokens = Tokenizer(spec.text.tokenizer).encode(texts)
     return Feeds(image | {name: getattr(tokens, name) for name in INPUTS})
+
+
+def _of_one_shape(pixels: NDArray[np.uint8], rule: Preprocessing) -> NDArray[np.uint8]:
+    """Return an image that keeps its shape as the largest square, so that those to tune on make one batch."""
+    return preprocess(pixels, replace(rule, mode="squash", patch=0, max_patches=0)) if rule.mode == "naflex" else pixels

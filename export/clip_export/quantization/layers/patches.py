@@ -30,7 +30,9 @@ Rounding = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.fl
 def with_integer_patches(
     model: onnx.ModelProto, target: Target, ops: str, rounding: Rounding | None = None
 ) -> onnx.ModelProto:
-    """Turn the patch convolution into a product of uint8 pixels and int8 weights, unless its input is float.
+    """Turn the patch convolution into a product of uint8 pixels and int8 weights.
+
+    It is left as it is where its input is float, and where the table of positions is resampled to each image's shape.
 
     ``[batch, size, size, 3]`` becomes ``[batch, patches, patch * patch * 3]`` by a transposition alone: patches do not
     overlap. A class token gets a row of zeros, whose product is zero. A traced tower keeps what it begins with.
@@ -47,7 +49,10 @@ def with_integer_patches(
     start = next((i for i, node in enumerate(nodes) if node.op_type == "Transpose" and "pixels" in node.input), None)
     if start is None:
         return model
-    end = next(i for i, node in enumerate(nodes[start:], start) if node.op_type == "Add")
+    tables = {item.name for item in model.graph.initializer if len(item.dims) == 3}
+    end = next((i for i in range(start, len(nodes)) if nodes[i].op_type == "Add" and tables & {*nodes[i].input}), None)
+    if end is None:
+        return model
     chain, addition = nodes[start:end], nodes[end]
     if [node.op_type for node in chain if node.op_type != "Pad"] != _FORM:
         raise AssertionError("the patch embedding has another form than clip_export.graph.vit gives it")
