@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,13 +74,24 @@ def measure_apart(folder: Path) -> list[Cold]:
 
 
 def _process(command: list[str]) -> tuple[float, int]:
+    code, seconds, peak, _ = timed_process(command)
+    if code:
+        raise RuntimeError(f"failed with {code}: {command}")
+    return seconds, peak
+
+
+def timed_process(command: list[str]) -> tuple[int, float, int, str]:
+    """Run a command; return its exit code, seconds, largest resident memory in bytes, and what it said on stderr."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process,
+    ):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"failed with {process.returncode}: {command}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024
+        seconds = time.perf_counter() - start
+        errors.seek(0)
+        return process.returncode, seconds, usage.ru_maxrss * 1024, errors.read()
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from cold import Cold
 from interleave import Timing
 from quantized import FLOOR, NNCF, ON_OPENVINO, OPTIMUM, OURS, OUTLIER, PYTORCH, Quantized
+from shapes import PICTURES, Export
 from throughput import Rate
+
+from encoders import SHAPES
 
 _PACKAGES = ("torch", "transformers", "optimum-onnx", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
@@ -40,6 +43,15 @@ _THROUGHPUT = """\
 CLIP ViT-B/32, the files of the section on int8, 200 JPEGs of each size, batch 8: decode, resize, encode, classify.
 The peers are the transformers pipeline over PyTorch and over Optimum's export. The floor is decoding and resizing
 spread over all cores, and after that the network alone.
+"""
+
+_SHAPES = """\
+Encoders with random weights of trained scale, in the format of their authors, through `clip-train` on {pictures} drawn
+pictures of three colours and `clip-export` (`--search-minutes 1` for int8); every file passed its selftest. Parity:
+largest difference of the logits from PyTorch, as a share of the largest one, with Pillow's resize and with that of the
+graph. Seconds and peak are those of the whole export, one thread, on a machine that others used, too. One file holds
+2 GiB: larger encoders are refused before the graph is built, with `--quantize`, too, whose proof starts from the
+float32 file; an encoder cut behind a block (`--feature class@K`) may fit.
 """
 
 Int8 = tuple[Quantized, list[Timing], dict[int, dict[str, float]]]
@@ -123,6 +135,17 @@ def int8_table(files: Quantized, rows: Sequence[Timing], operators: dict[int, di
             f" and {pixels:.2f} times as fast as OpenVINO with one that leaves the preprocessing to others. "
             f"{share:.2f} of our time is the floor. Where it goes (profiled): {parts}."
         )
+
+
+def shapes_table(rows: Iterable[Export]) -> Iterator[str]:
+    """Yield what became of each export."""
+    yield _SHAPES.format(pictures=PICTURES)
+    yield "| encoder | file | what its receipt says | export s | peak MiB | file MiB |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        size = f"{row.size / 2**20:.0f}" if row.size else "refused"
+        cells = [SHAPES[row.name].title, row.precision, row.said, f"{row.seconds:.0f}", f"{row.peak / 2**20:.0f}", size]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _size(row: Timing, files: Quantized) -> int:

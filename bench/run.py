@@ -15,9 +15,11 @@ from contenders import contenders
 from interleave import measure
 from operators import time_by_operator
 from quantized import quantized
-from report import cold_table, encoder_table, int8_table, preface, resize_table, throughput_table
+from report import cold_table, encoder_table, int8_table, preface, resize_table, shapes_table, throughput_table
 from resize import measure_resize
 from sections import replaced_section
+from shapes import exports_apart
+from small import small_table, time_small
 from throughput import measure_throughput
 
 from clip_toolkit.runtime.processor import usable_cores
@@ -70,6 +72,15 @@ def _int8(rounds: int) -> tuple[str, Iterable[str]]:
     return "int8, CLIP ViT-B/32", int8_table(files, rows, operators)
 
 
+def _shapes(_: int) -> tuple[str, Iterable[str]]:
+    return "True shapes through the commands", shapes_table(exports_apart(_folder("shapes")))
+
+
+def _small(rounds: int) -> tuple[str, Iterable[str]]:
+    threads = usable_cores()
+    return "Which encoder", small_table(time_small(_folder("shapes"), threads, rounds), threads)
+
+
 def _resize(_: int) -> tuple[str, Iterable[str]]:
     return "Resize to 224, one image", resize_table(measure_resize(usable_cores()))
 
@@ -92,6 +103,8 @@ def _folder(name: str) -> Path:
 
 PARTS: dict[str, Part] = {name: _encoder(name) for name in SUBJECTS} | {
     "int8": _int8,
+    "shapes": _shapes,
+    "small": _small,
     "resize": _resize,
     "cold": _cold,
     "throughput": _throughput,
