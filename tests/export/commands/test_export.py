@@ -35,12 +35,12 @@ MODULES = {
 }
 
 
-def run(command: str, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of ours; whatever goes wrong, its users must not see a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", MODULES[command], *map(str, arguments)],
         cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name != "CLIP_MODEL"} | environment,
+        env={name: value for name, value in os.environ.items() if name != "CLIP_MODEL"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -50,10 +50,9 @@ def run(command: str, *arguments: object, cwd: Path, **environment: str) -> subp
     return done
 
 
-def failed(command: str, *arguments: object, cwd: Path, **environment: str) -> str:
-    """The one line of stderr of a command that fails as it should; a process of its own where it has an environment."""
-    runs = run if environment else run_here
-    done = runs(command, *arguments, cwd=cwd, **environment)
+def failed(command: str, *arguments: object, cwd: Path) -> str:
+    """The one line of stderr of a command that fails as it should."""
+    done = run_here(command, *arguments, cwd=cwd)
     assert done.returncode == 1, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"{command}: ")
@@ -135,32 +134,57 @@ def test_unreadable_training_images_are_named_counted_and_skipped(photos: Path, 
     assert "skipped 1 of 8 files" in done.stderr
 
 
+IN_TURN = """
+import json, sys
+from clip_export.commands import export, train
+mains = {"clip-train": train.main, "clip-export": export.main}
+print(json.dumps([mains[command](arguments) for command, *arguments in json.loads(sys.argv[1])]))
+"""
+
+
+def run_in_turn(*commands: tuple[object, ...], cwd: Path, **environment: str) -> tuple[list[int], str]:
+    """Exit codes and stderr of commands in one process of its own, which loads torch but once."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps([[*map(str, command)] for command in commands])],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
 def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, tmp_path: Path):
-    cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
     train = ("clip-train", photos, "--encoder", "someone/tiny", "--epochs", 2)
+    export = ("clip-export", "--head", "head.pt")
+    named = ("--encoder", "someone/tiny", "--revision", COMMIT, "-o", "named.onnx")
     with serve("someone/tiny", TINY_CLIP) as address:
-        done = run(*train, "--revision", "main", cwd=tmp_path, HF_ENDPOINT=address, **cache)
-        assert done.returncode == 0, done.stderr
-        unknown = failed(*train, "--revision", "v9", cwd=tmp_path, HF_ENDPOINT=address, **cache)
-        assert "v9" in unknown
-        assert "someone/other" in failed(
-            *train[:3], "someone/other", cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty")
-        )
-    gone = {"HF_ENDPOINT": address, **cache}
-    done = run("clip-export", "--head", "head.pt", cwd=tmp_path, **gone)
-    assert done.returncode == 0, done.stderr
+        empty = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "empty"), "HF_HUB_DISABLE_XET": "1"}
+        filled = empty | {"HF_HOME": str(tmp_path / "cache")}
+        unknown = (*train, "--revision", "v9")
+        codes, said = run_in_turn((*train, "--revision", "main"), unknown, cwd=tmp_path, **filled)
+        assert codes == [0, 1], said
+        assert "v9" in said.splitlines()[-1]
+        codes, said = run_in_turn((*train[:3], "someone/other"), cwd=tmp_path, **empty)
+        assert codes == [1]
+        assert "someone/other" in said
+    codes, said = run_in_turn(export, cwd=tmp_path, **filled)
+    assert codes == [0], said
     spec = read_spec(tmp_path / "model.onnx")
     assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
     assert spec.encoder.licenses == (License("mit"),)
     [card] = (tmp_path / "cache").rglob("README.md")
     card.unlink()
-    named = ("--encoder", "someone/tiny", "--revision", COMMIT, "-o", "named.onnx")
-    assert run("clip-export", "--head", "head.pt", *named, cwd=tmp_path, **gone).returncode == 0
-    assert read_spec(tmp_path / "named.onnx").golden == spec.golden
-    assert read_spec(tmp_path / "named.onnx").encoder.licenses == (License("mit"),)  # as the head remembers it
-    assert run(*train, cwd=tmp_path, **gone).returncode == 0
-    line = failed(*train, cwd=tmp_path, HF_ENDPOINT=address, HF_HOME=str(tmp_path / "empty"))
-    assert "local folder" in line
+    codes, said = run_in_turn((*export, *named), train, cwd=tmp_path, **filled)
+    assert codes == [0, 0], said
+    again = read_spec(tmp_path / "named.onnx")
+    assert again.golden == spec.golden
+    assert again.encoder.licenses == (License("mit"),)  # as the head remembers it
+    codes, said = run_in_turn(train, cwd=tmp_path, **empty)
+    assert codes == [1]
+    assert "local folder" in said
 
 
 def test_notebook_head_with_encoder_and_labels(checkpoint: Checkpoint, photos: Path, tmp_path: Path):
