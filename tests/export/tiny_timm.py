@@ -27,7 +27,7 @@ MODELS = {
         {"no_causal_mask": True},
     ),
     "eva02": ({"timm_model_name": "tiny_eva02", "timm_pool": "token", "timm_model_pretrained": True}, {}),
-    "pe-core": ({"timm_model_name": "tiny_pe_core", "timm_pool": "map"}, {"context_length": 12}),
+    "pe-core": ({"timm_model_name": "tiny_pe_core", "timm_pool": "map"}, {}),
 }
 
 

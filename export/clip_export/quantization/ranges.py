@@ -130,6 +130,8 @@ def _entropy(activation: Activation) -> tuple[float, float]:
     def divergence(fraction: float) -> float:
         low, high = _cut(activation, fraction)
         inside = (middles >= low) & (middles <= high)
+        if not inside.any():  # of values that all lie far from zero
+            return np.inf
         clipped = np.where(inside, counts, 0).astype(np.float64)
         first, last = np.flatnonzero(inside)[[0, -1]]
         clipped[first] += counts[:first].sum()

@@ -13,13 +13,14 @@ from onnx import numpy_helper
 
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.layers.convolutions import find_convolutions
 from clip_export.quantization.layers.feature import feature_of, shifted
 from clip_export.quantization.layers.linears import Linear, find_linears
 from clip_export.quantization.layers.patches import PATCH, has_patches, patch_rows
-from clip_export.quantization.modes.int8 import Int8Scheme, Range, quantize_int8
+from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
 from clip_export.quantization.ranges import RANGES, Activation, observe, rounded, run
 from clip_export.quantization.targets import Target
-from clip_export.quantization.weights import quantized_weight, rounded_together
+from clip_export.quantization.weights import Range, quantized_weight, rounded_together
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 ALPHAS = (0.3, 0.5, 0.7, 0.9)
@@ -50,6 +51,7 @@ class Choice:
         alpha: of the equalisation, or None without.
         together: weights are rounded by `clip_export.quantization.weights.rounded_together`, not each by itself.
         corrected: the mean change of the feature over the calibration images is taken back.
+        float_convolutions: those of a traced tower are left in float, as they are with dynamic ranges.
         fine_layers: layers with 16-bit activations.
         float_layers: layers left in float.
     """
@@ -58,6 +60,7 @@ class Choice:
     alpha: float | None = None
     together: bool = False
     corrected: bool = False
+    float_convolutions: bool = False
     fine_layers: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
 
@@ -67,6 +70,7 @@ class Choice:
         parts += [f"equalised ({self.alpha:g})"] if self.alpha is not None else []
         parts += ["weights rounded together"] if self.together else []
         parts += ["corrected mean"] if self.corrected else []
+        parts += ["convolutions in float"] if self.float_convolutions else []
         parts += [f"{len(self.fine_layers)} layers with 16-bit activations"] if self.fine_layers else []
         parts += [f"{len(self.float_layers)} layers in float"] if self.float_layers else []
         return ", ".join(parts)
@@ -99,7 +103,10 @@ class Int8Search:
     def __post_init__(self) -> None:
         """Look at the activations."""
         self._layers = find_linears(self.model)
-        seen = observe(self.model, self.inputs, [layer.source for layer in self._layers.values()])
+        self._convolutions = find_convolutions(self.model)
+        tensors = [layer.source for layer in self._layers.values()]
+        tensors += [name for node in self._convolutions.values() for name in (node.input[0], node.output[0])]
+        seen = observe(self.model, self.inputs, tensors)
         self._equalised: dict[float | None, tuple[onnx.ModelProto, dict[str, Activation]]] = {None: (self.model, seen)}
         self._rounded: dict[float | None, Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]] = {}
         self._reference = self._outputs(self.model)
@@ -116,7 +123,10 @@ class Int8Search:
         return self._best_of([best, replace(best, corrected=True)])
 
     def more_exact(self, choice: Choice) -> list[Choice]:
-        """``choice`` with more and more of its most sensitive layers in 16 bits, then in float."""
+        """``choice`` with convolutions in float, then more and more sensitive layers in 16 bits, then in float."""
+        if self._convolutions and choice.ranges and not choice.float_convolutions:
+            plain = replace(choice, float_convolutions=True)
+            return [plain, *self.more_exact(plain)]
         ranked = tuple(self._sensitive_layers(choice))
         counts = sorted({min(count, len(ranked)) for count in FINE_LAYERS})
         fine = [replace(choice, fine_layers=ranked[:count]) for count in counts] if choice.ranges else []
@@ -137,7 +147,7 @@ class Int8Search:
             self.target,
             self.ops,
             self._ranges(choice, seen),
-            frozenset(choice.float_layers),
+            frozenset((*choice.float_layers, *(self._convolutions if choice.float_convolutions else ()))),
             frozenset(choice.fine_layers),
             self._weights(choice) if choice.together else {},
         )

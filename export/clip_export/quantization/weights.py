@@ -1,4 +1,4 @@
-"""What the integer spellings share: weights rounded one by one or together, and operators of ONNX Runtime."""
+"""What the integer spellings share: ranges and weights as integers, and operators of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from onnx import NodeProto, helper
 
 from clip_export.quantization.targets import Target
 from clip_toolkit.errors import QuantizationError
+
+Range = tuple[float, float]
+"""Least and largest value of a tensor."""
 
 _DAMPING = 0.01  # of the mean of the Hessian's diagonal, as in the paper
 _BLOCK = 128  # inputs whose compensation of the later ones is applied in one product
@@ -27,6 +30,15 @@ def weight_scale(weight: NDArray[np.float32], target: Target) -> NDArray[np.floa
     """Symmetric scale per output channel, float32 ``[outputs]``."""
     largest = np.maximum(np.abs(weight).max(0), np.finfo(np.float32).tiny * 2**8)
     return np.asarray(largest / target.largest_weight, np.float32)
+
+
+def activation_parameters(range_: Range, target: Target) -> tuple[np.float32, np.integer]:
+    """Scale and zero point of an activation tensor; zero itself is always representable."""
+    low, high = min(range_[0], 0.0), max(range_[1], 0.0)
+    limits = np.iinfo(target.activation)
+    scale = max(high - low, float(np.finfo(np.float32).tiny) * 2**8) / (limits.max - limits.min)
+    zero = np.clip(np.rint(limits.min - low / scale), limits.min, limits.max)
+    return np.float32(scale), target.activation(zero)
 
 
 def rounded_together(

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from clip_export.quantization.layers.attention import with_integer_attention
+from clip_export.quantization.layers.convolutions import with_integer_convolutions
 from clip_export.quantization.layers.linears import Constants, Linear, replace_linears
 from clip_export.quantization.layers.patches import PATCH, with_integer_patches
 from clip_export.quantization.layers.tokens import with_integer_tokens
 from clip_export.quantization.targets import Target
-from clip_export.quantization.weights import microsoft_node, quantized_weight
-
-Range = tuple[float, float]
+from clip_export.quantization.weights import Range, activation_parameters, microsoft_node, quantized_weight
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,9 @@ class Int8Scheme:
     Attributes:
         target: processor.
         ops: ``ort`` or ``standard``, as in `clip_toolkit.spec.classifier.ModelSpec`.
-        ranges: least and largest value of each activation tensor, or None to find them at run time, batch by batch.
-        float_layers: names of layers that stay in float.
+        ranges: least and largest value of each activation tensor, or None to find them at run time, batch by batch,
+            which leaves convolutions in float.
+        float_layers: names of layers that stay in float; of convolutions those of the tensors that they make.
         fine_layers: names of layers whose activations are the sum of two 8-bit numbers, 16 bits in all; static only.
         weights: integers and scales of layers whose weights are not simply at their nearest integers.
     """
@@ -61,21 +61,14 @@ def quantize_int8(model: onnx.ModelProto, scheme: Int8Scheme) -> onnx.ModelProto
         return _Spelling(scheme, layer, shared).nodes()
 
     quantized = with_integer_tokens(replace_linears(model, replacement))
+    if scheme.ranges is not None:
+        quantized = with_integer_convolutions(quantized, scheme.target, scheme.ranges, scheme.float_layers)
     if scheme.ops == "ort":
         quantized = with_integer_attention(quantized, scheme.target)
     if PATCH in scheme.float_layers:
         return quantized
     rounded = scheme.weights.get(PATCH)
     return with_integer_patches(quantized, scheme.target, scheme.ops, (lambda _: rounded) if rounded else None)
-
-
-def activation_parameters(range_: Range, target: Target) -> tuple[np.float32, np.integer]:
-    """Scale and zero point of an activation tensor; zero itself is always representable."""
-    low, high = min(range_[0], 0.0), max(range_[1], 0.0)
-    limits = np.iinfo(target.activation)
-    scale = max(high - low, float(np.finfo(np.float32).tiny) * 2**8) / (limits.max - limits.min)
-    zero = np.clip(np.rint(limits.min - low / scale), limits.min, limits.max)
-    return np.float32(scale), target.activation(zero)
 
 
 class _Spelling:
