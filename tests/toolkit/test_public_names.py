@@ -28,8 +28,8 @@ NAMES = {
     "clip_serve": "ServeOptions create_app",
     "clip_app": "AppOptions create_app",
     "clip_scale": """
-        BatchClassifier Columns LocalEngine RayEngine Source SourceError Summary WorkerError classify_daft
-        classify_spark run
+        BatchClassifier Columns LabelledSource LocalEngine RayEngine Source SourceError Summary WorkerError
+        classify_daft classify_spark run
     """,
 }
 

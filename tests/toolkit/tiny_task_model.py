@@ -25,7 +25,7 @@ from tiny_fused_model import png
 
 from clip_toolkit import ModelSpec
 from clip_toolkit.runtime.graph_check import output_sizes
-from clip_toolkit.spec.classifier import EncoderSpec, GoldenVector, HeadSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.classifier import NO_HEAD, EncoderSpec, GoldenVector, HeadSpec, NoveltySpec, Preprocessing
 from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, SINGLE_LABEL, output_names
 
 LABELS = {
@@ -99,6 +99,12 @@ def model_of_several() -> bytes:
     return _file(spec_of_several())
 
 
+def encoder() -> bytes:
+    """The bytes of a file without a head: its values are the picture's mean colour."""
+    head = HeadSpec((3, 3), "none", 0.0, source=NO_HEAD)
+    return _file(replace(spec(REGRESSION), labels=("0", "1", "2"), head=head, golden=()))
+
+
 def _file(spec: ModelSpec, more: bytes = b"") -> bytes:
     return field(1, 10) + field(8, field(2, 20)) + field(GRAPH, _graph(spec) + more) + metadata(spec.to_json())
 
@@ -127,7 +133,8 @@ def _graph(spec: ModelSpec) -> bytes:
         nodes.append(node("MatMul", ["colour", f"weights{ending}"], logits))
         last = {SINGLE_LABEL: "Softmax", MULTI_LABEL: "Sigmoid"}.get(head.task, "")
         nodes += [node(last, [logits], probabilities) for probabilities in before]
-        constants.append(tensor(f"weights{ending}", FLOAT, weights(head.task)))
+        matrix = np.eye(3, dtype=np.float32) if head.head.source == NO_HEAD else weights(head.task)
+        constants.append(tensor(f"weights{ending}", FLOAT, matrix))
     image = value("image", UINT8, [b"batch", b"height", b"width", 3])
     outputs = [value(name, FLOAT, [b"batch", size]) for name, size in output_sizes(spec).items()]
     return b"".join(

@@ -19,6 +19,7 @@ os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")  # Daft likewise, when it i
 _HOMES = {
     "BatchClassifier": "batch_classifier",
     "Columns": "columns",
+    "LabelledSource": "sources.labelled",
     "LocalEngine": "engines.local",
     "RayEngine": "engines.ray_data",
     "Source": "sources.source",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from clip_scale.errors import SourceError as SourceError
     from clip_scale.errors import WorkerError as WorkerError
     from clip_scale.running import run as run
+    from clip_scale.sources.labelled import LabelledSource as LabelledSource
     from clip_scale.sources.source import Source as Source
     from clip_scale.summary import Summary as Summary
 else:

@@ -148,6 +148,15 @@ class BatchClassifier:
         Raises:
             ModelError: ONNX Runtime fails.
         """
+        for item, result in self.predictions(inputs):
+            yield self._record(item, result, self.opened().provider, self.spec)
+
+    def predictions(self, inputs: Iterable[Input]) -> Iterator[tuple[Input, Prediction | ImageError]]:
+        """Classify images, lazily and in order.
+
+        Raises:
+            ModelError: ONNX Runtime fails.
+        """
         classifier = self.opened()
         named, asked = tee(inputs)
         texts: Iterator[str] | None = None
@@ -156,8 +165,7 @@ class BatchClassifier:
             texts = (item.text or "" for item in read)
         images = (_image(item, needs_text=texts is not None) for item in asked)
         results = classifier.predict_many(images, self.batch_size, errors="return", texts=texts)
-        for item, result in zip(named, results, strict=True):
-            yield self._record(item, result, classifier.provider, classifier.spec)
+        yield from zip(named, results, strict=True)
 
     def opened(self) -> Classifier:
         """Return the model, opened once in this process."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from clip_scale.batch_classifier import BatchClassifier
 from clip_scale.sources.parts import Part
@@ -52,7 +52,12 @@ class PartWorker:
         """
         number, part = task
         warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
-        records = list(self.classifier.records(part.inputs()))
         file = io.BytesIO()
+        summary = self.write(part, file)
+        return Done(number, file.getvalue(), summary)
+
+    def write(self, part: Part, file: IO[bytes]) -> Summary:
+        """Write the file of a part, and count what is in it."""
+        records = list(self.classifier.records(part.inputs()))
         encode(records, Style(self.form), file, self.classifier.spec, embedding=self.classifier.embedding_type)
-        return Done(number, file.getvalue(), Summary.of(records))
+        return Summary.of(records)

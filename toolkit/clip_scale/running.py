@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from clip_scale.batch_classifier import BatchClassifier
 from clip_scale.errors import SourceError, WorkerError
+from clip_scale.feature_worker import FeatureWorker, check_encoder
 from clip_scale.part_worker import Done, PartWorker, Task
 from clip_scale.sink import Sink
+from clip_scale.sources.labelled import LabelledSource
 from clip_scale.sources.source import Source
 from clip_scale.summary import Summary
 from clip_toolkit.images.folder import ImageListing
@@ -53,7 +55,7 @@ def run(
     """Classify a source into a folder of part files, whose names have the order of the source.
 
     Args:
-        source: what is classified.
+        source: what is classified; of a `LabelledSource` the features and labels are written, for ``clip-train``.
         folder: of the part files; must be new, or hold the same run if ``resume``.
         classifier: which model, and how. Whether there are probabilities is up to the format, as in ``clip-infer``.
         engine: who does the work.
@@ -69,6 +71,7 @@ def run(
 
     Raises:
         SourceError: there are no images, or the source cannot be read.
+        ModelError: the file cannot be opened, or is a classifier where an encoder alone is needed.
         OutputError: the folder cannot be written, or holds another run.
         TextError: the model reads texts and the source has none, or the other way round.
         WorkerError: too many images failed.
@@ -80,6 +83,10 @@ def run(
         raise SourceError(f"part_size: expected a multiple of the batch size, {classifier.batch_size}")
     classifier = replace(classifier, probabilities=form in COLUMNAR)
     check_pairing(classifier.spec, source.has_texts)
+    worker = PartWorker(classifier, form)
+    if isinstance(source, LabelledSource):
+        check_encoder(classifier.spec, str(classifier.model))
+        worker = FeatureWorker(classifier, form)
     parts = source.parts(listing)
     first = list(islice(parts, 1))
     if not first:
@@ -87,7 +94,7 @@ def run(
     with Sink(folder, form, _settings(classifier, source, form), resume=resume) as sink:
         sink.resume(source.parts())
         tasks = sink.remaining(chain(first, parts))
-        with closing(engine(PartWorker(classifier, form), tasks, stopped)) as results:
+        with closing(engine(worker, tasks, stopped)) as results:
             for done in results:
                 sink.put(done)
                 on_part(done.summary)
@@ -108,4 +115,5 @@ def _check_errors(summary: Summary, max_errors: int | None) -> None:
 def _settings(classifier: BatchClassifier, source: Source, form: str) -> dict[str, Any]:
     """All that decides about the records and their parts, apart from the images."""
     options = {name: value for name, value in asdict(classifier).items() if name not in _NOT_OF_THE_RESULTS}
-    return {"clip_toolkit": __version__, "format": form, "part_size": source.part_size, **options}
+    written = {"features": True} if isinstance(source, LabelledSource) else {}
+    return {"clip_toolkit": __version__, "format": form, "part_size": source.part_size, **options, **written}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands import EXPORT
+from clip_toolkit.spec.classifier import NO_HEAD
 from clip_toolkit.terminal import run_command, show, write
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def _export_classifier(command: ExportCommand) -> int:
 
     if command.triton is not None:
         check_repository(command.output, command.triton)
-    head, encoder = _zero_shot(command) if command.head is None else _trained(command, command.head)
+    if command.head is not None:
+        head, encoder = _trained(command, command.head)
+    else:
+        head, encoder = _no_head(command) if command.encoder_only else _zero_shot(command)
     show(*encoder.notes)
     if command.triton is not None and head.further:
         raise HeadError(f"{command.head}: has several heads, and --triton writes configurations of one. Leave it out.")
@@ -78,6 +82,9 @@ def _export_classifier(command: ExportCommand) -> int:
 
 
 def _labels_of(spec: ModelSpec) -> Iterator[str]:
+    if spec.head.source == NO_HEAD:
+        yield f"the {spec.encoder.feature} feature of {spec.encoder.id}, {spec.encoder.dim} wide"
+        return
     for name, head in spec.heads.items():
         yield f"{f'{name} ' if name else ''}labels: {', '.join(head.labels)}"
 
@@ -140,6 +147,16 @@ def _zero_shot(command: ExportCommand) -> tuple[TrainedHead, Encoder]:
     head = zero_shot_head(tower, labels, templates)
     show(f"zero-shot, {head.task}: {len(labels)} labels in the prompts {', '.join(map(repr, templates))}")
     return head, Encoder.from_pretrained(id_, revision, "projected", model)
+
+
+def _no_head(command: ExportCommand) -> tuple[TrainedHead, Encoder]:
+    from clip_export.encoders.image import Encoder
+    from clip_export.heads.no_head import no_head
+
+    assert command.encoder is not None  # ExportCommand asks for it
+    feature = command.feature or "pooled"
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
+    return no_head(encoder.dim), encoder
 
 
 def _text_column(head: TrainedHead) -> str | None:

@@ -84,6 +84,6 @@ def notebook_receipt(spec: ModelSpec) -> Iterator[str]:
     for head in spec.heads.values():
         for name, text in notebook_rows(head):
             yield f"{head.name} {name}".strip() + f": {text}" if name else f"  {text}"
-    if spec.head.source != "clip-train" and spec.notebook is None:
+    if spec.head.is_assumed and spec.notebook is None:
         yield "  prove it: save the notebook's answers, and export with --expect expect.npz"
         yield from (SNIPPET_OF_SEVERAL if spec.tasks else SNIPPET).splitlines()

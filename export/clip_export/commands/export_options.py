@@ -17,7 +17,7 @@ from clip_toolkit.numbers import number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 
-_OUTPUT, _TEXT_OUTPUT = Path("model.onnx"), Path("text.onnx")
+_OUTPUT, _TEXT_OUTPUT, _ENCODER_OUTPUT = Path("model.onnx"), Path("text.onnx"), Path("encoder.onnx")
 
 
 def _task(text: str) -> str:
@@ -129,6 +129,10 @@ class ExportCommand:
             f"write the encoder's text tower and tokenizer instead of a classifier (default output: {_TEXT_OUTPUT})"
         ),
     ] = False
+    encoder_only: Annotated[
+        bool,
+        Option(f"write the encoder without a head, for clip-scale features (default output: {_ENCODER_OUTPUT})"),
+    ] = False
     encoder: Annotated[
         str | None, Option("hub id, local folder or bare file (default: the encoder that the head was trained on)")
     ] = None
@@ -187,15 +191,21 @@ class ExportCommand:
     @property
     def output(self) -> Path:
         """The file to write."""
-        return self.output_file or (_TEXT_OUTPUT if self.text_tower else _OUTPUT)
+        default = _TEXT_OUTPUT if self.text_tower else _ENCODER_OUTPUT if self.encoder_only else _OUTPUT
+        return self.output_file or default
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
-        sources = {"--head": self.head is not None, "--zero-shot": self.zero_shot, "--text-tower": self.text_tower}
+        sources = {
+            "--head": self.head is not None,
+            "--zero-shot": self.zero_shot,
+            "--text-tower": self.text_tower,
+            "--encoder-only": self.encoder_only,
+        }
         given = [name for name, is_given in sources.items() if is_given]
         if len(given) != 1:
             found = f", got {' and '.join(given)}" if given else ""
-            raise UsageError(f"expected one of --head, --zero-shot and --text-tower{found}")
+            raise UsageError(f"expected one of --head, --zero-shot, --text-tower and --encoder-only{found}")
         if self.templates is not None and not self.zero_shot:
             raise UsageError("--templates needs --zero-shot")
         if self.head is None:
@@ -204,6 +214,8 @@ class ExportCommand:
             self._check_zero_shot()
         if self.text_tower:
             self._check_text_tower()
+        if self.encoder_only:
+            self._check_encoder_only()
 
     def _check_no_head(self, source: str) -> None:
         for field in fields(self.notebook):
@@ -215,6 +227,17 @@ class ExportCommand:
             raise UsageError(f"--zero-shot needs --{'encoder' if self.encoder is None else 'labels'}")
         if self.feature not in (None, PROJECTED):
             raise UsageError("--zero-shot reads the projected feature: only that one shares a space with text")
+
+    def _check_encoder_only(self) -> None:
+        if self.encoder is None:
+            raise UsageError("--encoder-only needs --encoder")
+        if self.labels is not None:
+            raise UsageError("--labels does not go with --encoder-only: there is no head")
+        if self.quantization is not None:
+            raise UsageError(
+                "--quantize does not go with --encoder-only: a head would learn from other features than those of the "
+                "encoder that it is exported with"
+            )
 
     def _check_text_tower(self) -> None:
         if self.encoder is None:

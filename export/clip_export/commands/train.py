@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_export.commands import TRAIN
-from clip_toolkit.terminal import run_command, say, show, write
+from clip_toolkit.stream.feature_table import holds_features
+from clip_toolkit.terminal import run_command, show, write
 
 if TYPE_CHECKING:
-    from clip_export.commands.train_finetuning import FineTuned
     from clip_export.commands.train_options import TrainCommand
     from clip_export.encoders.image import Encoder
-    from clip_export.heads.files import TrainedHead
 
 
 def run(command: TrainCommand) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.commands.train_finetuning import finetune_encoder
-    from clip_export.commands.train_finished_head import finish_head
+    from clip_export.commands.train_finished_head import encoder_reference, finish_head, save_finished
+    from clip_export.commands.train_from_features import train_from_features
     from clip_export.commands.train_from_words import start_words, train_with_words
     from clip_export.commands.train_results import compare, show_kept_epoch, show_results
     from clip_export.commands.train_stages import prepare_data, score_alone, train
@@ -34,10 +34,13 @@ def run(command: TrainCommand) -> int:
     if command.judging.explain_preprocessing is not None:
         return _explain(command, command.judging.explain_preprocessing)
     _check_outputs(command)
+    data = command.data
+    assert data is not None  # TrainCommand asks for it
+    if holds_features(data):
+        return train_from_features(command, data)
     command = _with_device(command, _device(command.features.device))
-    assert command.data is not None  # TrainCommand asks for it
     options, judging = command.examples, command.judging
-    dataset = read_dataset(command.data, options)
+    dataset = read_dataset(data, options)
     judge = Judge(dataset.task, dataset.labels, judging.operating_point, judging.positive, judging.calibrate)
     words = None if command.start is None else start_words(command, command.start, dataset)
     encoder = _encoder(command)
@@ -60,8 +63,11 @@ def run(command: TrainCommand) -> int:
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
     judgement = compare(judge, prepared, training, words)
-    head = finish_head(command, prepared, training, chosen, encoder, judgement=judgement, alone=alone)
-    head = _saved(command, head, encoder, tuned)
+    reference = encoder_reference(
+        command.encoder, encoder.checkpoint, encoder.revision, encoder.feature, text=prepared.texts is not None
+    )
+    head = finish_head(command, prepared, training, chosen, reference, judgement=judgement, alone=alone)
+    head = save_finished(command, head, encoder, tuned)
     show_results(command, head, judgement, alone)
     beside = head.encoder.folder if head.encoder is not None else None
     show(f"wrote {command.out}" + (f" and its encoder, {command.out.with_name(beside)}" if beside else ""))
@@ -89,24 +95,6 @@ def _encoder(command: TrainCommand) -> Encoder:
     if command.tuning is not None:
         check_blocks(encoder, command.tuning.blocks)
     return encoder
-
-
-def _saved(command: TrainCommand, head: TrainedHead, encoder: Encoder, tuned: FineTuned | None) -> TrainedHead:
-    """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
-    from clip_export.commands.train_finetuning import PART
-    from clip_export.heads.files import save_head
-    from clip_export.heads.tuned_encoder import earlier_encoders, save_with_encoder
-    from clip_export.training.checkpoints import checkpoint_path
-
-    if tuned is None:
-        save_head(head, command.out)
-    else:
-        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, command.out)
-    for part in ("", PART):
-        checkpoint_path(command.out, part).unlink(missing_ok=True)
-    for folder in earlier_encoders(command.out, head.encoder):
-        say(f"{folder}: belongs to an earlier {command.out.name}. Delete it unless a copy of that is in use.")
-    return head
 
 
 def _check_outputs(command: TrainCommand) -> None:

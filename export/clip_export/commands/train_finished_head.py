@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clip_export.commands.train_finetuning import PART, FineTuned
 from clip_export.commands.train_options import TrainCommand
+from clip_export.encoders.checkpoint import Checkpoint
 from clip_export.encoders.digest import tokenizer_digest
 from clip_export.encoders.image import Encoder
-from clip_export.heads.files import TrainedHead
+from clip_export.heads.files import TrainedHead, save_head
 from clip_export.heads.novelty import Novelty, fit_novelty
 from clip_export.heads.outputs import unit_length
 from clip_export.heads.references import EncoderReference
+from clip_export.heads.tuned_encoder import earlier_encoders, save_with_encoder
 from clip_export.heads.zero_shot import TEMPLATES
+from clip_export.training.checkpoints import checkpoint_path
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.outcome import Judgement, brief_text
 from clip_export.training.loop import Training
@@ -22,6 +27,7 @@ from clip_toolkit.judging.figures import figure_text
 from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES, share_text
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.terminal import say
 
 
 def finish_head(
@@ -29,7 +35,7 @@ def finish_head(
     prepared: Prepared,
     training: Training,
     options: TrainingOptions,
-    encoder: Encoder,
+    reference: EncoderReference,
     *,
     judgement: Judgement,
     alone: Parts | None = None,
@@ -38,15 +44,7 @@ def finish_head(
     temperature, thresholds = judgement.decisions
     return TrainedHead(
         training.head,
-        EncoderReference(
-            _portable_id(command.encoder),
-            encoder.revision,
-            encoder.feature,
-            text=prepared.texts is not None,
-            tokenizer=None if prepared.texts is None else tokenizer_digest(encoder.checkpoint.source),
-            open_clip_model=encoder.checkpoint.open_clip_model,
-            licenses=encoder.checkpoint.licenses,
-        ),
+        reference,
         prepared.dataset.labels,
         _summary(command, prepared, training, options)
         | _figures(prepared.dataset.task, judgement)
@@ -55,13 +53,54 @@ def finish_head(
         prepared.dataset.task,
         temperature,
         thresholds,
-        None if command.judging.novelty is None else _novelty(prepared, encoder, command.judging.novelty),
+        None if command.judging.novelty is None else _novelty(prepared, command.judging.novelty),
     )
 
 
-def _novelty(prepared: Prepared, encoder: Encoder, share: float) -> Novelty:
+def encoder_reference(
+    encoder: str, checkpoint: Checkpoint, revision: str | None, feature: str, *, text: bool = False
+) -> EncoderReference:
+    """Return what a head file says of its encoder, which ``encoder`` names on the command line.
+
+    Args:
+        encoder: hub id, folder or file.
+        checkpoint: what it names.
+        revision: of the encoder.
+        feature: that the head reads.
+        text: whether it reads that of a text, too.
+    """
+    portable = str(Path(encoder).resolve()) if Path(encoder).exists() else encoder  # found from any folder
+    tokenizer = tokenizer_digest(checkpoint.source) if text else None
+    return EncoderReference(
+        portable,
+        revision,
+        feature,
+        text=text,
+        tokenizer=tokenizer,
+        open_clip_model=checkpoint.open_clip_model,
+        licenses=checkpoint.licenses,
+    )
+
+
+def save_finished(
+    command: TrainCommand, head: TrainedHead, encoder: Encoder | None = None, tuned: FineTuned | None = None
+) -> TrainedHead:
+    """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
+    if tuned is None or encoder is None:
+        save_head(head, command.out)
+    else:
+        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, command.out)
+    for part in ("", PART):
+        checkpoint_path(command.out, part).unlink(missing_ok=True)
+    for folder in earlier_encoders(command.out, head.encoder):
+        say(f"{folder}: belongs to an earlier {command.out.name}. Delete it unless a copy of that is in use.")
+    return head
+
+
+def _novelty(prepared: Prepared, share: float) -> Novelty:
     """Learn what the training images look like; of images with texts, the images alone."""
-    learnt, validation = (unit_length(side.examples.features[:, : encoder.dim]).numpy() for side in prepared.sides[:2])
+    width = prepared.train.features.shape[1] - (0 if prepared.texts is None else prepared.texts.values.shape[1])
+    learnt, validation = (unit_length(side.examples.features[:, :width]).numpy() for side in prepared.sides[:2])
     targets = prepared.sides[0].examples.targets.numpy()
     return fit_novelty(learnt, targets, prepared.dataset.task, validation, share)
 
@@ -107,8 +146,3 @@ def _text_summary(prepared: Prepared, alone: Parts | None) -> dict[str, Any]:
     figures = {f"{score}, image alone": alone.image, f"{score}, text alone": alone.text, f"{score}, both": alone.both}
     texts = {"different texts": prepared.texts.different, "texts cut": prepared.texts.cut}
     return texts | {name: share_text(value, task) for name, value in figures.items()}
-
-
-def _portable_id(encoder: str) -> str:
-    """Return the name under which a later clip-export finds the encoder, from whatever folder it is called."""
-    return str(Path(encoder).resolve()) if Path(encoder).exists() else encoder

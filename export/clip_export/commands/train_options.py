@@ -16,6 +16,7 @@ from clip_toolkit.judging.thresholds import RULES, OperatingRule
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.stream.feature_table import holds_features
 
 _RATE = TrainingOptions.learning_rate
 _NOVEL_SHARE = 0.05  # as where others measure: their figures let 95 % of familiar images pass
@@ -104,7 +105,12 @@ class TrainCommand:
     ]
     data: Annotated[
         Path | None,
-        Option("folder with one subfolder of images per label, or a CSV file", "DATA", parse=Path, nargs="?"),
+        Option(
+            "folder with one subfolder of images per label, a CSV file, or features of clip-scale (Parquet)",
+            "DATA",
+            parse=Path,
+            nargs="?",
+        ),
     ] = None
     out_file: Annotated[
         Path | None,
@@ -192,8 +198,24 @@ class TrainCommand:
                 f"--unfreeze does not go with --feature {self.feature}: fine-tuning trains the last blocks, below the "
                 "pooled or projected feature"
             )
+        self._check_features()
         if self.start is not None and self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")
+
+    def _check_features(self) -> None:
+        if self.data is None or not holds_features(self.data):
+            return
+        needs = {
+            "--augment": self.examples.views > 0,
+            "--groups": self.examples.groups is not None,  # of clip-scale, from the column group
+            "--text-column": self.examples.text_column is not None,
+            "--unfreeze": self.tuning is not None,
+            "--init": self.start is not None,
+            "--report": self.judging.report is not None,
+        }
+        for name, is_given in needs.items():
+            if is_given:
+                raise UsageError(f"{name} needs images or their encoder, and {self.data} holds features alone")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> TrainCommand:

@@ -43,24 +43,29 @@ def prepare_data(
     options: DataOptions,
     tower: TextEncoder | None = None,
 ) -> Prepared:
-    """Encode and split the data; name what was skipped, and count what is left."""
+    """Encode and split the data, and tell what is left."""
     folder = cache_folder(command.features)
     cache = FeatureCache(folder, encoder) if folder else None
     text = TextSide(tower, TextCache(folder, tower) if folder else None) if tower else None
     prepared = prepare(dataset, encoder, options, cache, bar, text=text)
+    show_prepared(prepared, len(dataset.files))
+    return prepared
+
+
+def show_prepared(prepared: Prepared, files: int) -> None:
+    """Name what was skipped of so many files, and count what is left."""
     reading = prepared.reading
     say(*(f"skipped: {error}" for error in reading.errors), *prepared.notes)
     if reading.errors:
-        say(f"skipped {len(reading.errors)} of {len(dataset.files)} files")
+        say(f"skipped {len(reading.errors)} of {files} files")
     found = len(reading.kept) - reading.computed
     by = f" by {reading.backend}" if reading.computed else ""
-    show(f"features: {reading.computed} computed{by}, {found} from the cache")
+    show(f"features: {reading.computed} computed{by}, {found} from {'the cache' if prepared.has_images else 'files'}")
     if prepared.texts is not None:
         computed, different = prepared.texts.computed, prepared.texts.different
         show(f"texts: {different} different ones, {computed} computed, {different - computed} from the cache")
     for side, counts in prepared.counts():
         show(f"{side}: {counts}")
-    return prepared
 
 
 def train(command: TrainCommand, prepared: Prepared) -> tuple[Training, TrainingOptions]:

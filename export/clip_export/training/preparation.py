@@ -63,6 +63,7 @@ class Prepared:
         reading: how the files were read.
         texts: how the texts were read, of a data set that has some.
         notes: what the user should know, one line each.
+        has_images: False where features came without them.
     """
 
     dataset: Dataset
@@ -73,6 +74,7 @@ class Prepared:
     reading: ReadFiles
     notes: tuple[str, ...]
     texts: TextFeatures | None = None
+    has_images: bool = True
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -88,8 +90,10 @@ class Prepared:
         """What the head is judged by: the test side if there is one, else the validation side."""
         return self.sides[-1]
 
-    def reference(self) -> DataReference:
-        """Where the images are, for the head file."""
+    def reference(self) -> DataReference | None:
+        """Where the images are, for the head file; None where there are none."""
+        if not self.has_images:
+            return None
         held_out = (*self.split.validation, *self.split.test)
         digests = {content_digest(self.reading.contents[index]) for index in held_out}
         return DataReference(
@@ -151,9 +155,7 @@ def prepare(
     if not features.kept:
         raise DatasetError(f"{dataset.source}: none of {len(dataset.files)} files can be read as an image.")
     readable = dataset.subset(features.kept)
-    split = split_dataset(readable, features.contents, options.val_fraction, options.test_fraction, options.seed)
-    if options.shots is not None:
-        split = split._replace(train=few_shots(readable, split.train, options.shots, options.seed))
+    split = split_examples(readable, features.contents, options)
     texts = None if text is None else _encoded_texts(text, readable, options, bar)
     learnt = [readable.files[index] for index in split.train]
     views = [encoded(learnt, view) for view in range(1, options.views + 1)]
@@ -175,6 +177,18 @@ def prepare(
         ),
         texts=texts,
     )
+
+
+def split_examples(dataset: Dataset, contents: Sequence[str], options: DataOptions) -> Split:
+    """Split a data set of readable files, whose content's hashes are given.
+
+    Raises:
+        DatasetError: it cannot be split.
+    """
+    split = split_dataset(dataset, contents, options.val_fraction, options.test_fraction, options.seed)
+    if options.shots is None:
+        return split
+    return split._replace(train=few_shots(dataset, split.train, options.shots, options.seed))
 
 
 def _encoded_texts(text: TextSide, dataset: Dataset, options: DataOptions, bar: Bar) -> TextFeatures:

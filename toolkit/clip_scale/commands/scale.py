@@ -1,10 +1,11 @@
-"""``clip-scale run``: classify a source into a folder of part files, by an engine."""
+"""``clip-scale``: classify a source into a folder of part files by an engine, or write its features."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from clip_toolkit.terminal import run_command, say
 
 if TYPE_CHECKING:
     from clip_scale.batch_classifier import BatchClassifier
-    from clip_scale.commands.scale_options import RunOptions
+    from clip_scale.commands.scale_options import ScaleOptions
     from clip_scale.running import Engine
     from clip_scale.sources.source import Source
     from clip_scale.summary import Summary
@@ -22,9 +23,10 @@ _REMARKS = 10
 _LABELS = 5
 
 
-def run(options: RunOptions) -> int:
-    """Classify what the options name and return the exit code: 1 where images failed."""
+def run(options: ScaleOptions) -> int:
+    """Do what the options name and return the exit code: 1 where images failed."""
     from clip_scale import running
+    from clip_scale.commands.scale_options import RunOptions
     from clip_toolkit.images.folder import ImageListing
     from clip_toolkit.stream.stopping import Stop
 
@@ -38,7 +40,7 @@ def run(options: RunOptions) -> int:
             options.sink,
             classifier,
             engine,
-            form=options.output.format,
+            form=options.output.format if isinstance(options, RunOptions) else "parquet",
             resume=options.output.resume,
             max_errors=options.output.max_errors,
             listing=listing,
@@ -89,8 +91,9 @@ class _Report:
             )
 
 
-def _classifier(options: RunOptions) -> BatchClassifier:
+def _classifier(options: ScaleOptions) -> BatchClassifier:
     from clip_scale.batch_classifier import BatchClassifier
+    from clip_scale.commands.scale_options import RunOptions
     from clip_toolkit.files.locate import find_model
     from clip_toolkit.images import MAX_PIXELS
     from clip_toolkit.images.sources import is_url
@@ -102,10 +105,8 @@ def _classifier(options: RunOptions) -> BatchClassifier:
         model = str(located.path)
         if located.is_demo:
             say("no model given: using the built-in demo, which recognises drawn shapes")
-    return BatchClassifier(
+    classifier = BatchClassifier(
         model,
-        top_k=options.output.top_k,
-        embedding=options.output.embedding or False,
         threads=running.threads,
         device=running.device,
         batch_size=running.batch_size,
@@ -116,20 +117,39 @@ def _classifier(options: RunOptions) -> BatchClassifier:
         max_memory=running.max_memory,
         bytes_column=columns.bytes_column,
         path_column=columns.path_column,
-        text_column=columns.text_column or "text",
+    )
+    if not isinstance(options, RunOptions):
+        return classifier
+    return replace(
+        classifier,
+        top_k=options.output.top_k,
+        embedding=options.output.embedding or False,
+        text_column=options.manifest.text_column or classifier.text_column,
     )
 
 
-def _source(options: RunOptions) -> Source:
+def _source(options: ScaleOptions) -> Source:
     from clip_scale.columns import Columns
+    from clip_scale.commands.scale_options import RunOptions
+    from clip_scale.sources.labelled import LabelledSource
     from clip_scale.sources.source import Source
 
-    named = options.manifest
-    columns = Columns(named.bytes_column, named.path_column, named.text_column or "text")
-    return Source(options.source, columns, named.text_column is not None, options.output.part_size, options.all_files)
+    named, size = options.manifest, options.output.part_size
+    columns = Columns(named.bytes_column, named.path_column)
+    if not isinstance(options, RunOptions):
+        return LabelledSource(
+            options.source,
+            columns,
+            part_size=size,
+            all_files=options.all_files,
+            label_column=options.manifest.label_column,
+        )
+    text = options.manifest.text_column
+    columns = replace(columns, text=text or columns.text)
+    return Source(options.source, columns, text is not None, size, options.all_files)
 
 
-def _engine(options: RunOptions) -> Engine:
+def _engine(options: ScaleOptions) -> Engine:
     from clip_scale.engines.local import LocalEngine
     from clip_scale.engines.ray_data import RayEngine
 

@@ -1,16 +1,17 @@
-"""The options of ``clip-scale run``."""
+"""The options of ``clip-scale``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from clip_scale.batch_classifier import EMBEDDINGS
 from clip_scale.columns import Columns
 from clip_scale.commands import PROGRAM
 from clip_scale.running import FORMS
+from clip_scale.sources.labelled import LABEL
 from clip_scale.sources.source import PART_SIZE
 from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, ClassifyingOptions, DecodingOptions
 from clip_toolkit.numbers import NOT_NEGATIVE, whole
@@ -45,23 +46,33 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class ManifestOptions:
+class ColumnOptions:
     """Columns of manifests."""
 
     bytes_column: Annotated[str, Option("Parquet column of the bytes of images", metavar="NAME")] = Columns.bytes
     path_column: Annotated[str, Option("Parquet column of their paths", metavar="NAME")] = Columns.path
+
+
+@dataclass(frozen=True)
+class ManifestOptions(ColumnOptions):
+    """Columns of manifests of what is classified."""
+
     text_column: Annotated[
         str | None, Option("column of the texts, for a model that reads one with each image", metavar="NAME")
     ] = None
 
 
 @dataclass(frozen=True)
-class SinkOptions:
-    """What is written."""
+class LabelOptions(ColumnOptions):
+    """Columns of manifests of what is learnt from."""
 
-    format: Annotated[str, Option("format of the part files", choices=FORMS)] = "parquet"
-    top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
-    embedding: Annotated[str | None, Option("also write the embeddings", choices=EMBEDDINGS)] = None
+    label_column: Annotated[str, Option("column of the labels", metavar="NAME")] = LABEL
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """How part files are written."""
+
     part_size: Annotated[
         int, Option("images per part, a multiple of the batch size", parse=whole(most=2**20), metavar="N")
     ] = PART_SIZE
@@ -73,8 +84,17 @@ class SinkOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """All options of ``clip-scale run``.
+class SinkOptions(PartOptions):
+    """What is written."""
+
+    format: Annotated[str, Option("format of the part files", choices=FORMS)] = "parquet"
+    top_k: Annotated[int, Option("labels per image", parse=whole(most=MOST), metavar="N")] = 3
+    embedding: Annotated[str | None, Option("also write the embeddings", choices=EMBEDDINGS)] = None
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What is read, by whom, and how.
 
     Raises:
         UsageError: some of them do not go together.
@@ -84,18 +104,17 @@ class RunOptions:
         tuple[str, ...],
         Option(
             "image files, folders (searched recursively), patterns such as 'photos/**/*.jpg', CSV and Parquet "
-            "manifests, tar files",
+            "manifests, tar files; for features one folder with a subfolder for each label, or manifests",
             "SOURCE",
             nargs="+",
         ),
     ]
     sink: Annotated[Path, Option("folder of the part files", "SINK", parse=Path)]
     all_files: AllFiles = False
-    manifest: Annotated[ManifestOptions, Group("manifests")] = ManifestOptions()
     engine: Annotated[EngineOptions, Group("engine")] = EngineOptions()
     running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
-    output: Annotated[SinkOptions, Group("output")] = SinkOptions()
+    output: Annotated[PartOptions, Group("output")] = PartOptions()
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
@@ -103,10 +122,35 @@ class RunOptions:
             raise UsageError(f"--part-size: expected a multiple of the batch size, {self.running.batch_size}")
 
 
-def parse_args(argv: Sequence[str] | None = None) -> RunOptions:
+@dataclass(frozen=True)
+class RunOptions(SourceOptions):
+    """All options of ``clip-scale run``."""
+
+    manifest: Annotated[ManifestOptions, Group("manifests")] = ManifestOptions()
+    output: Annotated[SinkOptions, Group("output")] = SinkOptions()
+
+
+@dataclass(frozen=True)
+class FeaturesOptions(SourceOptions):
+    """All options of ``clip-scale features``."""
+
+    manifest: Annotated[LabelOptions, Group("manifests")] = LabelOptions()
+
+
+ScaleOptions: TypeAlias = RunOptions | FeaturesOptions
+
+_COMMANDS: dict[str, tuple[type[ScaleOptions], str]] = {
+    "run": (RunOptions, "classify a source into a folder of part files"),
+    "features": (FeaturesOptions, "write features and labels for clip-train, by a file of clip-export --encoder-only"),
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> ScaleOptions:
     """Parse the command line; usage errors exit with code 2."""
     parser = Parser(prog=PROGRAM, description="Classify more images than one process should.", epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="classify a source into a folder of part files", epilog=_EPILOG)
-    add_options(run, RunOptions)
-    return read_options(run, RunOptions, parser.parse_args(argv))
+    parsers = {name: commands.add_parser(name, help=text, epilog=_EPILOG) for name, (_, text) in _COMMANDS.items()}
+    for name, (options, _) in _COMMANDS.items():
+        add_options(parsers[name], options)
+    parsed = parser.parse_args(argv)
+    return read_options(parsers[parsed.command], _COMMANDS[parsed.command][0], parsed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from clip_scale.columns import Columns, input_of
 from clip_scale.errors import SourceError
-from clip_scale.sources.parts import Part, PathPart, RemotePart, RowGroupPart, open_parquet, parquet_rows, path_parts
+from clip_scale.sources.parts import PathPart, RemotePart, RowGroupPart, open_parquet, parquet_rows, path_parts
 from clip_scale.stores import size_of
 from clip_toolkit.files.csv_table import SUFFIXES as ROWS
 from clip_toolkit.files.csv_table import read_rows
@@ -20,7 +20,9 @@ SUFFIXES = (*ROWS, ".parquet")
 """How their names end."""
 
 
-def manifest_parts(name: str, columns: Columns, part_size: int, *, has_texts: bool) -> Iterator[Part]:
+def manifest_parts(
+    name: str, columns: Columns, part_size: int, *, has_texts: bool
+) -> Iterator[PathPart | RowGroupPart]:
     """Yield the parts of a manifest; paths start from its own folder.
 
     Raises:
@@ -39,21 +41,28 @@ def _rows(path: Path, text: str | None) -> Iterator[Input]:
         yield Input(_beside(str(path), row.cells["path"]), row.cells[text] if text else None)
 
 
-def _parquet_parts(name: str, columns: Columns, part_size: int, *, has_texts: bool) -> Iterator[Part]:
+def _parquet_parts(
+    name: str, columns: Columns, part_size: int, *, has_texts: bool
+) -> Iterator[PathPart | RowGroupPart]:
     with open_parquet(name) as file:
-        wanted = _wanted(name, file.schema_arrow, columns, has_texts=has_texts)
+        wanted = check_columns(name, file.schema_arrow, columns, has_texts=has_texts)
         if columns.bytes not in wanted:
             kind = RemotePart if is_url(name) else PathPart
             yield from path_parts(_parquet_rows(name, file, columns, wanted), part_size, kind)
             return
         start, size = 0, size_of(name)
         for group in range(file.num_row_groups):
-            yield RowGroupPart(name, group, start, size, columns, wanted)
-            start += file.metadata.row_group(group).num_rows
+            count = file.metadata.row_group(group).num_rows
+            yield RowGroupPart(name, group, start, count, size, columns, wanted)
+            start += count
 
 
-def _wanted(name: str, schema: Any, columns: Columns, *, has_texts: bool) -> tuple[str, ...]:
-    """Return the names of the columns that are read: the bytes if there are any, and the path and text."""
+def check_columns(name: str, schema: Any, columns: Columns, *, has_texts: bool) -> tuple[str, ...]:
+    """Return the names of the columns that are read: the bytes if there are any, and the path and text.
+
+    Raises:
+        SourceError: they are not there, or of another type.
+    """
     types = import_pyarrow().types
     of_bytes = (types.is_binary, types.is_large_binary, types.is_binary_view)
     of_text = (types.is_string, types.is_large_string, types.is_string_view)

@@ -58,6 +58,11 @@ class PathPart:
 
     items: tuple[Input, ...]
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.items)
+
     def inputs(self) -> Iterator[Input]:
         """Name them: whoever classifies them opens them."""
         return iter(self.items)
@@ -98,6 +103,7 @@ class RowGroupPart:
         path: of the file.
         group: number of the row group.
         start: number of its first row in the file.
+        count: its rows.
         size: bytes of the file.
         columns: their names.
         wanted: those that are read.
@@ -106,6 +112,7 @@ class RowGroupPart:
     path: str
     group: int
     start: int
+    count: int
     size: int
     columns: Columns
     wanted: tuple[str, ...]

@@ -15,7 +15,13 @@ from clip_toolkit.images.folder import ImageListing, is_hidden
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
-def read_image_folder(folder: Path, *, all_files: bool = False, labels: Sequence[str] | None = None) -> Dataset:
+def read_image_folder(
+    folder: Path,
+    *,
+    all_files: bool = False,
+    labels: Sequence[str] | None = None,
+    listing: ImageListing | None = None,
+) -> Dataset:
     """List a folder with one subfolder per class, or with ``train`` and others that hold such subfolders.
 
     Images may lie at any depth, by the rule of `clip_toolkit.images.folder`; the subfolders themselves may be links.
@@ -25,6 +31,7 @@ def read_image_folder(folder: Path, *, all_files: bool = False, labels: Sequence
         folder: the folder.
         all_files: take files of any suffix.
         labels: those of a model, which the targets are to follow; by default the names of the subfolders.
+        listing: remembers what is left out, in place of the data set.
 
     Raises:
         DatasetError: the folder is missing, has fewer than two classes, a class without files, a class in ``val``
@@ -34,7 +41,7 @@ def read_image_folder(folder: Path, *, all_files: bool = False, labels: Sequence
         if folder.suffix.lower() in SUFFIXES:
             raise DatasetError(f"{folder}: there is no such file.")
         raise DatasetError(f"{folder}: there is no such folder. Give a folder with one subfolder of images per class.")
-    listing = ImageListing(all_files=all_files)
+    listing = listing or ImageListing(all_files=all_files)
     sides = _sides(folder)
     classes = _classes(sides[TRAIN] if sides else folder)
     known = tuple(labels or classes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -50,6 +51,11 @@ def read_manifest(
     rows = _rows(path, ("path", *values, *columns, *([] if text_column is None else [text_column])))
     kept = {name: tuple(row.cells[name].strip() for row in rows) for name in columns}
     texts = None if text_column is None else _texts(rows, text_column, path)
+    return replace(dataset_of(rows, path, task, labels), texts=texts, text_column=text_column, columns=kept)
+
+
+def dataset_of(rows: list[Row], path: Path, task: str, labels: Sequence[str] | None = None) -> Dataset:
+    """Make a data set of the rows of a manifest, which have no texts; arguments and errors are `read_manifest`'s."""
     found, targets = _READERS[task](rows, path, labels)
     if labels is None and task != REGRESSION and len(found) < (2 if task == SINGLE_LABEL else 1):
         raise DatasetError(f"{path}: expected at least 2 labels, found {', '.join(found) or 'none'}.")
@@ -62,9 +68,6 @@ def read_manifest(
         targets=targets,
         sides=tuple(_side(row, path) for row in rows),
         groups=tuple((row.cells.get("group") or "").strip() for row in rows),
-        texts=texts,
-        text_column=text_column,
-        columns=kept,
     )
 
 

@@ -106,6 +106,10 @@ class TextSpec:
     tokenizer: TokenizerSpec
 
 
+NO_HEAD = "none"
+"""`HeadSpec.source` of files that hold an encoder alone: their values are its feature, as it is."""
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """Architecture of the MLP head.
@@ -116,7 +120,8 @@ class HeadSpec:
         dropout: probability during training; the exported graph has none.
         feature_norm: the first layer reads the feature divided by its L2 norm, as a zero-shot classifier does.
         source: what the head was read from: ``clip-train``, whose files say all of this themselves, or a notebook's
-            ``state_dict``, ``class``, ``program`` or ``coefficients``, which leave some of it to assumption.
+            ``state_dict``, ``class``, ``program`` or ``coefficients``, which leave some of it to assumption; or
+            `NO_HEAD`.
         form: its layers in order, for people, where sizes and activation do not tell them all.
     """
 
@@ -126,6 +131,11 @@ class HeadSpec:
     feature_norm: bool = False
     source: str = "clip-train"
     form: str = ""
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether it was read from a file that leaves some of it open."""
+        return self.source not in ("clip-train", NO_HEAD)
 
     def reading(self, feature: str) -> str:
         """Return the head in words, such as ``128 -> relu -> 2 on the pooled, un-normalised feature``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import HeadSpec, ModelSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.classifier import NO_HEAD, HeadSpec, ModelSpec, NoveltySpec, Preprocessing
 from clip_toolkit.spec.licenses import license_rows
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -90,6 +90,9 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
 
 
 def _asked(spec: ModelSpec) -> Iterator[Row]:
+    if spec.head.source == NO_HEAD:
+        yield "task", "none: an encoder alone, whose values are the channels of its feature (clip-scale features)"
+        return
     yield "task", spec.task
     yield "values" if spec.task == REGRESSION else "labels", ", ".join(spec.labels)
 
@@ -117,7 +120,7 @@ def _head(head: HeadSpec) -> str:
 def notebook_rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     """Yield what was assumed of a notebook's head, and how far its own answers were proved; nothing for other heads."""
     found = spec.notebook
-    if spec.head.source != "clip-train":
+    if spec.head.is_assumed:
         then = _ENDINGS[spec.task]
         read = spec.head.reading(spec.encoder.feature)
         yield "read as", f"{read}, from a notebook's {spec.head.source}, then {then}"
