@@ -50,7 +50,7 @@ Encoders with random weights of trained scale, in the format of their authors, t
 pictures of three colours and `clip-export` (`--search-minutes 1` for int8); every file passed its selftest. Parity:
 largest difference of the logits from PyTorch, as a share of the largest one, with Pillow's resize and with that of the
 graph. Seconds and peak are those of the whole export, one thread, on a machine that others used, too. One file holds
-2 GiB: larger encoders are refused before the graph is built, with `--quantize`, too, whose proof starts from the
+2 GiB: larger encoders are refused before the graph is traced, with `--quantize`, too, whose proof starts from the
 float32 file; an encoder cut behind a block (`--feature class@K`) may fit.
 """
 

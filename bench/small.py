@@ -52,34 +52,40 @@ INTRODUCTION = """\
 One image, {threads} threads, our own files with random weights in the true shapes, every file in turn, {rounds} rounds.
 *x* is the time relative to that of ViT-B/32 in the same precision: the median of the rounds' ratios. Accuracy is what
 the sources publish for the trained weights, zero-shot on ImageNet-1k, in float32; a trained head is another matter. The
-licence is that of the repository or the model card; OpenAI's cards on the hub state none."""
+licence is that of the repository or the model card that is named."""
 
 
 def time_small(folder: Path, threads: int, rounds: int) -> list[Timing]:
-    """Time both files of every encoder in turns."""
+    """Time both files of every encoder that `shapes` has exported, in turns."""
     files = [(f"{name} {precision}", folder / name / f"{precision}.onnx") for name in PUBLISHED for precision in _BOTH]
-    return measure([Contender(name, "onnxruntime", path) for name, path in files], 1, threads, rounds)
+    made = [Contender(name, "onnxruntime", path) for name, path in files if path.is_file()]
+    return measure(made, 1, threads, rounds)
 
 
 def small_table(rows: Sequence[Timing], threads: int) -> Iterator[str]:
-    """Yield the table, the fastest first."""
+    """Yield the table, the most accurate last."""
     found = {row.name: row for row in rows}
     yield INTRODUCTION.format(threads=threads, rounds=len(rows[0].rounds))
     yield ""
     yield f"| {' | '.join(HEADINGS)} |"
     yield f"|{' --- |' * len(HEADINGS)}"
-    for name in sorted(PUBLISHED, key=lambda name: found[f"{name} int8"].per_image):
-        both, published = [found[f"{name} {precision}"] for precision in _BOTH], PUBLISHED[name]
-        ratios = [1 / row.speed_over(found[f"b32 {precision}"]) for row, precision in zip(both, _BOTH, strict=True)]
+    for name, published in sorted(PUBLISHED.items(), key=lambda item: item[1].accuracy):
+        both = [found.get(f"{name} {precision}") for precision in _BOTH]
+        columns = [_cells(row, found[f"b32 {precision}"]) for row, precision in zip(both, _BOTH, strict=True)]
         cells = [
             SHAPES[name].title,
             published.checkpoint,
-            *(f"{row.per_image * 1e3:.1f}" for row in both),
-            *(f"{ratio:.2f}" for ratio in ratios),
-            *(f"{(row.size or 0) / 2**20:.0f}" for row in both),
+            *(cell for pair in zip(*columns, strict=True) for cell in pair),
             f"{published.accuracy} % ({published.source})",
             f"{published.license} ({published.license_source})",
         ]
         yield f"| {' | '.join(cells)} |"
     yield ""
     yield f"Accuracies: {'; '.join(f'{name}: {where}' for name, where in SOURCES.items())}."
+
+
+def _cells(row: Timing | None, base: Timing) -> tuple[str, str, str]:
+    """Milliseconds, time relative to another encoder's, and MiB."""
+    if row is None:
+        return "not measured", "", ""
+    return f"{row.per_image * 1e3:.1f}", f"{1 / row.speed_over(base):.2f}", f"{(row.size or 0) / 2**20:.0f}"
