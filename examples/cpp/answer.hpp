@@ -44,3 +44,15 @@ inline std::vector<Score> answer(const Spec& spec, const std::vector<float>& num
   std::stable_sort(scores.begin(), scores.end(), [](const Score& a, const Score& b) { return a.number > b.number; });
   return scores;
 }
+
+// The labels one of which should be right: by their probability, as long as those before them sum up to the quantile at
+// most, the first one always. The scores are those of `answer`, of a file calibrated for it.
+inline std::vector<std::string> set_of(const Spec& spec, const std::vector<Score>& scores) {
+  std::vector<std::string> labels;
+  double before = 0;
+  for (const auto& score : scores) {
+    if (before <= *spec.set_quantile) labels.push_back(score.label);
+    before += score.number;
+  }
+  return labels;
+}

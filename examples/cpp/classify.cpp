@@ -92,11 +92,13 @@ std::string printable(std::string text) {
 
 // The same, with what the file tells of the picture itself.
 ordered_json record_of(const std::string& image, const Spec& spec, const Reading& reading) {
-  auto record = record_of(image, spec, answer(spec, reading.numbers));
+  const auto scores = answer(spec, reading.numbers);
+  auto record = record_of(image, spec, scores);
   if (reading.novelty) {
     record["novelty"] = *reading.novelty;
     record["is_novel"] = is_novel(spec, reading);
   }
+  if (spec.set_quantile) record["set"] = set_of(spec, scores);
   return record;
 }
 
@@ -134,7 +136,13 @@ bool classify(Ort::Session& session, const Spec& spec, const std::string& image,
     if (json) {
       std::cout << record_of(image, spec, reading).dump() << '\n';
     } else {
-      print_table(image, spec, answer(spec, reading.numbers));
+      const auto scores = answer(spec, reading.numbers);
+      print_table(image, spec, scores);
+      if (spec.set_quantile) {
+        std::printf("    one of these should be right:");
+        for (const auto& label : set_of(spec, scores)) std::printf(" %s", printable(label).c_str());
+        std::printf("\n");
+      }
       if (is_novel(spec, reading)) std::printf("    unlike the training images (novelty %.4g)\n", *reading.novelty);
     }
     return true;

@@ -18,6 +18,7 @@ struct Spec {
   std::vector<std::string> labels;
   std::map<std::string, double> thresholds;
   std::optional<double> novelty_threshold;  // of files that tell how far a picture is from the training images
+  std::optional<double> set_quantile;       // of files calibrated for sets of labels
 };
 
 // Refuses what this program lacks, rather than answer something else than the file means.
@@ -53,8 +54,9 @@ inline Spec read_spec(const Ort::Session& session) {
   const auto json = nlohmann::json::parse(text.get());
   check_kind(json);
   Spec spec{json.value("task", "single-label"), json.at("labels").get<std::vector<std::string>>(),
-            json.value("thresholds", std::map<std::string, double>{}), std::nullopt};
+            json.value("thresholds", std::map<std::string, double>{}), std::nullopt, std::nullopt};
   if (json.contains("novelty")) spec.novelty_threshold = json.at("novelty").at("threshold").get<double>();
+  if (json.contains("coverage")) spec.set_quantile = json.at("coverage").at("quantile").get<double>();
   if (spec.task != "single-label" && spec.task != "multi-label" && spec.task != "regression") {
     throw std::runtime_error("the file has the task " + spec.task +
                              ", this program knows single-label, multi-label and regression");

@@ -22,10 +22,13 @@ export function table(records) {
   const novel = records.flatMap(({ is_novel, novelty }, number) =>
     is_novel ? [`${images[number]}: unlike the training images (novelty ${novelty.toPrecision(4)})\n`] : [],
   );
+  const sets = records.flatMap(({ set }, number) =>
+    set ? [`${images[number]}: one of these should be right: ${set.map(printable).join(', ')}\n`] : [],
+  );
   const marked = body.some((text) => text.endsWith('*\n'));
   const quantity = records[0].values ? 'value' : 'probability';
   const legend = marked ? ['* predicted by a threshold\n'] : [];
-  return [line('image', 'label', quantity), ...body, ...legend, ...novel].join('');
+  return [line('image', 'label', quantity), ...body, ...legend, ...novel, ...sets].join('');
 }
 
 function rows(record) {

@@ -19,11 +19,12 @@ function scoresOf(spec) {
 /**
  * What the model says, in the fields of `clip-infer --format json`: `label`, `probability` and `top` (all labels, most
  * probable first); of a multi-label model also `labels`, of a regression `values`; of files that tell how far a picture is
- * from the training images, `novelty` and `is_novel`.
+ * from the training images, `novelty` and `is_novel`; of files calibrated for it `set`, labels one of which should be right.
  */
 export function answer(spec, { numbers, novelty }) {
   const distance = spec.novelty ? { novelty, is_novel: !(novelty <= spec.novelty.threshold) } : {};
-  return { ...answerOf(spec, numbers), ...distance };
+  const said = answerOf(spec, numbers);
+  return { ...said, ...distance, ...(spec.coverage ? { set: setOf(said.top, spec.coverage) } : {}) };
 }
 
 function answerOf(spec, numbers) {
@@ -41,6 +42,16 @@ function answerOf(spec, numbers) {
   const { label, probability } = top.find((score) => predicted.includes(score)) ?? { label: null, probability: null };
   const all = task === 'multi-label' ? { labels: predicted.map((score) => score.label) } : {};
   return { label, probability, top, ...all };
+}
+
+/** Labels by their probability, as long as those before them sum up to the quantile at most: the first one always. */
+function setOf(top, { quantile }) {
+  let before = 0;
+  return top.flatMap(({ label, probability }) => {
+    const isIn = before <= quantile;
+    before += probability;
+    return isIn ? [label] : [];
+  });
 }
 
 /** Scores in the order to show: predicted labels first, `marked` if a threshold and not the order predicted them. */

@@ -20,7 +20,7 @@ import clip_toolkit
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.spec.model_file import read_spec
-from clip_toolkit.spec.tasks import TASKS
+from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +114,14 @@ def broken(model: Path, pictures: dict[str, Path], tmp_path_factory: pytest.Temp
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return {name: folder / name for name in contents} | {"missing.png": folder / "missing.png"}
+
+
+@pytest.fixture
+def calibrated(tmp_path: Path) -> Path:
+    """A file that gives sets of labels."""
+    path = tmp_path / "calibrated.onnx"
+    path.write_bytes(tiny_task_model.model(SINGLE_LABEL, coverage=True))
+    return path
 
 
 @pytest.fixture(scope="session")

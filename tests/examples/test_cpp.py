@@ -119,6 +119,18 @@ def test_images_unlike_the_training_images_are_told_as_in_python(
         assert ("unlike the training images" in classify(path, ppm(image)).stdout) is is_novel
 
 
+def test_sets_of_labels_are_those_of_python(
+    classify: Run, calibrated: Path, colours: list[Path], ppm: Callable[[Path], Path]
+):
+    classifier = load(calibrated, device="cpu", resize="graph")
+    found = {image: classifier.predict(image).set or () for image in colours}
+    by_size = {len(labels): image for image, labels in found.items()}
+    assert sorted(by_size) == [1, 2]
+    for image in by_size.values():
+        assert json.loads(classify(calibrated, ppm(image), "--json").stdout)["set"] == [*found[image]]
+        assert f"one of these should be right: {' '.join(found[image])}\n" in classify(calibrated, ppm(image)).stdout
+
+
 def test_nothing_is_written_to_the_home_folder(classify: Run, model: Path, pictures, ppm, tmp_path: Path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

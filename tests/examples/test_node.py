@@ -144,6 +144,16 @@ def test_images_unlike_the_training_images_are_told_as_in_python(
     assert classify(path, "--selftest").returncode == 1
 
 
+def test_sets_of_labels_are_those_of_python(classify: Run, calibrated: Path, colours: list[Path]):
+    classifier = load(calibrated, device="cpu", resize="graph")
+    found = {image: classifier.predict(image).set or () for image in colours}
+    by_size = {len(labels): image for image, labels in found.items()}
+    assert sorted(by_size) == [1, 2]
+    for image in by_size.values():
+        same_record(classify, calibrated, image, classifier, TOLERANCE)
+    assert f"one of these should be right: {', '.join(found[image])}\n" in classify(calibrated, image).stdout
+
+
 DECIDE = """
 import { readFileSync } from "node:fs";
 import { answer, shownScores } from "%s";

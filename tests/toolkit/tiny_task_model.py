@@ -25,7 +25,15 @@ from tiny_fused_model import png
 
 from clip_toolkit import ModelSpec
 from clip_toolkit.runtime.graph_check import output_sizes
-from clip_toolkit.spec.classifier import NO_HEAD, EncoderSpec, GoldenVector, HeadSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.classifier import (
+    NO_HEAD,
+    CoverageSpec,
+    EncoderSpec,
+    GoldenVector,
+    HeadSpec,
+    NoveltySpec,
+    Preprocessing,
+)
 from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, SINGLE_LABEL, output_names
 
 LABELS = {
@@ -74,9 +82,15 @@ def spec_of_several() -> ModelSpec:
     return ModelSpec.joined(replace(spec(task), name=name) for name, task in SEVERAL.items())
 
 
-def model(task: str, *, novelty: bool = False) -> bytes:
-    """The bytes of the file, with the output ``novelty`` if asked for: the brightest channel, novel beyond `BRIGHT`."""
-    told = spec(task)
+COVERAGE = CoverageSpec(share=0.9, quantile=0.9, images=40)
+
+
+def model(task: str, *, novelty: bool = False, coverage: bool = False) -> bytes:
+    """The bytes of the file, with the output ``novelty`` if asked for: the brightest channel, novel beyond `BRIGHT`.
+
+    With ``coverage`` it gives sets of labels by `COVERAGE`.
+    """
+    told = replace(spec(task), coverage=COVERAGE if coverage else None)
     if novelty:
         told = replace(told, novelty=NoveltySpec(BRIGHT, 0.05, 20, tuple(float(max(colour)) for colour in _GOLDEN)))
     return _file(told, _brightness() if novelty else b"")

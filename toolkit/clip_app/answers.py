@@ -73,7 +73,7 @@ def answer_html(name: str, prediction: Prediction, top_k: int) -> str:
         f"<meter value={probability:.4f}></meter><span>{probability:.1%}</span></li>"
         for label, probability in (*top, *missing)
     )
-    note = _threshold_note(prediction)
+    note = " ".join(filter(None, (_threshold_note(prediction), _set_note(prediction))))
     novel = ["Unlike the training images: the answer may mean nothing."] if prediction.is_novel else []
     return (
         f'<p>{escape(name)}</p><p class="headline">{escape(headline(prediction))}</p>{problems_html(novel)}'
@@ -84,6 +84,10 @@ def answer_html(name: str, prediction: Prediction, top_k: int) -> str:
 def problems_html(problems: Sequence[str]) -> str:
     """Return a paragraph for each problem."""
     return "".join(f'<p class="problem">{escape(problem)}</p>' for problem in problems)
+
+
+def _set_note(prediction: Prediction) -> str:
+    return "" if prediction.set is None else f"One of these should be right: {', '.join(prediction.set)}."
 
 
 def _threshold_note(prediction: Prediction) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.judging.answers import Answers
 from clip_toolkit.judging.calibration import brier_score, log_loss
+from clip_toolkit.judging.coverage import SetFigures, set_figures
 from clip_toolkit.judging.figures import Interval, LabelFigures, Samples, label_figures, score_interval, share_interval
 from clip_toolkit.judging.mistakes import Mistake, mistakes
 from clip_toolkit.judging.rates import Rates, label_rates
@@ -74,6 +75,7 @@ class Evaluation:
         points: at the sensitivities that were asked for.
         slices: by column, the worst first.
         mistakes: all of them, the most confident first.
+        sets: of a model that gives sets of labels.
     """
 
     answers: Answers
@@ -85,6 +87,7 @@ class Evaluation:
     points: tuple[OperatingPoint, ...]
     slices: tuple[Slice, ...]
     mistakes: tuple[Mistake, ...]
+    sets: SetFigures | None
 
 
 def evaluate(
@@ -119,6 +122,7 @@ def evaluate(
         tuple(_point(answers, index, share, samples) for index in detected for share in sensitivities),
         tuple(_slices(answers, dataset)),
         tuple(mistakes(answers)),
+        None if spec.coverage is None else set_figures(answers, spec.coverage, samples),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from clip_eval.comparing import Comparison, Flip
 from clip_eval.evaluation import Evaluation
 from clip_eval.running import Run
+from clip_toolkit.judging.coverage import SetFigures
 from clip_toolkit.judging.figures import Interval, figure_text
 from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES
@@ -50,6 +51,8 @@ def evaluation_lines(judged: Judged, run: Run, most: int) -> Iterator[str]:
     if found.calibration is not None:
         ece, brier, loss = found.calibration
         yield f"calibration: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
+    if found.sets is not None:
+        yield str(found.sets)
     yield from ("", "label by label (their 95% intervals: --json, --report):")
     yield from table(_label_rows(found))
     if task == SINGLE_LABEL and len(found.answers.labels) <= _MOST_LABELS:
@@ -183,6 +186,7 @@ def evaluation_record(judged: Judged, run: Run, most: int) -> dict[str, Any]:
             for each in found.rates
         ],
         "calibration": found.calibration._asdict() if found.calibration else None,
+        "sets": None if found.sets is None else _sets_record(found.sets),
         "by_label": [
             {"label": row.label, "images": row.support}
             | {name: figure._asdict() for name, figure in row.figures.items()}
@@ -199,6 +203,11 @@ def evaluation_record(judged: Judged, run: Run, most: int) -> dict[str, Any]:
     if answers.task == SINGLE_LABEL:
         record["confusion"] = {"labels": list(answers.labels), "counts": answers.confusion().tolist()}
     return {name: defined(value) for name, value in record.items()}
+
+
+def _sets_record(sets: SetFigures) -> dict[str, Any]:
+    label, share = sets.worst
+    return vars(sets) | {"coverage": sets.coverage._asdict(), "worst": {"label": label, **share._asdict()}}
 
 
 def comparison_record(judged: Sequence[Judged], comparison: Comparison, run: Run, most: int) -> dict[str, Any]:

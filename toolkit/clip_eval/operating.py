@@ -1,19 +1,29 @@
-"""Another operating point for a model, in a copy of its file."""
+"""What is chosen on labelled images for a model, in a copy of its file: an operating point, sets of labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from clip_toolkit.classifier import load
-from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.data.dataset import TRAIN, VALIDATION, Dataset
 from clip_toolkit.errors import DatasetError, ModelError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.judging.answers import Answers
+from clip_toolkit.judging.coverage import check_count, fit_coverage
 from clip_toolkit.judging.thresholds import OperatingRule, choose_thresholds
 from clip_toolkit.replay import selftest
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.rewriting import write_with_thresholds
-from clip_toolkit.spec.tasks import MULTI_LABEL
+from clip_toolkit.spec.rewriting import write_with
+from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
+
+
+class Change(NamedTuple):
+    """Fields of a spec, and lines of its training summary that say how they were chosen."""
+
+    fields: dict[str, Any]
+    notes: dict[str, str]
 
 
 def choose(answers: Answers, spec: ModelSpec, rule: OperatingRule, positive: str | None) -> dict[str, float]:
@@ -34,17 +44,57 @@ def choose(answers: Answers, spec: ModelSpec, rule: OperatingRule, positive: str
     return found
 
 
-def write_copy(model: Path, output: Path, thresholds: dict[str, float], rule: OperatingRule, dataset: Dataset) -> None:
-    """Write a copy of a model file with other thresholds, and replay its golden vectors.
+def thresholds_change(found: dict[str, float], rule: OperatingRule, dataset: Dataset) -> Change:
+    """Return what another operating point changes in a spec."""
+    how = f"{rule}, chosen by clip-eval on {_images(dataset)}"
+    before = "; figures of the training and agreement of a quantization are those of the thresholds before"
+    return Change({"thresholds": found}, {"operating point": f"{how}{before}"})
+
+
+def check_coverage(spec: ModelSpec, dataset: Dataset, share: float) -> None:
+    """Refuse images and models that no sets of labels can be calibrated with.
+
+    Raises:
+        DatasetError: the task is not single-label, there are too few images, or the model was chosen by some of them.
+    """
+    if spec.task != SINGLE_LABEL:
+        raise DatasetError(f"--coverage: needs labels that exclude each other; the model has the task {spec.task}.")
+    known = sorted({TRAIN, VALIDATION} & set(dataset.sides))
+    if known:
+        raise DatasetError(
+            f"--coverage: images of the side {' and '.join(known)} shaped the model, its temperature or its threshold, "
+            "and sets calibrated on them would promise too much. Take images that it has never seen: --side test."
+        )
+    check_count(share, len(dataset.files))
+
+
+def coverage_change(answers: Answers, dataset: Dataset, share: float) -> Change:
+    """Return what sets of labels change in a spec.
+
+    Raises:
+        DatasetError: there are too few images.
+    """
+    found = fit_coverage(answers.probabilities, answers.targets, share)
+    how = f"{share:.4g}, calibrated by clip-eval on {_images(dataset)}, taken to be unknown to all else of the model"
+    return Change({"coverage": found}, {"coverage": how})
+
+
+def _images(dataset: Dataset) -> str:
+    return f"{len(dataset.files)} images of {dataset.source.name}"
+
+
+def write_copy(model: Path, output: Path, changes: Sequence[Change]) -> None:
+    """Write a copy of a model file with changes, and replay its golden vectors.
 
     Raises:
         ModelError: the copy does not pass the selftest; nothing is written.
         OutputError: it cannot be written.
     """
-    how = f"{rule}, chosen by clip-eval on {len(dataset.files)} images of {dataset.source.name}"
-    before = "; figures of the training and agreement of a quantization are those of the thresholds before"
+    fields, notes = (
+        {key: value for part in parts for key, value in part.items()} for parts in zip(*changes, strict=True)
+    )
     with written_atomically(output) as temporary:
-        write_with_thresholds(model, temporary, thresholds, f"{how}{before}")
+        write_with(model, temporary, fields, notes)
         failed = [drift for drift in selftest(load(temporary, device="cpu")) if not drift.passed]
         if failed:
             raise ModelError(

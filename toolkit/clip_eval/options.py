@@ -9,7 +9,7 @@ from typing import Annotated
 from clip_toolkit.commands.infer_options import MOST, AllFiles, DeviceOptions
 from clip_toolkit.data.dataset import TEST, TRAIN, VALIDATION
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
-from clip_toolkit.numbers import SHARE, whole
+from clip_toolkit.numbers import SHARE, number, whole
 from clip_toolkit.options import Group, Option, UsageError
 from clip_toolkit.stream.text_table import TEXT_COLUMN
 
@@ -24,24 +24,32 @@ class RunningOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class ThresholdOptions:
-    """A copy of the model file with another operating point."""
+class CopyOptions:
+    """A copy of the model file, and what is chosen for it on the images."""
 
-    rule: Annotated[
-        OperatingRule,
+    output: Annotated[
+        Path | None,
+        Option("write a copy of MODEL, with what is chosen on these images", "-o --output", parse=Path, metavar="FILE"),
+    ] = None
+    threshold: Annotated[
+        OperatingRule | None,
+        Option(f"its operating point: {RULES}", parse=OperatingRule.parse, metavar="RULE"),
+    ] = None
+    coverage: Annotated[
+        float | None,
         Option(
-            f"write a copy of MODEL whose threshold is chosen on these images: {RULES}",
-            "--threshold",
-            parse=OperatingRule.parse,
-            metavar="RULE",
+            "sets of labels that hold the right one for this share of further images (0.9 if none is named)",
+            parse=number("above 0 and below 1", lambda value: 0 < value < 1),
+            nargs="?",
+            const=0.9,
+            metavar="SHARE",
         ),
-    ]
-    output: Annotated[Path | None, Option("the copy", "-o --output", parse=Path, metavar="FILE")] = None
+    ] = None
 
     def __post_init__(self) -> None:
-        """Ask for a file."""
-        if self.output is None:
-            raise UsageError("--threshold writes a copy: name it with --output")
+        """Ask for what to change."""
+        if self.threshold is None and self.coverage is None:
+            raise UsageError("--output writes a copy with something changed: give --threshold or --coverage, too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +106,13 @@ class EvalOptions:
     running: Annotated[RunningOptions, Group("running")] = RunningOptions()
     json: Annotated[bool, Option("print JSON")] = False
     report: Annotated[Path | None, Option("write one HTML page as well", parse=Path, metavar="FILE")] = None
-    threshold: Annotated[
-        ThresholdOptions | None,
-        Group("operating point"),
-    ] = None
+    copy: Annotated[CopyOptions | None, Group("a copy of the model file")] = None
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
-        if self.threshold and self.other:
-            raise UsageError("--threshold changes one model: leave OTHER out")
-        if self.threshold and self.threshold.output and self.threshold.output.resolve() == self.model.resolve():
+        if self.copy and self.other:
+            raise UsageError("--output: copies one model: leave OTHER out")
+        if self.copy and self.copy.output and self.copy.output.resolve() == self.model.resolve():
             raise UsageError("--output: is MODEL itself; the copy needs a name of its own")
         if 0 in self.sensitivity:
             raise UsageError("--sensitivity: expected shares above 0 and up to 1")

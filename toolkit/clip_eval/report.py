@@ -68,6 +68,8 @@ def _facts(judged: Sequence[Judged]) -> Iterator[str]:
         if found.calibration is not None:
             ece, brier, loss = found.calibration
             yield f"{each.path.name}: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
+        if found.sets is not None:
+            yield f"{each.path.name}: {found.sets}"
 
 
 def _warnings(run: Run, found: Evaluation) -> Iterator[str]:

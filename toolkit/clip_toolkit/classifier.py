@@ -344,6 +344,7 @@ class Classifier:
         rows = [self._predictions(head, own) for (head, _), own in zip(heads, outputs, strict=True)]
         distances = [None] * len(texts) if found is None else found.tolist()
         limit = None if self.spec.novelty is None else self.spec.novelty.threshold
+        quantile = None if self.spec.coverage is None else self.spec.coverage.quantile
         names = [name for _, name in further]
         return [
             replace(
@@ -353,6 +354,7 @@ class Classifier:
                 tasks=dict(zip(names, others, strict=True)),
                 novelty=distance,
                 novelty_threshold=limit,
+                set_quantile=quantile,
             )
             for (main, *others), text, was_cut, distance in zip(
                 zip(*rows, strict=True), texts, truncated, distances, strict=True

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.spec.decisions import decide
+from clip_toolkit.spec.decisions import decide, label_sets
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
@@ -37,6 +37,7 @@ class Prediction:
         tasks: of a file with several heads, what each further one says of the image, by name.
         novelty: distance from the training images, or None of a file that does not tell it.
         novelty_threshold: distance beyond which an image is unlike them, likewise.
+        set_quantile: as of `clip_toolkit.spec.classifier.CoverageSpec`, or None of a file without.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +52,7 @@ class Prediction:
     tasks: Mapping[str, Prediction] = field(default_factory=dict)
     novelty: float | None = None
     novelty_threshold: float | None = None
+    set_quantile: float | None = None
 
     def __repr__(self) -> str:
         """Show the answer, without the arrays."""
@@ -83,6 +85,17 @@ class Prediction:
         if self.novelty is None or self.novelty_threshold is None:
             return None
         return not self.novelty <= self.novelty_threshold  # NaN is like nothing
+
+    @property
+    def set(self) -> tuple[str, ...] | None:
+        """The labels one of which is promised to be right, the most probable first; None where the file promises none.
+
+        They follow from the probabilities alone: a label that a threshold decided for may be none of them.
+        """
+        if self.set_quantile is None:
+            return None
+        found = label_sets(self.probabilities, self.set_quantile)
+        return tuple(label for label, _ in self.top(int(found.sum())))
 
     @property
     def values(self) -> dict[str, float]:

@@ -82,8 +82,10 @@ def test_rules_that_do_not_suit_the_model(model: Model, manifest: Manifest, caps
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--threshold", "youden"], "name it with --output"),
-        (["-o", "copy.onnx"], "--output needs --threshold"),
+        (["--threshold", "youden"], "--threshold needs --output"),
+        (["--coverage", "0.8"], "--coverage needs --output"),
+        (["-o", "copy.onnx"], "give --threshold or --coverage"),
+        (["--coverage", "1", "-o", "copy.onnx"], "above 0 and below 1"),
         (["other.onnx", "data", "--threshold", "youden", "-o", "copy.onnx"], "leave OTHER out"),
         (["--threshold", "youden", "-o", "m.onnx"], "MODEL itself"),
         (["--threshold", "best", "-o", "copy.onnx"], "expected most-probable"),

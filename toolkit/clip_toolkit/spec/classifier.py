@@ -213,6 +213,21 @@ class NoveltySpec:
     golden: tuple[float, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class CoverageSpec:
+    """The promise that the set of labels of `clip_toolkit.spec.decisions.label_sets` holds the right one.
+
+    Attributes:
+        share: of further images like those calibrated on, for which it does.
+        quantile: of the probability that is more probable than the right label.
+        images: how many images it was calibrated on.
+    """
+
+    share: float
+    quantile: float
+    images: int
+
+
 @dataclass(frozen=True, repr=False)
 class ModelSpec:
     """Everything an app must know about a model file.
@@ -235,6 +250,7 @@ class ModelSpec:
         notebook: evidence that the file answers as the notebook did, or None where its answers were not given.
         quantization: evidence of the quantization, or None in a float32 file.
         novelty: about the output ``novelty``, or None in a file without it.
+        coverage: what sets of labels promise, or None in a file that was not calibrated for them.
         onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -258,6 +274,7 @@ class ModelSpec:
     notebook: NotebookReceipt | None = None
     quantization: QuantizationReceipt | None = None
     novelty: NoveltySpec | None = field(default=None, metadata=LATER)
+    coverage: CoverageSpec | None = field(default=None, metadata=LATER)
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)

@@ -63,6 +63,12 @@ def check(spec: ModelSpec) -> None:
     if spec.novelty is not None:
         require(spec.novelty.threshold >= 0, "novelty.threshold", "at least 0", spec.novelty.threshold)
         require(0 <= spec.novelty.share <= 1, "novelty.share", "0 to 1", spec.novelty.share)
+    if spec.coverage is not None:
+        alone = spec.task == SINGLE_LABEL and not spec.tasks
+        require(alone, "coverage", "none but in single-label files of one head", spec.coverage)
+        require(0 < spec.coverage.share < 1, "coverage.share", "above 0 and below 1", spec.coverage.share)
+        require(spec.coverage.quantile >= 0, "coverage.quantile", "at least 0", spec.coverage.quantile)
+        require(spec.coverage.images >= 1, "coverage.images", "at least 1", spec.coverage.images)
 
 
 def _check_tasks(spec: ModelSpec) -> None:

@@ -39,3 +39,31 @@ def decide(
         chosen = list(labels).index(label)
         winner = np.where(exact[..., chosen] >= threshold, chosen, 1 - chosen)
     return np.asarray(winner[..., None] == np.arange(len(labels)))
+
+
+def mass_before(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Sum up the probabilities of all labels that are more probable, for each label; ties in label order.
+
+    Args:
+        probabilities: ``[..., labels]``, of a single-label model; summed in float64, the most probable one first.
+
+    Returns:
+        float64 ``[..., labels]``: 0 for the most probable label.
+    """
+    exact = probabilities.astype(np.float64)
+    order = np.argsort(-exact, axis=-1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(exact, order, -1), -1)
+    before = np.concatenate([np.zeros_like(sums[..., :1]), sums[..., :-1]], -1)
+    return np.take_along_axis(before, np.argsort(order, axis=-1), -1)
+
+
+def label_sets(probabilities: NDArray[np.floating[Any]], quantile: float) -> NDArray[np.bool_]:
+    """Tell which labels are in the set that is promised to hold the right one: bool ``[..., labels]``.
+
+    A label is in if all labels that are more probable sum up to ``quantile`` at most, so that no set is empty.
+
+    Args:
+        probabilities: as in `mass_before`.
+        quantile: as in `clip_toolkit.spec.classifier.CoverageSpec`.
+    """
+    return np.asarray(mass_before(probabilities) <= quantile)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import NO_HEAD, HeadSpec, ModelSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.classifier import NO_HEAD, CoverageSpec, HeadSpec, ModelSpec, NoveltySpec, Preprocessing
 from clip_toolkit.spec.licenses import license_rows
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -74,6 +74,8 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
         yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
     if spec.novelty is not None:
         yield "novelty", _novelty(spec.novelty)
+    if spec.coverage is not None:
+        yield "sets of labels", _coverage(spec.coverage)
     yield "input", _input(spec)
     yield "preprocessing", _preprocessing(rule)
     if rule.mode == "pad":
@@ -108,6 +110,13 @@ def _head_rows(spec: ModelSpec) -> Iterator[Row]:
 def _novelty(novelty: NoveltySpec) -> str:
     share = f"{novelty.share:.1%} of {novelty.images} validation images are"
     return f"unlike the training images beyond {novelty.threshold:.4g}, as {share}"
+
+
+def _coverage(coverage: CoverageSpec) -> str:
+    promise = f"hold the right one for {coverage.share:.4g} of further images like the {coverage.images} calibrated on"
+    return (
+        f"{promise}: the labels with up to {coverage.quantile:.4g} of probability before them, whatever the threshold"
+    )
 
 
 def _head(head: HeadSpec) -> str:

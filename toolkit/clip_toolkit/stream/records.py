@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Record: TypeAlias = dict[str, Any]
 """``image``, ``label``, ``probability``, ``top`` (a list of label and probability), ``provider``, ``error``; of a
 multi-label model also ``labels``, all that are said; of a regression also ``values``, by name; of a model that reads a
-text with each image also ``text`` and ``text_truncated``; of a file that tells it ``novelty`` and ``is_novel``; of a
+text with each image also ``text`` and ``text_truncated``; of a file that tells it ``novelty`` and ``is_novel``; of one
+that was calibrated for it ``set``, the labels one of which is promised to be right, null where nothing is said; of a
 frame of a video also ``time``, its seconds from the start; of a model with several heads also ``head``, the main one's
 name, and ``tasks``, the same of each further one by name. For `COLUMNAR` forms also ``p:<label>``, the probability of
 each label; and where it is asked for `EMBEDDING`, a list of numbers."""
@@ -47,6 +48,9 @@ _MARK = {
 _NOVEL = "! unlike the training images: the label may mean nothing, however high its probability"
 """What an exclamation mark in a table means."""
 
+_SET = "+ in the set that holds the right label of as many images as clip-infer --describe says"
+"""What a plus in a table means."""
+
 _REJECTED = "(unlike the training images)"
 
 
@@ -65,7 +69,7 @@ def record(
     """Make the record of one image: a prediction, or ``error`` and nothing else.
 
     The spec says which keys it has, and ``columns`` adds the probability of each label. With ``reject_novel`` an image
-    unlike the training images has no label, no probabilities and no values.
+    unlike the training images has no label, no probabilities, no values and no set.
     """
     item: Record = {"image": image} | ({} if time is None else {"time": time})
     item |= {"label": None, "probability": None, "top": [], "provider": provider, "error": None}
@@ -77,6 +81,8 @@ def record(
     item |= _answer(answered, top_k, spec, columns=columns)
     if spec.novelty is not None:
         item |= {"novelty": prediction and prediction.novelty, "is_novel": prediction and prediction.is_novel}
+    if spec.coverage is not None:
+        item |= {"set": None if answered is None or answered.set is None else [*answered.set]}
     if spec.tasks:
         item |= {"head": spec.name}
         item["tasks"] = {
@@ -129,6 +135,8 @@ def _flat(records: Iterable[Record]) -> Iterator[list[Any]]:
     for number, item in enumerate(records):
         row: Record = {name: item[name] for name in ("image", "time", "text", "text_truncated") if name in item}
         row |= _said(item) | {name: item[name] for name in ("novelty", "is_novel") if name in item}
+        if "set" in item:
+            row |= {"set": None if item["set"] is None else ";".join(item["set"])}
         row |= {"provider": item["provider"], "error": item["error"]} | _probabilities(item)
         for name, answer in item.get("tasks", {}).items():
             row |= prefixed(name, _said(answer) | _probabilities(answer))
@@ -180,10 +188,12 @@ def _novelty(item: Record, *, shown: bool) -> list[str]:
 def _legend(records: list[Record]) -> Iterator[str]:
     """Yield what the stars of a table mean."""
     answers = [answer for item in records for answer in _heads(item).values()]
-    starred = {"labels" in answer for answer in answers for _, text in _answers(answer) if text.endswith("*")}
+    starred = {"labels" in answer for answer in answers for _, text in _answers(answer) if "*" in text}
     yield from (_MARK[several] for several in sorted(starred))
     if any(item.get("is_novel") for item in records):
         yield _NOVEL
+    if any(item.get("set") for item in records):
+        yield _SET
 
 
 def _name(item: Record) -> str:
@@ -205,8 +215,11 @@ def _answers(item: Record) -> list[tuple[str, str]]:
     ranked = sorted(scores, key=lambda label: (label not in predicted, -scores[label]))
     by_threshold = "labels" in item or predicted != [item["top"][0]["label"]]
     starred = predicted if by_threshold else ()
+    several = item.get("set") or ()
     shown = ranked[: max(len(item["top"]), len(predicted))]
-    return [(label, f"{scores[label]:>10.2%}{' *' if label in starred else ''}") for label in shown]
+    shown += [label for label in ranked[len(shown) :] if label in several]
+    marks = {label: " *" * (label in starred) + " +" * (label in several) for label in shown}
+    return [(label, f"{scores[label]:>10.2%}{marks[label]}") for label in shown]
 
 
 def _is_rejected(item: Record) -> bool:

@@ -106,6 +106,8 @@ def schema(arrow: Any, spec: ModelSpec, *, timed: bool = False, embedding: str |
     columns += _columns_of_task(arrow, spec)
     if spec.novelty is not None:
         columns += [("novelty", arrow.float64()), ("is_novel", arrow.bool_())]
+    if spec.coverage is not None:
+        columns.append(("set", arrow.list_(arrow.string())))
     if embedding is not None:
         columns.append((EMBEDDING, arrow.list_(getattr(arrow, embedding)(), spec.encoder.dim)))
     for task in spec.tasks:
