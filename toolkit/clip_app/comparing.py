@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from clip_eval.running import run_models
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.errors import DatasetError, ImageError
-from clip_toolkit.files.csv_table import read_rows
-from clip_toolkit.prediction import Prediction
+from clip_toolkit.data.dataset import TEST, VALIDATION, Dataset
+from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
-
-_HELD_OUT = ("test", "val")  # the first of them that there is: the head was not chosen by a test side
-
-
-class Labelled(NamedTuple):
-    """An image and its cells in a manifest, by column."""
-
-    path: Path
-    cells: Mapping[str, str]
 
 
 class Comparison(NamedTuple):
@@ -31,7 +20,7 @@ class Comparison(NamedTuple):
         before: figures of the first, by what they are.
         after: of the second.
         images: how many could be read.
-        mended: names of images that the second alone gets right; none in a regression.
+        mended: names of images that the second alone gets right, or more labels of; none in a regression.
         broken: that the first alone gets right, likewise.
     """
 
@@ -42,61 +31,35 @@ class Comparison(NamedTuple):
     broken: list[str]
 
 
-def read_labelled(manifest: Path) -> list[Labelled]:
-    """Read the images of a manifest.
-
-    Raises:
-        DatasetError: it cannot be read.
-    """
-    rows = read_rows(manifest, ("path",), DatasetError)
-    return [Labelled(manifest.parent / row.cells["path"], row.cells) for row in rows]
+def held_out(dataset: Dataset) -> Dataset:
+    """Return the images of the side to judge by, of a data set that names the side of each."""
+    side = TEST if TEST in dataset.sides else VALIDATION  # the head was not chosen by a test side
+    return dataset.subset([index for index, found in enumerate(dataset.sides) if found == side])
 
 
-def held_out(images: Sequence[Labelled]) -> list[Labelled]:
-    """Return the images of the side to judge by, of a manifest that names the side of each."""
-    sides = ([image for image in images if image.cells.get("split") == side] for side in _HELD_OUT)
-    return next(filter(None, sides), [])
-
-
-def compare(before: Classifier, after: Classifier, images: Sequence[Labelled]) -> Comparison:
+def compare(before: Classifier, after: Classifier, dataset: Dataset) -> Comparison:
     """Run two models of the same labels over images, and compare their decisions with the right ones.
 
     Raises:
         DatasetError: none of the images can be read.
     """
-    shares = [list(_scores(classifier, images)) for classifier in (before, after)]
-    read = [(image, first, second) for image, first, second in zip(images, *shares, strict=True) if first is not None]
-    if not read:
-        raise DatasetError(f"none of the {len(images)} images to compare by can be read")
-    names = _names(before)
-    first_mean, second_mean = (
-        dict(zip(names, np.mean([row[side] for row in read], axis=0).tolist(), strict=True)) for side in (1, 2)
+    run = run_models((before, after), dataset)
+    first, second = map(_scores, run.answers)
+    better = (second - first).sum(1) * (dataset.task != REGRESSION)
+    mended, broken = (
+        [run.dataset.files[row].name for row in np.flatnonzero(sign * better > 0).tolist()] for sign in (1, -1)
     )
-    changed: tuple[list[str], list[str]] = ([], [])
-    for image, first, second in read:
-        if before.spec.task != REGRESSION and first != second:
-            changed[first > second].append(image.path.name)
-    return Comparison(first_mean, second_mean, len(read), *changed)
+    return Comparison(_figures(dataset, first), _figures(dataset, second), len(first), mended, broken)
 
 
-def _names(classifier: Classifier) -> list[str]:
-    spec = classifier.spec
-    if spec.task == REGRESSION:
-        return [f"mean absolute error, {name}" for name in spec.labels]
-    return ["right labels" if spec.task == MULTI_LABEL else "right"]
+def _figures(dataset: Dataset, scores: Array) -> dict[str, float]:
+    right = ["right labels" if dataset.task == MULTI_LABEL else "right"]
+    names = [f"mean absolute error, {name}" for name in dataset.labels] if dataset.task == REGRESSION else right
+    return dict(zip(names, scores.mean(0).tolist(), strict=True))
 
 
-def _scores(classifier: Classifier, images: Sequence[Labelled]) -> Iterator[list[float] | None]:
-    """Yield the figures of each image, or None where it cannot be read."""
-    results = classifier.predict_many([image.path for image in images], errors="return")
-    for image, result in zip(images, results, strict=True):
-        yield None if isinstance(result, ImageError) else _score(result, image.cells)
-
-
-def _score(prediction: Prediction, cells: Mapping[str, str]) -> list[float]:
-    if prediction.task == REGRESSION:
-        return [abs(value - float(cells[name])) for name, value in prediction.values.items()]
-    if prediction.task != MULTI_LABEL:
-        return [float(prediction.label == cells["label"].strip())]
-    right = {label.strip() for label in cells["label"].split(";")}
-    return [float(np.mean([(label in prediction.decisions) == (label in right) for label in prediction.labels]))]
+def _scores(answers: Answers) -> Array:
+    """Return the figures of each image: share of right labels ``[n, 1]``, or of a regression the errors."""
+    if answers.task == REGRESSION:
+        return np.asarray(np.abs(answers.logits - answers.targets))
+    return np.asarray(answers.right.reshape(len(answers.targets), -1).mean(1, keepdims=True))

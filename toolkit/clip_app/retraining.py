@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from clip_app.comparing import Comparison, compare, held_out, read_labelled
+from clip_app.comparing import Comparison, compare, held_out
 from clip_app.corrections import Corrections
 from clip_app.options import RetrainingOptions
 from clip_app.shown import ShownModel
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import ClipToolkitError, MissingDependencyError
 from clip_toolkit.files.atomic import check_writable
 
@@ -99,8 +100,9 @@ class Retraining:
                 f"others. Name the head that {self._shown.path.name} was exported from."
             )
         shown = self._shown.classifier
-        judged = held_out(read_labelled(self.corrections.manifest.with_name("training.csv")))
-        learnt = compare(shown, candidate, read_labelled(self.corrections.manifest))
+        manifests = (self.corrections.manifest.with_name("training.csv"), self.corrections.manifest)
+        data, corrected = (read_manifest(path, shown.spec.task, labels=shown.spec.labels) for path in manifests)
+        judged, learnt = held_out(data), compare(shown, candidate, corrected)
         return {
             "held-out images": compare(shown, candidate, judged),
             "corrected images, which it has learnt": learnt._replace(mended=[], broken=[]),  # their names are hashes

@@ -7,8 +7,10 @@ import pytest
 import tiny_task_model
 from tiny_fused_model import png
 
-from clip_app.comparing import compare, held_out, read_labelled
+from clip_app.comparing import compare, held_out
 from clip_toolkit import Classifier, load
+from clip_toolkit.data.dataset import Dataset
+from clip_toolkit.data.manifest import read_manifest
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -27,22 +29,22 @@ def opened(tmp_path: Path) -> Callable[[str], Classifier]:
     return make
 
 
-def manifest(folder: Path, heading: str, rows: list[str]) -> Path:
+def read(folder: Path, task: str, heading: str, rows: list[str]) -> Dataset:
     path = folder / "training.csv"
     path.write_text("\n".join([heading, *rows, ""]), encoding="utf-8")
-    return path
+    return read_manifest(path, task, labels=tiny_task_model.LABELS[task])
 
 
 def test_a_single_label(opened: Callable[[str], Classifier], tmp_path: Path):
     before = opened(SINGLE_LABEL)
     said = {name: before.predict(tmp_path / name).label for name in COLOURS}
     rows = [f"{name},{label}" for name, label in said.items()]
-    images = read_labelled(manifest(tmp_path, "path,label", [*rows, "missing.png,normal"]))
+    images = read(tmp_path, SINGLE_LABEL, "path,label", [*rows, "missing.png,normal"])
     same = compare(before, before, images)
     assert (same.before, same.after, same.images) == ({"right": 1.0}, {"right": 1.0}, 3)
     assert same.mended == same.broken == []
     with pytest.raises(DatasetError, match="none of the 1 images"):
-        compare(before, before, images[3:])
+        compare(before, before, images.subset([3]))
 
     after = opened(SINGLE_LABEL)
     object.__setattr__(after.spec, "thresholds", {"pneumonia": 0.0})  # says pneumonia of everything
@@ -58,18 +60,18 @@ def test_several_labels_and_values(opened: Callable[[str], Classifier], tmp_path
     multi = opened(MULTI_LABEL)
     said = set(multi.predict(tmp_path / "red.png").decisions)
     wrong = ";".join(said ^ {"red"})  # one label of four is another
-    images = read_labelled(manifest(tmp_path, "path,label", [f"red.png,{wrong}"]))
+    images = read(tmp_path, MULTI_LABEL, "path,label", [f"red.png,{wrong}"])
     assert compare(multi, multi, images).before == {"right labels": 0.75}
 
     values = opened(REGRESSION)
     age, weight = values.predict(tmp_path / "red.png").values.values()
-    images = read_labelled(manifest(tmp_path, "path,age,weight", [f"red.png,{age + 2},{weight - 3}"]))
+    images = read(tmp_path, REGRESSION, "path,age,weight", [f"red.png,{age + 2},{weight - 3}"])
     figures = compare(values, values, images).before
     assert figures == pytest.approx({"mean absolute error, age": 2, "mean absolute error, weight": 3}, rel=1e-5)
 
 
 def test_the_test_side_judges_where_there_is_one(tmp_path: Path):
-    rows = ["a.png,x,train", "b.png,x,val", "c.png,x,test"]
-    images = read_labelled(manifest(tmp_path, "path,label,split", rows))
-    assert [image.path.name for image in held_out(images)] == ["c.png"]
-    assert [image.path.name for image in held_out(images[:2])] == ["b.png"]
+    rows = ["a.png,normal,train", "b.png,normal,val", "c.png,normal,test"]
+    images = read(tmp_path, SINGLE_LABEL, "path,label,split", rows)
+    assert [file.name for file in held_out(images).files] == ["c.png"]
+    assert [file.name for file in held_out(images.subset([0, 1])).files] == ["b.png"]
