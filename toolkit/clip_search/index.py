@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clip_search.indexing import OnFile, UpdateReport
 from clip_search.results.duplicates import THRESHOLD, Duplicate, duplicates
 from clip_search.results.hits import Hit, hits
+from clip_search.results.labelling import Unsure, check_chooses, choose, margin
 from clip_search.scan.exact import nearest
 from clip_search.store.database import TIMEOUT, Database
 from clip_search.store.derived import Derived
@@ -22,7 +23,7 @@ from clip_search.store.identity import EncoderIdentity, check_shared_space
 from clip_search.store.opening import open_database
 from clip_search.updating import claim_root, root_of, update
 from clip_toolkit.classifier import Classifier
-from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.errors import ImageError, SearchIndexError
 from clip_toolkit.images import ImageSource
 from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.text_encoder import TextEncoder
@@ -207,6 +208,45 @@ class SearchIndex:
             SearchIndexError, OutputError: as in `query_vector`.
         """
         return duplicates(self.root, self._derived.matrix(), self._database.copies(), threshold)
+
+    def next_to_label(
+        self,
+        k: int = 10,
+        *,
+        labelled: Collection[Path] = (),
+        batch_size: int = 8,
+        step: Callable[[bool], None] = lambda _: None,
+    ) -> list[Unsure]:
+        """Choose images to label: the classifier is unsure of them, and they are unlike one another.
+
+        It runs over all images but the labelled ones; those that cannot be read any more are left out.
+
+        Args:
+            k: how many; at least 1.
+            labelled: full paths of images to leave out.
+            batch_size: images per run.
+            step: called for each image with whether it failed.
+
+        Raises:
+            SearchIndexError, OutputError: as in `query_vector`; or the classifier is of a regression, which is never
+                unsure, of several heads, or reads a text with each image.
+        """
+        classifier, root, matrix = self._needed_classifier(), self.root, self._derived.matrix()
+        check_chooses(classifier.spec)
+        known = {path.resolve() for path in labelled}
+        paths = [root / matrix.path(row) for row in range(len(matrix.embeddings))]
+        paths = [path for path in paths if path.resolve() not in known]
+        kept, margins, embeddings = [], [], []
+        for path, found in zip(paths, classifier.predict_many(paths, batch_size, "return"), strict=True):
+            step(isinstance(found, ImageError))
+            if not isinstance(found, ImageError):
+                kept.append((path, found.label))
+                margins.append(margin(found))
+                embeddings.append(found.embedding)
+        if not kept:
+            return []
+        rows = choose(np.array(margins), np.stack(embeddings), k)
+        return [Unsure(*kept[row], margins[row]) for row in rows]
 
     def _needed_classifier(self) -> Classifier:
         if self._classifier is None:

@@ -13,7 +13,14 @@ from clip_toolkit.terminal import run_command, say, write
 
 if TYPE_CHECKING:
     from clip_search import Duplicate, Hit, SearchIndex, UpdateReport
-    from clip_search.commands.search_options import DuplicatesOptions, IndexOptions, QueryOptions, SearchOptions
+    from clip_search.commands.search_options import (
+        DuplicatesOptions,
+        IndexOptions,
+        NextOptions,
+        QueryOptions,
+        SearchOptions,
+    )
+    from clip_search.results.labelling import Unsure
     from clip_toolkit.classifier import Classifier
     from clip_toolkit.listing import Style
 
@@ -22,10 +29,12 @@ _REMINDERS = 5
 
 def run(options: SearchOptions) -> int:
     """Do what was asked and return the exit code: 1 where files could not be indexed, or images are missing."""
-    from clip_search.commands.search_options import IndexOptions, QueryOptions
+    from clip_search.commands.search_options import IndexOptions, NextOptions, QueryOptions
 
     if isinstance(options, IndexOptions):
         return _index(options)
+    if isinstance(options, NextOptions):
+        return _next(options)
     return _query(options) if isinstance(options, QueryOptions) else _duplicates(options)
 
 
@@ -147,6 +156,34 @@ def _show_hits(options: QueryOptions, html: Path, hits: list[Hit]) -> None:
     say(*notes, f"wrote {html}")
 
 
+def _next(options: NextOptions) -> int:
+    from clip_search import SearchIndex
+    from clip_search.results.listing import NEXT_KEYS, lines, next_records
+    from clip_toolkit.errors import DatasetError
+    from clip_toolkit.files.csv_table import read_rows
+    from clip_toolkit.stream.progress import Progress
+
+    manifest = options.labelled
+    rows = [] if manifest is None else read_rows(manifest, ("path",), DatasetError)
+    labelled = [] if manifest is None else [manifest.parent / row.cells["path"] for row in rows]
+    with SearchIndex.open(options.index, _classifier(options), timeout=options.timeout) as index:
+        progress = Progress(sys.stderr, len(index))
+        found = index.next_to_label(options.top_k, labelled=labelled, step=progress.step)
+    progress.clear()
+    write(*lines(next_records(found), NEXT_KEYS, _style(options)))
+    if options.html is not None:
+        _show_next(options.html, found)
+    return 0
+
+
+def _show_next(path: Path, found: list[Unsure]) -> None:
+    from clip_search.results.contact_sheet import Picture, write_contact_sheet
+
+    pictures = [[Picture(item.path, item.margin) for item in found]]
+    summary = f"{len(found)} images, the least sure first and then the least alike, with how sure the model is"
+    say(*write_contact_sheet(path, "To label next", summary, pictures), f"wrote {path}")
+
+
 def _duplicates(options: DuplicatesOptions) -> int:
     from clip_search import SearchIndex
     from clip_search.results.listing import DUPLICATE_KEYS, duplicate_records, lines
@@ -170,7 +207,7 @@ def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> Non
     say(*write_contact_sheet(path, "Duplicates", summary, pictures), f"wrote {path}")
 
 
-def _classifier(options: IndexOptions | QueryOptions) -> Classifier:
+def _classifier(options: IndexOptions | QueryOptions | NextOptions) -> Classifier:
     from clip_search.commands.search_options import QueryOptions
     from clip_toolkit.classifier import load
     from clip_toolkit.files.locate import find_model
@@ -184,7 +221,7 @@ def _classifier(options: IndexOptions | QueryOptions) -> Classifier:
     return classifier
 
 
-def _style(options: QueryOptions | DuplicatesOptions) -> Style:
+def _style(options: QueryOptions | DuplicatesOptions | NextOptions) -> Style:
     from clip_toolkit.listing import Style
 
     return Style.of_output(options.format, quote_formulas=options.quote_formulas)

@@ -94,11 +94,23 @@ class DuplicatesOptions(ListingOptions, PlaceOptions):
     ] = THRESHOLD
 
 
-SearchOptions: TypeAlias = IndexOptions | QueryOptions | DuplicatesOptions
+@dataclass(frozen=True)
+class NextOptions(ListingOptions, RunningOptions, PlaceOptions):
+    """Options of ``clip-search next``."""
+
+    labelled: Annotated[
+        Path | None,
+        Option("manifest (CSV or JSON lines with a column path) of images to leave out", parse=Path, metavar="FILE"),
+    ] = None
+    top_k: Annotated[int, Option("images to choose", parse=whole(most=MOST), metavar="N")] = 10
+
+
+SearchOptions: TypeAlias = IndexOptions | QueryOptions | DuplicatesOptions | NextOptions
 
 _COMMANDS: dict[str, tuple[type[SearchOptions], str]] = {
     "index": (IndexOptions, "bring the index of a folder up to date"),
     "query": (QueryOptions, "find the images most like a picture or a description"),
+    "next": (NextOptions, "choose images to label: the model is unsure of them, and no two are alike"),
     "duplicates": (DuplicatesOptions, "list images that are the same, or nearly"),
 }
 

@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 
 from clip_search.results.duplicates import Duplicate
 from clip_search.results.hits import Hit
+from clip_search.results.labelling import Unsure
 from clip_toolkit.listing import Style
 
 Record: TypeAlias = dict[str, Any]
 """A flat record; all of a list have the same keys."""
 
 HIT_KEYS = ("rank", "image", "score", "state")
+NEXT_KEYS = ("rank", "image", "label", "margin")
 DUPLICATE_KEYS = ("group", "image", "score", "kind")
 
 
@@ -24,6 +26,14 @@ def hit_records(hits: Iterable[Hit]) -> list[Record]:
     return [
         dict(zip(HIT_KEYS, (rank, shown(hit.path), hit.score, hit.state), strict=True))
         for rank, hit in enumerate(hits, 1)
+    ]
+
+
+def next_records(found: Iterable[Unsure]) -> list[Record]:
+    """Make a record of each image to label, with `NEXT_KEYS`."""
+    return [
+        dict(zip(NEXT_KEYS, (rank, shown(item.path), item.label, item.margin), strict=True))
+        for rank, item in enumerate(found, 1)
     ]
 
 
