@@ -34,6 +34,7 @@ from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, TextSpec
+from clip_toolkit.spec.decisions import are_novel
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
 
@@ -135,12 +136,16 @@ def export_classifier(
         return _quantized(unquantized, spec, head, options, temporary)
 
 
-def _with_novelty(model: onnx.ModelProto, spec: ModelSpec, novelty: Novelty | None, path: Path) -> ModelSpec:
+def _with_novelty(
+    model: onnx.ModelProto, spec: ModelSpec, novelty: Novelty | None, path: Path, quantized: Quantized | None = None
+) -> ModelSpec:
     """Add the output ``novelty`` to a finished file, if its head knows the training images, and replay it."""
     if novelty is None:
         return spec
+    embeddings = quantized.embeddings if quantized else ()
+    beyond = tuple(float(are_novel(novelty.distances(each), novelty.threshold).mean()) for each in embeddings)
     golden = novelty.distances(np.array([vector.embedding for vector in spec.golden]))
-    told = NoveltySpec(novelty.threshold, novelty.share, novelty.images, tuple(golden.tolist()))
+    told = NoveltySpec(novelty.threshold, novelty.share, novelty.images, tuple(golden.tolist()), beyond)
     spec = replace(spec, novelty=told)
     add_novelty(model, novelty)
     save_model(model, spec, path)
@@ -222,7 +227,7 @@ def _quantized(path: Path, spec: ModelSpec, head: TrainedHead, options: ExportOp
     spec = ModelSpec.joined(specs.values())
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
-    return Exported(_with_novelty(quantized.model, spec, head.novelty, output), quantized, changed)
+    return Exported(_with_novelty(quantized.model, spec, head.novelty, output, quantized), quantized, changed)
 
 
 def checked_labels(

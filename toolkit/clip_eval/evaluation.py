@@ -9,11 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from clip_toolkit.data.dataset import Dataset
-from clip_toolkit.judging.answers import Answers
+from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.judging.calibration import brier_score, log_loss
 from clip_toolkit.judging.coverage import SetFigures, set_figures
-from clip_toolkit.judging.figures import Interval, LabelFigures, Samples, label_figures, score_interval, share_interval
+from clip_toolkit.judging.figures import (
+    Interval,
+    LabelFigures,
+    Samples,
+    label_figures,
+    score_interval,
+    share_interval,
+)
 from clip_toolkit.judging.mistakes import Mistake, mistakes
+from clip_toolkit.judging.novelty import NoveltyFigures, novelty_figures
 from clip_toolkit.judging.rates import Rates, label_rates
 from clip_toolkit.judging.thresholds import OperatingRule, positive_index, threshold_at
 from clip_toolkit.spec.classifier import ModelSpec
@@ -76,6 +84,7 @@ class Evaluation:
         slices: by column, the worst first.
         mistakes: all of them, the most confident first.
         sets: of a model that gives sets of labels.
+        novelty: of a model that tells it.
     """
 
     answers: Answers
@@ -88,6 +97,7 @@ class Evaluation:
     slices: tuple[Slice, ...]
     mistakes: tuple[Mistake, ...]
     sets: SetFigures | None
+    novelty: NoveltyFigures | None
 
 
 def evaluate(
@@ -97,6 +107,7 @@ def evaluate(
     *,
     sensitivities: Sequence[float] = (),
     positive: str | None = None,
+    novelty: Array | None = None,
 ) -> Evaluation:
     """Judge answers.
 
@@ -106,6 +117,7 @@ def evaluate(
         spec: of the model.
         sensitivities: of the operating points to show.
         positive: of two labels the one to detect.
+        novelty: ``[n]``, of a model that tells it.
 
     Raises:
         DatasetError: ``positive`` is no label.
@@ -123,6 +135,7 @@ def evaluate(
         tuple(_slices(answers, dataset)),
         tuple(mistakes(answers)),
         None if spec.coverage is None else set_figures(answers, spec.coverage, samples),
+        None if novelty is None or spec.novelty is None else novelty_figures(answers, novelty, spec.novelty, samples),
     )
 
 

@@ -53,6 +53,8 @@ def evaluation_lines(judged: Judged, run: Run, most: int) -> Iterator[str]:
         yield f"calibration: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
     if found.sets is not None:
         yield str(found.sets)
+    if found.novelty is not None:
+        yield str(found.novelty)
     yield from ("", "label by label (their 95% intervals: --json, --report):")
     yield from table(_label_rows(found))
     if task == SINGLE_LABEL and len(found.answers.labels) <= _MOST_LABELS:
@@ -187,6 +189,7 @@ def evaluation_record(judged: Judged, run: Run, most: int) -> dict[str, Any]:
         ],
         "calibration": found.calibration._asdict() if found.calibration else None,
         "sets": None if found.sets is None else _sets_record(found.sets),
+        "novelty": None if found.novelty is None else _intervals(found.novelty._asdict()),
         "by_label": [
             {"label": row.label, "images": row.support}
             | {name: figure._asdict() for name, figure in row.figures.items()}

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from clip_eval.running import Run
 from clip_toolkit.classifier import load
 from clip_toolkit.data.dataset import TRAIN, VALIDATION, Dataset
 from clip_toolkit.errors import DatasetError, ModelError
@@ -14,16 +17,17 @@ from clip_toolkit.judging.answers import Answers
 from clip_toolkit.judging.coverage import check_count, fit_coverage
 from clip_toolkit.judging.thresholds import OperatingRule, choose_thresholds
 from clip_toolkit.replay import selftest
-from clip_toolkit.spec.classifier import ModelSpec
+from clip_toolkit.spec.classifier import ModelSpec, ReferenceSpec
+from clip_toolkit.spec.decisions import are_novel
 from clip_toolkit.spec.rewriting import write_with
-from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 
 class Change(NamedTuple):
     """Fields of a spec, and lines of its training summary that say how they were chosen."""
 
     fields: dict[str, Any]
-    notes: dict[str, str]
+    notes: dict[str, str | None]
 
 
 def choose(answers: Answers, spec: ModelSpec, rule: OperatingRule, positive: str | None) -> dict[str, float]:
@@ -45,10 +49,10 @@ def choose(answers: Answers, spec: ModelSpec, rule: OperatingRule, positive: str
 
 
 def thresholds_change(found: dict[str, float], rule: OperatingRule, dataset: Dataset) -> Change:
-    """Return what another operating point changes in a spec."""
+    """Return what another operating point changes in a spec: reference statistics count labels by the one before."""
     how = f"{rule}, chosen by clip-eval on {_images(dataset)}"
     before = "; figures of the training and agreement of a quantization are those of the thresholds before"
-    return Change({"thresholds": found}, {"operating point": f"{how}{before}"})
+    return Change({"thresholds": found, "reference": None}, {"operating point": f"{how}{before}", "reference": None})
 
 
 def check_coverage(spec: ModelSpec, dataset: Dataset, share: float) -> None:
@@ -59,13 +63,22 @@ def check_coverage(spec: ModelSpec, dataset: Dataset, share: float) -> None:
     """
     if spec.task != SINGLE_LABEL:
         raise DatasetError(f"--coverage: needs labels that exclude each other; the model has the task {spec.task}.")
+    check_new(dataset, "--coverage")
+    check_count(share, len(dataset.files))
+
+
+def check_new(dataset: Dataset, flag: str) -> None:
+    """Refuse images that a model was chosen by: it does better on them than on others.
+
+    Raises:
+        DatasetError: the data say that some of them were.
+    """
     known = sorted({TRAIN, VALIDATION} & set(dataset.sides))
     if known:
         raise DatasetError(
-            f"--coverage: images of the side {' and '.join(known)} shaped the model, its temperature or its threshold, "
-            "and sets calibrated on them would promise too much. Take images that it has never seen: --side test."
+            f"{flag}: images of the side {' and '.join(known)} shaped the model, its temperature or its thresholds, "
+            "and it does better on them than on others. Take images that it has never seen: --side test."
         )
-    check_count(share, len(dataset.files))
 
 
 def coverage_change(answers: Answers, dataset: Dataset, share: float) -> Change:
@@ -77,6 +90,17 @@ def coverage_change(answers: Answers, dataset: Dataset, share: float) -> Change:
     found = fit_coverage(answers.probabilities, answers.targets, share)
     how = f"{share:.4g}, calibrated by clip-eval on {_images(dataset)}, taken to be unknown to all else of the model"
     return Change({"coverage": found}, {"coverage": how})
+
+
+def reference_change(run: Run, spec: ModelSpec) -> Change:
+    """Return what reference statistics change in a spec."""
+    (answers, *_), (novelty, *_), embedding = run.answers, run.novelty, run.embedding.astype(np.float64)
+    labels = dict(zip(answers.labels, answers.predicted.sum(0).tolist(), strict=True))
+    novel = None if novelty is None or spec.novelty is None else int(are_novel(novelty, spec.novelty.threshold).sum())
+    mean, spread = (tuple(float(f"{number:.6g}") for number in row) for row in (embedding.mean(0), embedding.std(0)))
+    counts = {} if answers.task == REGRESSION else labels
+    found = ReferenceSpec(len(embedding), counts, novel, mean, spread)
+    return Change({"reference": found}, {"reference": f"statistics by clip-eval of {_images(run.dataset)}"})
 
 
 def _images(dataset: Dataset) -> str:

@@ -46,10 +46,16 @@ class CopyOptions:
         ),
     ] = None
 
+    reference: Annotated[bool, Option("statistics of what the model says of these images, for --drift")] = False
+
     def __post_init__(self) -> None:
         """Ask for what to change."""
-        if self.threshold is None and self.coverage is None:
-            raise UsageError("--output writes a copy with something changed: give --threshold or --coverage, too")
+        if self.threshold is None and self.coverage is None and not self.reference:
+            raise UsageError("--output writes a copy: say with what (--threshold, --coverage or --reference)")
+        if self.threshold is not None and self.reference:
+            raise UsageError(
+                "--reference: counts what is decided by a threshold; choose that first, in a copy of its own"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,13 @@ class EvalOptions:
             parse=Path,
         ),
     ]
+    drift: Annotated[
+        bool,
+        Option(
+            "tell instead whether images without labels are still like the reference images of MODEL; DATA is a folder "
+            "of images, or what clip-infer --format jsonl wrote of them"
+        ),
+    ] = False
     side: Annotated[
         str | None,
         Option(
@@ -114,5 +127,7 @@ class EvalOptions:
             raise UsageError("--output: copies one model: leave OTHER out")
         if self.copy and self.copy.output and self.copy.output.resolve() == self.model.resolve():
             raise UsageError("--output: is MODEL itself; the copy needs a name of its own")
+        if self.drift and (self.copy or self.other or self.side or self.slices or self.text_column or self.positive):
+            raise UsageError("--drift: goes with MODEL, DATA, --json, --report, --all-files and running options alone")
         if 0 in self.sensitivity:
             raise UsageError("--sensitivity: expected shares above 0 and up to 1")

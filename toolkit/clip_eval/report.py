@@ -12,10 +12,9 @@ from clip_eval.evaluation import Evaluation
 from clip_eval.listing import SIDES, Judged, comparison_facts, flip_texts, flips_title, mistakes_title
 from clip_eval.plots import Line, plot
 from clip_eval.running import Run
-from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.judging.curves import Curve
 from clip_toolkit.judging.figures import Interval, figure_text
-from clip_toolkit.judging.page import Section, Shaded, Thumbnail, figures_table, gallery, html_table, render
+from clip_toolkit.judging.page import Section, Shaded, Thumbnail, figures_table, gallery, html_table, render, write_page
 from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
@@ -56,8 +55,7 @@ def write_report(
         list(_warnings(run, first)),
         sections,
     )
-    with written_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_page(path, page)
 
 
 def _facts(judged: Sequence[Judged]) -> Iterator[str]:
@@ -70,6 +68,8 @@ def _facts(judged: Sequence[Judged]) -> Iterator[str]:
             yield f"{each.path.name}: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
         if found.sets is not None:
             yield f"{each.path.name}: {found.sets}"
+        if found.novelty is not None:
+            yield f"{each.path.name}: {found.novelty}"
 
 
 def _warnings(run: Run, found: Evaluation) -> Iterator[str]:

@@ -14,7 +14,7 @@ from clip_toolkit.classifier import Classifier
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError, ImageError
 from clip_toolkit.images import decode
-from clip_toolkit.judging.answers import Answers
+from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.spec.decisions import decide
 from clip_toolkit.stream.pipeline import chunks, in_order
@@ -33,6 +33,8 @@ class Run:
         answers: of each model, with the labels in the order of the first.
         errors: what is wrong with the others, one line each.
         cut: texts of which a model did not read the end.
+        embedding: ``[n, dim]``, of the first model.
+        novelty: of each model ``[n]``; None of one that does not tell it.
         milliseconds: of each model, an image in a batch without decoding: the fastest of runs that took turns.
     """
 
@@ -40,6 +42,8 @@ class Run:
     answers: tuple[Answers, ...]
     errors: tuple[str, ...]
     cut: int
+    embedding: Array
+    novelty: tuple[Array | None, ...]
     milliseconds: tuple[float, ...]
 
 
@@ -91,7 +95,9 @@ def run_models(
     )
     cut = sum(any(each.text_truncated for each in item) for item in predictions)
     texts = None if read.texts is None else list(read.texts)
-    return Run(read, answers, errors, cut, _milliseconds(classifiers, timed, texts))
+    first = np.stack([item[0].embedding for item in predictions])
+    novelty = tuple(_novelty([item[number] for item in predictions]) for number in range(len(classifiers)))
+    return Run(read, answers, errors, cut, first, novelty, _milliseconds(classifiers, timed, texts))
 
 
 def _pixels(classifiers: Sequence[Classifier], path: Path) -> list[Pixels] | ImageError:
@@ -116,6 +122,11 @@ def _answers(classifier: Classifier, dataset: Dataset, predictions: Sequence[Pre
     probabilities = found[:, columns] if found.shape[1] else found
     decided = decide(probabilities, spec.task, dataset.labels, spec.thresholds)
     return Answers(spec.task, dataset.labels, dataset.targets, logits, probabilities, decided)
+
+
+def _novelty(predictions: Sequence[Prediction]) -> Array | None:
+    found = [item.novelty for item in predictions]
+    return None if None in found else np.array(found, np.float64)
 
 
 def _milliseconds(

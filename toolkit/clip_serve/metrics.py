@@ -35,6 +35,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.responses = self._counter("responses", "Responses, by endpoint and status", "endpoint", "status")
         self.labels = self._counter("predictions", "Predicted labels; empty where none was", "model", "label")
+        self.novel = self._counter("novel", "Images unlike the training images, of files that tell it", "model")
         self.reloads = self._counter("reloads", "Reloads of the model files, by outcome", "outcome")
         self.queue = self._histogram("queue_seconds", "Time in the queue")
         self.decode = self._histogram("decode_seconds", "Time of decoding, resizing and tokenizing")
@@ -106,6 +107,8 @@ class ModelFigures:
         if isinstance(result, Prediction):
             for label in result.decisions or ("",):
                 self._metrics.labels.labels(self._name, label).inc()
+            if result.is_novel is not None:
+                self._metrics.novel.labels(self._name).inc(result.is_novel)
 
     def _add(self, **amounts: float) -> None:
         for name, amount in amounts.items():

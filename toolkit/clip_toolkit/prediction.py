@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.spec.decisions import decide, label_sets
+from clip_toolkit.spec.decisions import are_novel, decide, label_sets
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
 
@@ -84,7 +84,7 @@ class Prediction:
         """Whether the image is unlike the training images; None where the file does not tell it."""
         if self.novelty is None or self.novelty_threshold is None:
             return None
-        return not self.novelty <= self.novelty_threshold  # NaN is like nothing
+        return bool(are_novel(np.array(self.novelty), self.novelty_threshold))
 
     @property
     def set(self) -> tuple[str, ...] | None:

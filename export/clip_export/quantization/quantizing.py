@@ -69,12 +69,14 @@ class Quantized:
         head: the head in it: the original one, or the one that was trained again.
         decisions: of each head by its name, what changed, with the names of the images.
         receipts: the same for the model file.
+        embeddings: ``[images, dim]``, of the float file and of this network.
     """
 
     model: onnx.ModelProto
     head: Head
     decisions: dict[str, Decisions]
     receipts: dict[str, QuantizationReceipt]
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
         attempt = Attempt(fitted.text, worst, judge.spec.heads[worst].task, decisions[worst])
         options.report(f"{fitted.text}: {attempt.agreement}")
         if decisions[worst].agreement >= options.min_agreement:
-            return Quantized(fitted.model, candidate_head, decisions, judge.receipts(fitted, decisions))
+            receipts = judge.receipts(fitted, decisions)
+            return Quantized(fitted.model, candidate_head, decisions, receipts, judge.embeddings())
         refused.append(attempt)
     raise refusal(options, refused)
 
@@ -209,16 +212,17 @@ class _Judge:
                 self.texts = [image.text or "" for image in judged]
             self.names, self.targets = [image.name for image in judged], [image.target for image in judged]
         self.before = predictions(classifier, self.images, self.texts)
+        self.after = self.before
         self.attempts = 0
 
     def decisions(self, model: onnx.ModelProto) -> dict[str, Decisions]:
         """Compare each head's answers; classes of the images are known for the main head alone."""
         self.attempts += 1
         save_model(model, self.spec, self.scratch)
-        after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
-        found = {self.spec.name: compare(self.names, self.before, after, self.targets)}
+        self.after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
+        found = {self.spec.name: compare(self.names, self.before, self.after, self.targets)}
         for name in (task.name for task in self.spec.tasks):
-            old, new = ([item.tasks[name] for item in answers] for answers in (self.before, after))
+            old, new = ([item.tasks[name] for item in answers] for answers in (self.before, self.after))
             found[name] = compare(self.names, old, new, [None] * len(old))
         return found
 
@@ -250,6 +254,11 @@ class _Judge:
             attempts=self.attempts,
             refit_images=len(options.refit),
         )
+
+    def embeddings(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of the float file, and of the candidate that `decisions` was asked about last."""
+        before, after = (np.stack([item.embedding for item in found]) for found in (self.before, self.after))
+        return before, after
 
     def _speed_ratio(self) -> float | None:
         """How many times faster the candidate is, for one image."""

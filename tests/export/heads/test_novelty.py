@@ -20,9 +20,13 @@ from clip_export.graph.model_file import IR_VERSION, OPSET
 from clip_export.graph.novelty import add_novelty
 from clip_export.heads.files import TrainedHead, load_head, save_head
 from clip_export.heads.novelty import Novelty, fit_novelty
+from clip_export.quantization.evidence.examples import drawn_files
+from clip_export.quantization.quantizing import QuantizationOptions
+from clip_export.quantization.targets import find_target
 from clip_toolkit import load
 from clip_toolkit.errors import DatasetError, HeadError, ParityError
 from clip_toolkit.runtime.session import open_graph
+from clip_toolkit.spec.description import describe
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 RNG = np.random.default_rng(0)
@@ -142,6 +146,19 @@ def test_exported_files_tell_it(
         (expected,) = known.distances(found.embedding[None])
         assert found.novelty == pytest.approx(expected, rel=1e-4)
         assert found.is_novel == (expected > known.threshold)
+
+
+def test_quantized_files_say_how_many_images_are_beyond_now(
+    encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
+):
+    read, known = encoder("clip"), fitted(encoder("clip").dim)
+    options = ExportOptions(quantization=QuantizationOptions("fp16", find_target("auto"), min_agreement=0.5))
+    spec = export_classifier(replace(head_for(read), novelty=known), read, tmp_path / "half.onnx", options=options).spec
+    assert spec.novelty is not None
+    classifier = load(tmp_path / "half.onnx", device="cpu")
+    found = [item.is_novel for item in classifier.predict_many(drawn_files(spec))]
+    assert spec.novelty.quantized == (pytest.approx(np.mean(found), abs=0.2), np.mean(found))
+    assert f"{np.mean(found):.1%} now" in "\n".join(describe(spec, tmp_path / "half.onnx"))
 
 
 def test_a_wrong_graph_is_not_written(

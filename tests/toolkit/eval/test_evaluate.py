@@ -241,3 +241,25 @@ def test_the_page_and_the_terminal(model: Model, manifest: Manifest, capsys: pyt
     assert "<b>north" not in page
     assert "http" not in page
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
+def test_novelty_is_judged_where_the_file_tells_it(
+    task: str, model: Model, manifest: Manifest, evaluated: Evaluated, capsys: pytest.CaptureFixture[str]
+):
+    path = model(task)
+    data = manifest(path)
+    assert evaluated(path, data)["novelty"] is None
+    path.write_bytes(tiny_task_model.model(task, novelty=True))
+    told = evaluated(path, data)["novelty"]
+    found = list(load(path, device="cpu").predict_many(sorted(map(str, Path().glob("*.png")))))
+    novelty = np.array([item.novelty for item in found])
+    assert told["novel"]["value"] == pytest.approx((novelty > tiny_task_model.BRIGHT).mean())
+    if task == REGRESSION:
+        assert told["auroc"] is None
+        return
+    wrong, right = novelty[::5], np.delete(novelty, np.s_[::5])  # as the manifest has them
+    pairs = (wrong[:, None] > right).mean() + (wrong[:, None] == right).mean() / 2
+    assert told["auroc"] == pytest.approx(pairs)
+    assert main([str(path), str(data)]) == 0
+    assert "tells wrong answers from right ones with AUROC" in capsys.readouterr().out

@@ -84,11 +84,13 @@ def test_rules_that_do_not_suit_the_model(model: Model, manifest: Manifest, caps
     [
         (["--threshold", "youden"], "--threshold needs --output"),
         (["--coverage", "0.8"], "--coverage needs --output"),
-        (["-o", "copy.onnx"], "give --threshold or --coverage"),
+        (["-o", "copy.onnx"], "--threshold, --coverage or --reference"),
         (["--coverage", "1", "-o", "copy.onnx"], "above 0 and below 1"),
         (["other.onnx", "data", "--threshold", "youden", "-o", "copy.onnx"], "leave OTHER out"),
         (["--threshold", "youden", "-o", "m.onnx"], "MODEL itself"),
         (["--threshold", "best", "-o", "copy.onnx"], "expected most-probable"),
+        (["--reference"], "--reference needs --output"),
+        (["--drift", "--side", "test"], "goes with MODEL, DATA"),
         (["--sensitivity", "0"], "above 0"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TextIO
@@ -15,6 +16,7 @@ from serve_client import Client
 from starlette.routing import Route
 
 from clip_serve import ServeOptions
+from clip_serve.metrics import Metrics
 from clip_serve.middleware import access_log
 from clip_serve.options import LimitOptions
 from clip_toolkit import Classifier, ModelError
@@ -47,6 +49,15 @@ def test_figures_count_what_was_done(fresh: Client, images: list[bytes], classif
     for label in set(labels):
         name = f'clip_serve_predictions_total{{label="{label}",model="demo"}}'
         assert figures[name] == 3 * labels.count(label)
+
+
+def test_novel_images_are_counted_of_files_that_tell_them(classifier: Classifier, images: list[bytes]):
+    metrics, prediction = Metrics(), classifier.predict(images[0])
+    figures = metrics.of_model("told", "1")
+    for novelty in (0.5, 2.0, None):
+        limit = None if novelty is None else 1.0
+        figures.answered(replace(prediction, novelty=novelty, novelty_threshold=limit), 0.0, 0.0)
+    assert b'clip_serve_novel_total{model="told"} 1.0' in metrics.text()
 
 
 class Log:

@@ -13,15 +13,14 @@ from clip_toolkit.terminal import run_command, say, show, write
 if TYPE_CHECKING:
     from clip_eval.comparing import Comparison
     from clip_eval.listing import Judged
-    from clip_eval.operating import Change
     from clip_eval.options import EvalOptions
     from clip_eval.running import Run
     from clip_toolkit.classifier import Classifier
-    from clip_toolkit.judging.thresholds import OperatingRule
 
 
 def run(options: EvalOptions) -> int:
     """Evaluate and return the exit code: 1 where images could not be read."""
+    from clip_eval.commands.copying import write_copy_of
     from clip_eval.comparing import compare
     from clip_eval.report import write_report
 
@@ -38,7 +37,7 @@ def run(options: EvalOptions) -> int:
         write_report(options.report, judged, done, remark=remark, most=options.mistakes, comparison=comparison)
         say(f"wrote {options.report}")
     if options.copy is not None:
-        _write_copy(options, classifiers[0], done)
+        write_copy_of(options, options.copy, classifiers[0], done)
     return 1 if done.errors else 0
 
 
@@ -53,7 +52,7 @@ def _check_outputs(options: EvalOptions) -> None:
 def _run(options: EvalOptions, classifiers: Sequence[Classifier]) -> tuple[Run, str]:
     """Run the models over the images that are meant; return the answers, and which images they are."""
     from clip_eval.labelled import read_labelled, take_side
-    from clip_eval.operating import check_coverage
+    from clip_eval.operating import check_coverage, check_new
     from clip_eval.running import run_models
     from clip_toolkit.stream.progress import Progress
 
@@ -67,6 +66,8 @@ def _run(options: EvalOptions, classifiers: Sequence[Classifier]) -> tuple[Run, 
     chosen, remark = take_side(dataset, options.side)
     if options.copy and options.copy.coverage:
         check_coverage(classifiers[0].spec, chosen, options.copy.coverage)
+    if options.copy and options.copy.reference:
+        check_new(chosen, "--reference")
     progress = Progress(sys.stderr, len(chosen.files))
     done = run_models(classifiers, chosen, options.running.batch_size, progress.step)
     progress.clear()
@@ -134,60 +135,9 @@ def _judged(options: EvalOptions, classifier: Classifier, done: Run, number: int
         classifier.spec,
         sensitivities=options.sensitivity,
         positive=options.positive,
+        novelty=done.novelty[number],
     )
     return Judged(path, path.stat().st_size, done.milliseconds[number], found)
-
-
-def _write_copy(options: EvalOptions, classifier: Classifier, done: Run) -> None:
-    from clip_eval.operating import write_copy
-
-    copy = options.copy
-    assert copy is not None
-    assert copy.output is not None
-    changes = []
-    if copy.threshold is not None:
-        changes.append(_another_threshold(copy.threshold, options.positive, classifier, done))
-    if copy.coverage is not None:
-        changes.append(_coverage(copy.coverage, done))
-    write_copy(options.model, copy.output, changes)
-    changed = ", ".join(f"{name} {text.partition(',')[0]}" for change in changes for name, text in change.notes.items())
-    say(f"wrote {copy.output}: {options.model} with {changed}; selftest passed")
-
-
-def _another_threshold(rule: OperatingRule, positive: str | None, classifier: Classifier, done: Run) -> Change:
-    from dataclasses import replace
-
-    from clip_eval.operating import choose, thresholds_change
-    from clip_toolkit.judging.figures import Samples
-    from clip_toolkit.judging.rates import label_rates, rates_text
-    from clip_toolkit.spec.decisions import decide
-
-    answers = done.answers[0]
-    found = choose(answers, classifier.spec, rule, positive)
-    decided = replace(answers, predicted=decide(answers.probabilities, answers.task, answers.labels, found))
-    samples = Samples.of(len(answers.targets), done.dataset.groups)
-    for label, value in found.items():
-        rates = label_rates(decided, answers.labels.index(label), samples)
-        say(f"threshold {value:.6f} for {label}, chosen on these images: {rates_text(rates)}")
-    return thresholds_change(found, rule, done.dataset)
-
-
-def _coverage(share: float, done: Run) -> Change:
-    from clip_eval.operating import coverage_change
-    from clip_toolkit.judging.coverage import coverage_spread, set_figures
-    from clip_toolkit.judging.figures import Samples
-
-    answers = done.answers[0]
-    change = coverage_change(answers, done.dataset, share)
-    spec = change.fields["coverage"]
-    say(
-        f"calibrated on these images, which the model must not have been made with: "
-        f"{set_figures(answers, spec, Samples.of(len(answers.targets), done.dataset.groups))}",
-        f"of further images like these: {share:.4g}, give or take {coverage_spread(spec):.3f} by the luck of these",
-    )
-    if any(done.dataset.groups):
-        say("images of one group are not independent, and the promise takes them to be: it may be missed by more")
-    return change
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -201,6 +151,10 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     options = parse_options(parser, EvalOptions, argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said
+    if options.drift:
+        from clip_eval.commands import drift
+
+        return drift.run(options)
     return run(options)
 
 

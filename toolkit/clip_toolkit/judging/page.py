@@ -7,8 +7,10 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
+from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.images import ImageSource, open_image
 from clip_toolkit.judging.figures import Interval, LabelFigures
 
@@ -86,6 +88,16 @@ def render(title: str, score: str, facts: Sequence[str], warnings: Sequence[str]
         "</html>",
     ]
     return "\n".join(parts)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page, which appears whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with written_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def figures_table(rows: Sequence[LabelFigures]) -> str:

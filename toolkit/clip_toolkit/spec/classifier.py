@@ -205,12 +205,15 @@ class NoveltySpec:
         share: of the validation images that are beyond.
         images: how many validation images there were.
         golden: of each golden vector, as its other answers.
+        quantized: of a quantized file, the shares of the images that judged it that are beyond: in float32, and in this
+            file; else empty.
     """
 
     threshold: float
     share: float
     images: int
     golden: tuple[float, ...] = field(default=(), repr=False)
+    quantized: tuple[float, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,25 @@ class CoverageSpec:
     share: float
     quantile: float
     images: int
+
+
+@dataclass(frozen=True)
+class ReferenceSpec:
+    """What the model says of images like those that it is meant for, to tell when they change.
+
+    Attributes:
+        images: how many there were.
+        labels: how many of them each label was predicted of; empty for a regression.
+        novel: how many of them were told unlike the training images; None in a file that does not tell it.
+        mean: of their embeddings ``[dim]``.
+        spread: standard deviation of each dimension ``[dim]``.
+    """
+
+    images: int
+    labels: dict[str, int]
+    novel: int | None
+    mean: tuple[float, ...] = field(repr=False)
+    spread: tuple[float, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -251,6 +273,7 @@ class ModelSpec:
         quantization: evidence of the quantization, or None in a float32 file.
         novelty: about the output ``novelty``, or None in a file without it.
         coverage: what sets of labels promise, or None in a file that was not calibrated for them.
+        reference: statistics to tell drift by, or None.
         onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -275,6 +298,7 @@ class ModelSpec:
     quantization: QuantizationReceipt | None = None
     novelty: NoveltySpec | None = field(default=None, metadata=LATER)
     coverage: CoverageSpec | None = field(default=None, metadata=LATER)
+    reference: ReferenceSpec | None = field(default=None, metadata=LATER)
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.spec.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
-    from clip_toolkit.spec.classifier import ModelSpec, Preprocessing
+    from clip_toolkit.spec.classifier import ModelSpec, Preprocessing, ReferenceSpec
 
 HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a head may be called in a file of several: an identifier, as ONNX asks of the names of outputs."""
@@ -63,12 +63,29 @@ def check(spec: ModelSpec) -> None:
     if spec.novelty is not None:
         require(spec.novelty.threshold >= 0, "novelty.threshold", "at least 0", spec.novelty.threshold)
         require(0 <= spec.novelty.share <= 1, "novelty.share", "0 to 1", spec.novelty.share)
+        require(
+            len(spec.novelty.quantized) in (0, 2), "novelty.quantized", "two shares or none", spec.novelty.quantized
+        )
     if spec.coverage is not None:
         alone = spec.task == SINGLE_LABEL and not spec.tasks
         require(alone, "coverage", "none but in single-label files of one head", spec.coverage)
         require(0 < spec.coverage.share < 1, "coverage.share", "above 0 and below 1", spec.coverage.share)
         require(spec.coverage.quantile >= 0, "coverage.quantile", "at least 0", spec.coverage.quantile)
         require(spec.coverage.images >= 1, "coverage.images", "at least 1", spec.coverage.images)
+    if spec.reference is not None:
+        _check_reference(spec.reference, spec)
+
+
+def _check_reference(found: ReferenceSpec, spec: ModelSpec) -> None:
+    require(found.images >= 1, "reference.images", "at least 1", found.images)
+    counts = [*found.labels.values(), 0 if found.novel is None else found.novel]
+    require(all(0 <= count <= found.images for count in counts), "reference", "counts of its images", counts)
+    labels = () if spec.task == REGRESSION else spec.labels
+    require(set(found.labels) == set(labels), "reference.labels", "the labels of the model", [*found.labels])
+    require((found.novel is None) == (spec.novelty is None), "reference.novel", "a count with novelty", found.novel)
+    sizes = (len(found.mean), len(found.spread))
+    require(sizes == (spec.encoder.dim,) * 2, "reference.mean and spread", f"{spec.encoder.dim} values", sizes)
+    require(min(found.spread) >= 0, "reference.spread", "at least 0", min(found.spread))
 
 
 def _check_tasks(spec: ModelSpec) -> None:

@@ -41,6 +41,11 @@ def decide(
     return np.asarray(winner[..., None] == np.arange(len(labels)))
 
 
+def are_novel(distances: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.bool_]:
+    """Tell which distances are of images unlike the training images; what is no number is like nothing."""
+    return np.asarray(~(distances <= threshold))
+
+
 def mass_before(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Sum up the probabilities of all labels that are more probable, for each label; ties in label order.
 

@@ -76,6 +76,8 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
         yield "novelty", _novelty(spec.novelty)
     if spec.coverage is not None:
         yield "sets of labels", _coverage(spec.coverage)
+    if spec.reference is not None:
+        yield "reference", f"statistics of {spec.reference.images} images, to tell drift by: clip-eval --drift"
     yield "input", _input(spec)
     yield "preprocessing", _preprocessing(rule)
     if rule.mode == "pad":
@@ -109,7 +111,11 @@ def _head_rows(spec: ModelSpec) -> Iterator[Row]:
 
 def _novelty(novelty: NoveltySpec) -> str:
     share = f"{novelty.share:.1%} of {novelty.images} validation images are"
-    return f"unlike the training images beyond {novelty.threshold:.4g}, as {share}"
+    then = ""
+    if novelty.quantized:
+        before, after = novelty.quantized
+        then = f"; of the images that judged the quantization {before:.1%} in float32, {after:.1%} now"
+    return f"unlike the training images beyond {novelty.threshold:.4g}, as {share}{then}"
 
 
 def _coverage(coverage: CoverageSpec) -> str:
