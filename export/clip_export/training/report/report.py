@@ -17,6 +17,12 @@ from clip_export.training.judging.outcome import Judgement, brief_text
 from clip_export.training.loop import Training
 from clip_export.training.preparation import Prepared
 from clip_export.training.report import charts
+from clip_export.training.report.mislabelled import (
+    MISLABELLED,
+    find_suspects,
+    mislabelled_section,
+    write_suspects,
+)
 from clip_export.training.report.predictions import PREDICTIONS, write_predictions
 from clip_export.training.report.wrong_images import mistakes_section
 from clip_toolkit.files.atomic import written_atomically
@@ -75,6 +81,10 @@ def write_report(
         1, Section("Label by label", _VALUE_NOTE if head.task == REGRESSION else _LABEL_NOTE, html=by_label)
     )
     sections += mistakes_section(evaluation, prepared)
+    suspects = find_suspects(prepared) if head.task == SINGLE_LABEL and prepared.has_images else None
+    if suspects is not None:
+        sections += mislabelled_section(suspects, prepared)
+        write_suspects(folder / MISLABELLED, suspects, prepared)
     score = f"{_score_name(head.task)} {figure_text(judgement.held_out.score, head.task)}"
     facts = [*_operating(judgement), *_facts(prepared, head, judgement), *_parts(alone, head.task)]
     page = render("Training report", f"{score}, {name}", facts, list(_warnings(prepared, name)), sections)
