@@ -70,7 +70,7 @@ test-openvino: .venv-openvino/ready $(VENV)/ready
 	$(BIN)/clip-export --head build/openvino/head.pt --ops standard -o build/openvino/standard.onnx
 	.venv-openvino/$(SCRIPTS)/pytest -q tests/openvino
 
-# Engines beyond one machine, on this one: a Ray cluster of several nodes, Daft, Spark (which needs Java); minutes.
+# Engines beyond one machine, on this one: a Ray cluster of several nodes, Daft, Spark (which needs Java), S3, LanceDB; minutes.
 test-scale: .venv-scale/ready
 	.venv-scale/$(SCRIPTS)/pytest -q tests/scale
 
@@ -175,7 +175,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 .venv-scale/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-scale
 	.venv-scale/$(SCRIPTS)/python -m pip install -q --upgrade pip
-	.venv-scale/$(SCRIPTS)/pip install -q -c constraints.txt -e '.[cpu,parquet,ray,daft,spark]' --group test
+	.venv-scale/$(SCRIPTS)/pip install -q -c constraints.txt -e '.[cpu,parquet,ray,daft,spark,remote,lance]' --group scale
 	touch $@
 
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt

@@ -24,7 +24,9 @@ NAMES = {
         TextTruncatedWarning Tokenizer Tokens __version__ decode load load_text open_image preprocess selftest
         selftest_text
     """,
-    "clip_search": "Duplicate EncoderIdentity Hit SearchIndex UpdateReport",
+    "clip_search": """
+        Duplicate Embeddings EncoderIdentity Hit ImportReport SearchIndex UpdateReport export_index import_embeddings
+    """,
     "clip_serve": "ServeOptions create_app",
     "clip_app": "AppOptions create_app",
     "clip_scale": """

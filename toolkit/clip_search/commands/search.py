@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clip_search import Duplicate, Hit, SearchIndex, UpdateReport
     from clip_search.commands.search_options import (
         DuplicatesOptions,
+        ImportOptions,
         IndexOptions,
         NextOptions,
         QueryOptions,
@@ -29,8 +30,19 @@ _REMINDERS = 5
 
 def run(options: SearchOptions) -> int:
     """Do what was asked and return the exit code: 1 where files could not be indexed, or images are missing."""
-    from clip_search.commands.search_options import IndexOptions, NextOptions, QueryOptions
+    from clip_search.commands.exchange import export_embeddings, import_from
+    from clip_search.commands.search_options import (
+        ExportOptions,
+        ImportOptions,
+        IndexOptions,
+        NextOptions,
+        QueryOptions,
+    )
 
+    if isinstance(options, ExportOptions):
+        return export_embeddings(options)
+    if isinstance(options, ImportOptions):
+        return import_from(options, _classifier(options))
     if isinstance(options, IndexOptions):
         return _index(options)
     if isinstance(options, NextOptions):
@@ -207,7 +219,7 @@ def _show_groups(path: Path, summary: str, groups: list[list[Duplicate]]) -> Non
     say(*write_contact_sheet(path, "Duplicates", summary, pictures), f"wrote {path}")
 
 
-def _classifier(options: IndexOptions | QueryOptions | NextOptions) -> Classifier:
+def _classifier(options: IndexOptions | QueryOptions | NextOptions | ImportOptions) -> Classifier:
     from clip_search.commands.search_options import QueryOptions
     from clip_toolkit.classifier import load
     from clip_toolkit.files.locate import find_model

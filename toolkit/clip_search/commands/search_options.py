@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -105,13 +105,37 @@ class NextOptions(ListingOptions, RunningOptions, PlaceOptions):
     top_k: Annotated[int, Option("images to choose", parse=whole(most=MOST), metavar="N")] = 10
 
 
-SearchOptions: TypeAlias = IndexOptions | QueryOptions | DuplicatesOptions | NextOptions
+@dataclass(frozen=True)
+class ExportOptions(PlaceOptions):
+    """Options of ``clip-search export``."""
+
+    output: Annotated[Path, Option("NAME.parquet, or NAME.lance for a table of LanceDB", "OUT", parse=Path)] = field(
+        kw_only=True
+    )
+
+
+@dataclass(frozen=True)
+class ImportOptions(RunningOptions, PlaceOptions):
+    """Options of ``clip-search import``."""
+
+    file: Annotated[
+        Path, Option("embeddings: .parquet, a folder of such files, or .npy with --paths", "FILE", parse=Path)
+    ] = field(kw_only=True)
+    dir: Annotated[Path, Option("folder of the images", "DIR", parse=Path)] = field(kw_only=True)
+    paths: Annotated[Path | None, Option("of .npy: text file with a path a line", parse=Path, metavar="FILE")] = None
+    path_column: Annotated[str | None, Option("of Parquet (default: path, or else image)", metavar="NAME")] = None
+    embedding_column: Annotated[str, Option("of Parquet", metavar="NAME")] = "embedding"
+
+
+SearchOptions: TypeAlias = IndexOptions | QueryOptions | DuplicatesOptions | NextOptions | ExportOptions | ImportOptions
 
 _COMMANDS: dict[str, tuple[type[SearchOptions], str]] = {
     "index": (IndexOptions, "bring the index of a folder up to date"),
     "query": (QueryOptions, "find the images most like a picture or a description"),
     "next": (NextOptions, "choose images to label: the model is unsure of them, and no two are alike"),
     "duplicates": (DuplicatesOptions, "list images that are the same, or nearly"),
+    "export": (ExportOptions, "write the embeddings for other programs"),
+    "import": (ImportOptions, "index embeddings that were computed elsewhere"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Embeddings between an index and other programs."""
