@@ -92,7 +92,9 @@ def ask(folder: Path) -> Iterator[str]:
         hits, times = 0, []
         for query, wanted in zip(asked, exact, strict=True):
             start = time.perf_counter()
-            search = images.search(query, vector_column_name="embedding").distance_type("dot").select(["path"])
+            search = (
+                images.search(query, vector_column_name="embedding").distance_type("dot").select(["path", "_distance"])
+            )
             rows = search.nprobes(probes).refine_factor(refine).limit(K).to_list()
             times.append(time.perf_counter() - start)
             hits += len(wanted & {row["path"] for row in rows})
