@@ -26,7 +26,7 @@ _ROWS = 2**16  # 64 MiB at 512 numbers
 def export_index(index: Path, output: Path, *, timeout: float = TIMEOUT) -> int:
     """Write ``path`` (relative to the indexed folder) and ``embedding`` (of length 1) of each image, by path.
 
-    Parquet gets float16, as the index has them, and LanceDB float32, with which it builds an index many times faster.
+    Parquet gets float16, as the index has them, and LanceDB float32 (docs/decisions.md).
 
     Args:
         index: folder of the index.
