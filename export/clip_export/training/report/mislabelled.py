@@ -19,7 +19,8 @@ MISLABELLED = "mislabelled.csv"
 _MOST = 60  # on the page; all of them are in the file
 _NOTE = (
     "Linear heads that learnt from other images are surer of another label, by as much as they usually are of that "
-    "label. Some will be right as they are: look at each, and correct your data before you trust any figure."
+    "label. Where such heads are often wrong, most are right as they are: look at each, from the first on, and correct "
+    "your data before you trust any figure."
 )
 
 
