@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
 from clip_export.graph.novelty import add_novelty
+from clip_export.graph.relevance import add_relevance
+from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
@@ -27,13 +30,14 @@ from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
 from clip_export.proof.reference import Reference, reference
+from clip_export.proof.relevance import check_explained, own_maps, reference_maps
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
-from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, TextSpec
+from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, RelevanceSpec, TextSpec
 from clip_toolkit.spec.decisions import are_novel
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
@@ -53,6 +57,7 @@ class ExportOptions:
         cross_checks: second opinions, by name.
         quantization: how to quantize it, or None to leave it in float32.
         expected: the notebook's answers, of every head, for a further proof; not for heads that read texts.
+        explain: add the output ``relevance``; not for heads that read texts, several heads or others than `VLMtoMLP`.
     """
 
     input: str = "image"
@@ -61,6 +66,7 @@ class ExportOptions:
     cross_checks: tuple[tuple[str, CrossCheck], ...] = ()
     quantization: QuantizationOptions | None = None
     expected: Expected | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ def export_classifier(
     """
     encoder = with_tower(encoder, head.tower)
     _check_together(head, options)
+    if options.explain:
+        check_explained(head, encoder, reads_texts=tower is not None)
     labels = checked_labels(head, encoder, labels, tower)
     named = [(head, labels), *((item, checked_labels(item, encoder, None, tower)) for item in head.further)]
     if encoder.family.image.naflex:
@@ -115,7 +123,7 @@ def export_classifier(
     check_writable(output)
     spec = _readable(ModelSpec.joined(_spec(item, encoder, tower, own, options) for item, own in named))
     heads = {item.name: item for item, _ in named}
-    model = _graph(encoder, tower, heads, spec)
+    model = _graph(encoder, tower, heads, spec, explained=options.explain)
     with written_atomically(output) as temporary, temporary_beside(output) as scratch:
         unquantized = temporary if options.quantization is None else scratch
         save_model(model, spec, unquantized)
@@ -131,9 +139,42 @@ def export_classifier(
             spec = _answering(spec, options.expected, opened, encoder, heads)
             save_model(model, spec, unquantized)
         if options.quantization is None:
-            return Exported(_with_novelty(model, spec, head.novelty, temporary))
+            return Exported(_with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
         del model  # as large as the file, and no longer needed
-        return _quantized(unquantized, spec, head, options, temporary)
+        return _quantized(unquantized, spec, head, encoder, options, output=temporary)
+
+
+def _with_further_outputs(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    head: TrainedHead,
+    encoder: Encoder,
+    explain: bool,
+    *,
+    path: Path,
+    quantized: Quantized | None = None,
+) -> ModelSpec:
+    """Add what is told beside the answer to a finished file, and replay it; the head is the one in the file."""
+    spec = _with_novelty(model, spec, head.novelty, path, quantized)
+    return _with_relevance(model, spec, head, encoder, path) if explain else spec
+
+
+def _with_relevance(
+    model: onnx.ModelProto, spec: ModelSpec, head: TrainedHead, encoder: Encoder, path: Path
+) -> ModelSpec:
+    """Add the output ``relevance`` to a finished file; replay PyTorch's maps, or of a quantized file its own."""
+    assert isinstance(head.module, VLMtoMLP)  # others have been refused
+    vit, files = canonical_vit(encoder), [vector.png for vector in spec.golden]
+    golden = reference_maps(vit, head.module, spec.preprocessing, files)
+    side = math.isqrt(vit.config.patches)
+    add_relevance(model, vit, head.module)
+    spec = replace(spec, relevance=RelevanceSpec(side, side, golden))
+    save_model(model, spec, path)
+    if spec.quantization is not None:
+        spec = replace(spec, relevance=RelevanceSpec(side, side, own_maps(load(path, device="cpu"), files)))
+        save_model(model, spec, path)
+    check_replay(selftest(load(path, device="cpu")))
+    return spec
 
 
 def _with_novelty(
@@ -176,13 +217,18 @@ def _check_naflex(encoder: Encoder, options: ExportOptions) -> None:
 
 
 def _graph(
-    encoder: Encoder, tower: TextEncoder | None, heads: Mapping[str, TrainedHead], spec: ModelSpec
+    encoder: Encoder,
+    tower: TextEncoder | None,
+    heads: Mapping[str, TrainedHead],
+    spec: ModelSpec,
+    *,
+    explained: bool,
 ) -> onnx.ModelProto:
     made = [(heads[name].module, Answers(own.task, own.temperature)) for name, own in spec.heads.items()]
     (head, answers), *others = made
     if tower is None:
         further = dict(zip((task.name for task in spec.tasks), others, strict=True))
-        return network_graph(encoder, head, spec.input, spec.ops, answers, further=further)
+        return network_graph(encoder, head, spec.input, spec.ops, answers, further=further, explained=explained)
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
 
 
@@ -205,7 +251,9 @@ def _answering(
     return ModelSpec.joined(proved.values())
 
 
-def _quantized(path: Path, spec: ModelSpec, head: TrainedHead, options: ExportOptions, output: Path) -> Exported:
+def _quantized(
+    path: Path, spec: ModelSpec, head: TrainedHead, encoder: Encoder, options: ExportOptions, *, output: Path
+) -> Exported:
     """Write the quantized form of a proved float file to ``output``."""
     asked = options.quantization
     assert asked is not None
@@ -227,7 +275,11 @@ def _quantized(path: Path, spec: ModelSpec, head: TrainedHead, options: ExportOp
     spec = ModelSpec.joined(specs.values())
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
-    return Exported(_with_novelty(quantized.model, spec, head.novelty, output, quantized), quantized, changed)
+    head = replace(head, module=quantized.head)
+    spec = _with_further_outputs(
+        quantized.model, spec, head, encoder, options.explain, path=output, quantized=quantized
+    )
+    return Exported(spec, quantized, changed)
 
 
 def checked_labels(

@@ -109,7 +109,7 @@ def test_images_unlike_the_training_images_are_told_as_in_python(
     task: str, classify: Run, colours: list[Path], ppm: Callable[[Path], Path], tmp_path: Path
 ):
     path, bright = tmp_path / "novelty.onnx", tmp_path / "bright.png"
-    path.write_bytes(tiny_task_model.model(task, novelty=True))
+    path.write_bytes(tiny_task_model.model(task, novelty=True, relevance=True))
     Image.new("RGB", (8, 8), (10, 250, 30)).save(bright)
     classifier = load(path, device="cpu", resize="graph")
     for image, is_novel in ((colours[0], False), (bright, True)):

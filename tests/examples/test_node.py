@@ -131,7 +131,7 @@ def test_images_unlike_the_training_images_are_told_as_in_python(
     task: str, classify: Run, colours: list[Path], tmp_path: Path
 ):
     path, bright = tmp_path / "novelty.onnx", tmp_path / "bright.png"
-    path.write_bytes(tiny_task_model.model(task, novelty=True))
+    path.write_bytes(tiny_task_model.model(task, novelty=True, relevance=True))
     Image.new("RGB", (8, 8), (10, 250, 30)).save(bright)
     classifier = load(path, device="cpu", resize="graph")
     assert [classifier.predict(image).is_novel for image in (colours[0], bright)] == [False, True]

@@ -33,8 +33,9 @@ from clip_toolkit.spec.classifier import (
     HeadSpec,
     NoveltySpec,
     Preprocessing,
+    RelevanceSpec,
 )
-from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, SINGLE_LABEL, output_names
+from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, RELEVANCE, SINGLE_LABEL, output_names
 
 LABELS = {
     SINGLE_LABEL: ("normal", "pneumonia"),
@@ -85,15 +86,29 @@ def spec_of_several() -> ModelSpec:
 COVERAGE = CoverageSpec(share=0.9, quantile=0.9, images=40)
 
 
-def model(task: str, *, novelty: bool = False, coverage: bool = False) -> bytes:
-    """The bytes of the file, with the output ``novelty`` if asked for: the brightest channel, novel beyond `BRIGHT`.
+def model(task: str, *, novelty: bool = False, coverage: bool = False, relevance: bool = False) -> bytes:
+    """The bytes of the file, with further outputs if asked for, and sets of labels by `COVERAGE`.
 
-    With ``coverage`` it gives sets of labels by `COVERAGE`.
+    ``novelty`` is the brightest channel, novel beyond `BRIGHT`; ``relevance`` the mean of the channels, pixel by pixel.
     """
     told = replace(spec(task), coverage=COVERAGE if coverage else None)
+    if relevance:
+        told = replace(told, relevance=RelevanceSpec(4, 4, tuple((sum(colour) / 3,) * 16 for colour in _GOLDEN)))
     if novelty:
         told = replace(told, novelty=NoveltySpec(BRIGHT, 0.05, 20, tuple(float(max(colour)) for colour in _GOLDEN)))
-    return _file(told, _brightness() if novelty else b"")
+    return _file(told, (_brightness() if novelty else b"") + (_greys() if relevance else b""))
+
+
+def _greys() -> bytes:
+    """Nodes and what else the graph needs for ``relevance``."""
+    dropped = field(1, b"keepdims") + field(3, 0) + field(20, 2)
+    return b"".join(
+        [
+            field(NODE, node("ReduceMean", ["pixels", "last"], RELEVANCE, dropped)),
+            field(INITIALIZER, tensor("last", INT64, np.array([3]))),
+            field(OUTPUT, value(RELEVANCE, FLOAT, [b"batch", 4, 4])),
+        ]
+    )
 
 
 def _brightness() -> bytes:

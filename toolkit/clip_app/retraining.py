@@ -84,7 +84,8 @@ class Retraining:
         quantized = [] if spec.quantization is None else ["--quantize", spec.quantization.mode]
         data = [] if options.data is None else ["--data", str(options.data)]
         paths = ["--head", str(options.head), "--corrections", str(self.corrections.manifest)]
-        form = ["--input", spec.input, "--ops", spec.ops, *quantized]
+        explained = [] if spec.relevance is None else ["--explain"]
+        form = ["--input", spec.input, "--ops", spec.ops, *quantized, *explained]
         return [sys.executable, "-m", _MODULE, *paths, *data, *form, "--model", str(self.candidate)]
 
     def compare(self) -> dict[str, Comparison]:

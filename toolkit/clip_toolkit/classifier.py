@@ -23,7 +23,7 @@ from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 from clip_toolkit.spec.model_file import read_spec
-from clip_toolkit.spec.tasks import NOVELTY, output_names
+from clip_toolkit.spec.tasks import NOVELTY, RELEVANCE, output_names
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.text.pairs import Pair, check_pairing, paired
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
@@ -88,6 +88,8 @@ def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions
     spec, session = reopen(opening, digest, read_spec)
     return Classifier(spec, session, resize, options, isolate)
 
+
+NO_RELEVANCE = "the file has no output relevance. Export it again with clip-export --explain."
 
 NO_NOVELTY = (
     "the file does not tell how far an image is from the training images. Train its head with clip-train --novelty, "
@@ -284,21 +286,34 @@ class Classifier:
         Raises:
             ModelError: the file has no such output, or what `run` raises.
         """
-        _, found = self._run(image, tokens, [(self.spec, self._head)])
-        if found is None:
+        if self.spec.novelty is None:
             raise ModelError(NO_NOVELTY)
-        return found
+        return self._run(image, tokens, [(self.spec, self._head)])[1][NOVELTY]
+
+    def relevance(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what speaks for the label with the largest logit, float32 ``[batch, rows, columns]``.
+
+        Args:
+            image: as in `run`.
+
+        Raises:
+            ModelError: the file has no such output, or what `run` raises.
+        """
+        if self.spec.relevance is None:
+            raise ModelError(NO_RELEVANCE)
+        return self._run(image, None, [(self.spec, self._head)])[1][RELEVANCE]
 
     def _run(
         self, image: NDArray[np.uint8], tokens: Tokens | None, heads: Sequence[tuple[ModelSpec | TaskSpec, str]]
-    ) -> tuple[list[Outputs], NDArray[np.float32] | None]:
-        """Run the network once, for heads and what the names of their outputs end in, and the novelty if it is told."""
+    ) -> tuple[list[Outputs], dict[str, NDArray[np.float32]]]:
+        """Run the network once, for heads and what the names of their outputs end in, and further outputs by name."""
         check_pairing(self.spec, tokens is not None)
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
         names = [output_names(head.task, ending) for head, ending in heads]
-        wanted = [*dict.fromkeys(chain(*names)), *([NOVELTY] if self.spec.novelty is not None else [])]
+        further = [name for name in (NOVELTY, RELEVANCE) if getattr(self.spec, name) is not None]
+        wanted = [*dict.fromkeys(chain(*names)), *further]
         found = dict(zip(wanted, self._session.run(wanted, feeds), strict=True))
-        return [_outputs([found[name] for name in own]) for own in names], found.get(NOVELTY)
+        return [_outputs([found[name] for name in own]) for own in names], {name: found[name] for name in further}
 
     def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
@@ -342,7 +357,8 @@ class Classifier:
         heads = [(self.spec, self._head), *further]
         outputs, found = self._run(pixels, tokens, heads)
         rows = [self._predictions(head, own) for (head, _), own in zip(heads, outputs, strict=True)]
-        distances = [None] * len(texts) if found is None else found.tolist()
+        distances = found[NOVELTY].tolist() if NOVELTY in found else [None] * len(texts)
+        maps = found.get(RELEVANCE, [None] * len(texts))
         limit = None if self.spec.novelty is None else self.spec.novelty.threshold
         quantile = None if self.spec.coverage is None else self.spec.coverage.quantile
         names = [name for _, name in further]
@@ -355,9 +371,10 @@ class Classifier:
                 novelty=distance,
                 novelty_threshold=limit,
                 set_quantile=quantile,
+                relevance=relevance,
             )
-            for (main, *others), text, was_cut, distance in zip(
-                zip(*rows, strict=True), texts, truncated, distances, strict=True
+            for (main, *others), text, was_cut, distance, relevance in zip(
+                zip(*rows, strict=True), texts, truncated, distances, maps, strict=True
             )
         ]
 

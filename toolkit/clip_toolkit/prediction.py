@@ -38,6 +38,8 @@ class Prediction:
         novelty: distance from the training images, or None of a file that does not tell it.
         novelty_threshold: distance beyond which an image is unlike them, likewise.
         set_quantile: as of `clip_toolkit.spec.classifier.CoverageSpec`, or None of a file without.
+        relevance: what speaks for the label with the largest logit, not negative, float32 ``[rows, columns]`` over the
+            square that the encoder sees; None of a file without maps.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +55,7 @@ class Prediction:
     novelty: float | None = None
     novelty_threshold: float | None = None
     set_quantile: float | None = None
+    relevance: NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         """Show the answer, without the arrays."""

@@ -14,7 +14,7 @@ from clip_toolkit.images import DecodeOptions, decode
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.spec.classifier import GoldenVector
-from clip_toolkit.spec.tasks import NOVELTY, REGRESSION
+from clip_toolkit.spec.tasks import NOVELTY, REGRESSION, RELEVANCE
 from clip_toolkit.spec.text_tower import GoldenText
 from clip_toolkit.text.tokenization import Tokens
 from clip_toolkit.text_encoder import TextEncoder
@@ -49,8 +49,8 @@ class Drift:
 
     Attributes:
         path: ``pillow`` or ``graph``; ``text`` for tokens.
-        output: ``probabilities``, ``logits``, ``embedding`` or ``novelty``, of a further head as ``logits_<name>``; of
-            texts ``tokens``, in shares of the texts.
+        output: ``probabilities``, ``logits``, ``embedding``, ``novelty`` or ``relevance``, of a further head as
+            ``logits_<name>``; of texts ``tokens``, in shares of the texts.
         drift: the difference, in the unit that `TOLERANCES` explains.
         tolerance: the bound.
     """
@@ -84,6 +84,7 @@ def selftest(classifier: Classifier) -> list[Drift]:
         for drift in _drifts(path, _run_each(classifier, inputs, tokens), _expected(classifier, golden), classifier)
     ]
     drifts += _novelty_drifts(classifier, images, tokens)
+    drifts += _relevance_drifts(classifier, images)
     read = [item for item in tokens if item is not None]
     drifts += [_token_drift(read, golden)] if read else []
     further = {name: head for name, head in classifier.heads.items() if head.spec.name != classifier.spec.name}
@@ -106,6 +107,19 @@ def _novelty_drifts(
         found = [classifier.novelty(image[None], item) for image, item in zip(inputs, tokens, strict=True)]
         drift = _difference(np.concatenate(found), np.array(spec.golden, np.float32))
         yield Drift(path, NOVELTY, drift, _tolerance(path, classifier))
+
+
+def _relevance_drifts(classifier: Classifier, images: list[NDArray[np.uint8]]) -> Iterator[Drift]:
+    spec = classifier.spec.relevance
+    if spec is None:
+        return
+    if len(spec.golden) != len(images):
+        raise SpecError(f"selftest: the golden relevance is damaged: expected {len(images)} maps")
+    # Of the same pixels alone: one step of 1/255 more or less may make another label the largest, and so another map.
+    path, inputs = next(_paths(classifier, images))
+    found = np.concatenate([classifier.relevance(image[None]) for image in inputs])
+    drift = _difference(found, np.array(spec.golden, np.float32).reshape(-1, spec.rows, spec.columns))
+    yield Drift(path, RELEVANCE, drift, _tolerance(path, classifier))
 
 
 def _tokens(classifier: Classifier, golden: tuple[GoldenVector, ...]) -> list[Tokens | None]:

@@ -192,7 +192,12 @@ def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, 
     wanted = Wanted(labels, encoder.preprocessing, head.task, _text_column(head), listing)
     quantization = None if asked is None else quantization_options(asked, wanted, head.data)
     return ExportOptions(
-        command.input, command.ops, command.notebook.temperature, cross_checks=checks, quantization=quantization
+        command.input,
+        command.ops,
+        command.notebook.temperature,
+        cross_checks=checks,
+        quantization=quantization,
+        explain=command.explain,
     )
 
 

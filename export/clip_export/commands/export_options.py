@@ -174,6 +174,9 @@ class ExportCommand:
             choices=("ort", "standard"),
         ),
     ] = "ort"
+    explain: Annotated[bool, Option("also tell which patches of an image speak for its label (output relevance)")] = (
+        False
+    )
     cross_check: Annotated[
         str | None, Option("also compare with the file of a second exporter", choices=("optimum",))
     ] = None
@@ -248,6 +251,7 @@ class ExportCommand:
             "--feature": self.feature,
             "--triton": self.triton,
             "--cross-check": self.cross_check,
+            "--explain": self.explain or None,
             "--calibration": asked and asked.calibration,
             "--evaluation": asked and asked.evaluation,
             "--refit": asked and (asked.refit or None),

@@ -33,6 +33,7 @@ class RetrainCommand:
     input: Annotated[str, Option("as in clip-export", choices=("image", "pixels"))] = "image"
     ops: Annotated[str, Option("as in clip-export", choices=("ort", "standard"))] = "ort"
     quantize: Annotated[str | None, Option("as in clip-export", choices=MODES)] = None
+    explain: Annotated[bool, Option("as in clip-export")] = False
 
 
 def run(command: RetrainCommand) -> int:
@@ -52,6 +53,7 @@ def run(command: RetrainCommand) -> int:
             input=command.input,
             ops=command.ops,
             quantization=quantization or None,
+            explain=command.explain,
         )
     )
 

@@ -101,10 +101,7 @@ class Block(nn.Module):
         read = x if self.norm_behind else self.norm1(x)
         if self.one_token:
             x = pick(x)
-        query, key, value = self._query_key_value(read, pick)
-        if rotation is not None:
-            query = rotated(query, rotation[:, : query.shape[1]], self.heads)
-            key = rotated(key, rotation, self.heads)
+        query, key, value = self.query_key_value(read, pick, rotation)
         x = x + self.out(self.attention(query, key, value, self.heads, bias))
         if self.norm_behind:
             x = self.norm1(x)
@@ -113,11 +110,18 @@ class Block(nn.Module):
             x = x + self._mlp(self.norm2(x))
         return x
 
-    def _query_key_value(self, read: Tensor, pick: Pick) -> tuple[Tensor, Tensor, Tensor]:
+    def query_key_value(
+        self, read: Tensor, pick: Pick = first_token, rotation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what attention takes of normalised tokens; the arguments are those of `forward`."""
         if self.one_token:
             key, value = self.key_value(read).split(self.width, dim=-1)
-            return self.query(pick(read)), key, value
-        query, key, value = self.qkv(read).split(self.width, dim=-1)
+            query = self.query(pick(read))
+        else:
+            query, key, value = self.qkv(read).split(self.width, dim=-1)
+        if rotation is not None:
+            query = rotated(query, rotation[:, : query.shape[1]], self.heads)
+            key = rotated(key, rotation, self.heads)
         return query, key, value
 
     def _mlp(self, x: Tensor) -> Tensor:

@@ -18,10 +18,13 @@ from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
 from clip_export.graph.towers import image_network
 from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
-from clip_export.graph.vit import AllDepths
+from clip_export.graph.vit import AllDepths, VisionTransformer
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, output_names
+
+TOKENS = ("relevance/before", "relevance/after")
+"""What the last block takes and gives, in graphs that are explained."""
 
 _EXAMPLE_GRID = (5, 7)
 """Patches of an example that keeps its shape: any numbers that no other dimension has."""
@@ -63,11 +66,12 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels to the task's outputs, as `Answers.outputs`, and those of further heads without the embedding."""
-        feature = self.vit(pixels)
+        encoded = self.vit(pixels)
+        feature, *tokens = encoded if isinstance(encoded, tuple) else (encoded,)
         found = self.answers.outputs(self.head(feature), feature)
         for module, answers in zip(self.heads, self.further, strict=True):
             found += answers.outputs(module(feature), feature)[:-1]
-        return found
+        return (*found, *tokens)
 
 
 def network_graph(
@@ -78,6 +82,7 @@ def network_graph(
     answers: Answers = Answers(),
     *,
     further: Further = MappingProxyType({}),
+    explained: bool = False,
 ) -> onnx.ModelProto:
     """Build the ONNX model of encoder and head, without metadata.
 
@@ -88,17 +93,23 @@ def network_graph(
         ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
         further: heads beside this one; the names of their outputs end in theirs.
+        explained: give the tensors that `clip_export.graph.relevance` reads their names, `TOKENS`.
 
     Raises:
         EncoderError: more weights than one file holds.
     """
     vit = image_network(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
+    if explained:
+        assert isinstance(vit, VisionTransformer)  # exports refuse others
+        vit.tells_tokens = True
     network = Network(vit, head, answers, further).eval()
     check_size(encoder.id, network)
     names = list(output_names(answers.task))
     for name, (_, made) in further.items():
         names += output_names(made.task, name)[:-1]
-    body = trace(network, pixel_example(encoder, input_kind), names, pixel_sizes(encoder, input_kind))
+    tokens = TOKENS if explained else ()
+    body = trace(network, pixel_example(encoder, input_kind), [*names, *tokens], pixel_sizes(encoder, input_kind))
+    del body.graph.output[len(names) :]  # within the graph they keep the names
     return behind_preprocessing(body, encoder, input_kind)
 
 

@@ -85,6 +85,7 @@ class VisionTransformer(nn.Module):
         """Build the module with uninitialised weights, to be filled by ``load_state_dict``."""
         super().__init__()
         self.config = config
+        self.tells_tokens = False
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
         self.positions = nn.Parameter(torch.empty(1, config.prefix + config.patches, config.width))
         rotations = torch.empty(2, config.prefix + config.patches, config.width // config.heads)
@@ -98,13 +99,18 @@ class VisionTransformer(nn.Module):
             nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
         )
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch to float32 ``[batch, dim]``."""
-        x = self.embed(pixels)
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Encode a batch to float32 ``[batch, dim]``; with `tells_tokens` also the last block's input and output."""
+        before, after = self.last_tokens(pixels)
+        feature: Tensor = self.projection(self.read(after))
+        return (feature, before, after) if self.tells_tokens else feature
+
+    def last_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the last block takes and what it gives, ``[batch, tokens, width]``, or of a class token alone."""
+        before = x = self.embed(pixels)
         for block in self.blocks:
-            x = block(x, rotation=self.rotation)
-        feature: Tensor = self.projection(self.read(x))
-        return feature
+            before, x = x, block(x, rotation=self.rotation)
+        return before, x
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Return what the first block takes, ``[batch, tokens, width]``."""

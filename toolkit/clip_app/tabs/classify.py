@@ -14,6 +14,7 @@ from clip_app.corrections import Corrections
 from clip_app.shown import ShownModel
 from clip_app.tabs.words import in_words
 from clip_toolkit.errors import ImageError
+from clip_toolkit.explaining.explainer import Explainer
 from clip_toolkit.images import open_image
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.spec.classifier import ModelSpec
@@ -50,6 +51,7 @@ class ClassifyTab:
             with gr.Column():
                 self._problems = gr.HTML()
                 self._answer = gr.HTML("<p>Add images, or take one with the camera.</p>")
+                self._map = gr.Image(label="What speaks for the label", interactive=False, visible=False)
                 with gr.Column(visible=False) as self._correcting:
                     self._fields = _fields(spec)
                     self._save = gr.Button("Save the correction", variant="primary")
@@ -67,7 +69,7 @@ class ClassifyTab:
         self._save.click(in_words(self._correct), corrected, self._saved, api_visibility="private")
 
     def _outputs(self) -> list[Any]:
-        return [self._selected, self._answer, self._correcting, self._saved, *self._fields]
+        return [self._selected, self._answer, self._map, self._correcting, self._saved, *self._fields]
 
     def _classify(self, files: list[str] | None, photo: str | None) -> list[Any]:
         named = [*(files or []), *([photo] if photo else [])]
@@ -86,10 +88,19 @@ class ClassifyTab:
     def _shown_answer(self, answers: Sequence[Answer], index: int) -> list[Any]:
         if not answers:
             unset = [gr.update() for _ in self._fields]
-            return [0, "", gr.update(visible=False), "", *unset]
+            hidden = gr.update(visible=False)
+            return [0, "", hidden, hidden, "", *unset]
         file, result = answers[index]
         assert isinstance(result, Prediction)  # errors stand above the gallery
-        return [index, answer_html(file.name, result, self._top_k), gr.update(visible=True), "", *_values(result)]
+        answer, shown = answer_html(file.name, result, self._top_k), gr.update(visible=True)
+        return [index, answer, self._overlay(file, result), shown, "", *_values(result)]
+
+    def _overlay(self, file: Path, result: Prediction) -> Any:
+        """Return the map beside the answer, of files that tell one."""
+        classifier = self._shown.classifier
+        if result.relevance is None or classifier.spec.relevance is None:
+            return gr.update(visible=False)
+        return gr.update(value=Explainer(classifier).overlay(open_image(file), result), visible=True)
 
     def _correct(self, answers: list[Answer], index: int, *fields: Any) -> str:
         answer = fields if self._shown.classifier.spec.task == REGRESSION else fields[0]

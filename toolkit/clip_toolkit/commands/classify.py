@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, tee
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clip_toolkit.classifier import NO_NOVELTY, Classifier, load
-from clip_toolkit.commands.infer_options import InferOptions
+from clip_toolkit.commands.infer_options import ExplainOptions, InferOptions
 from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.files.locate import Located
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
@@ -18,6 +18,7 @@ from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.images.limits import raise_pillows_limit
 from clip_toolkit.listing import Style
 from clip_toolkit.prediction import Prediction
+from clip_toolkit.spec.tasks import FILE
 from clip_toolkit.stream.frames import frames, import_av
 from clip_toolkit.stream.inputs import STDIN, Input, expand
 from clip_toolkit.stream.part_file import PartFile
@@ -31,6 +32,9 @@ from clip_toolkit.terminal import say, standard_input
 from clip_toolkit.terminal import write as write_lines
 from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.version import __version__
+
+if TYPE_CHECKING:
+    from clip_toolkit.explaining.explainer import OverlayFolder
 
 _FEW = 8
 """Images up to which laying out the weights anew costs more than it saves: ViT-B/32 in int8, 50 ms; then 5 an image."""
@@ -50,12 +54,14 @@ def classify(located: Located, options: InferOptions) -> int:
     if options.stdin_paths or STDIN in options.images:
         standard_input()
     classifier = _open(located, options)
+    overlays = _overlays(classifier, options.explaining)
     listing = ImageListing(all_files=options.all_files)
     with Stop(lambda: say("finishing the images in flight; interrupt again to stop immediately")) as stop:
         if options.output.output is None:
-            failed = _to_screen(classifier, options, listing, stop)
+            failed = _to_screen(classifier, options, listing, stop, overlays)
         else:
-            failed = _to_file(classifier, located.path, options.output.output, options, listing=listing, stop=stop)
+            output = options.output.output
+            failed = _to_file(classifier, located.path, output, options, listing=listing, stop=stop, overlays=overlays)
     say(*listing.notes())
     if stop.signum is not None:
         return 128 + stop.signum
@@ -87,19 +93,29 @@ def _open(located: Located, options: InferOptions) -> Classifier:
     return classifier
 
 
+def _overlays(classifier: Classifier, options: ExplainOptions) -> OverlayFolder | None:
+    if options.explain is None:
+        return None
+    from clip_toolkit.explaining.explainer import Explainer, OverlayFolder
+
+    return OverlayFolder(options.explain, Explainer(classifier, options.explain_by or FILE))
+
+
 def _are_few(options: InferOptions) -> bool:
     """Whether no more than `_FEW` images are meant, as far as can be told without looking into folders."""
     single = not options.video.frames and all(name == STDIN or Path(name).is_file() for name in options.images)
     return single and not options.stdin_paths and not options.text.texts and len(options.images) <= _FEW
 
 
-def _to_screen(classifier: Classifier, options: InferOptions, listing: ImageListing, stop: Stop) -> int:
+def _to_screen(
+    classifier: Classifier, options: InferOptions, listing: ImageListing, stop: Stop, overlays: OverlayFolder | None
+) -> int:
     progress = Progress(sys.stderr, _total(options), quiet=options.output.quiet)
     failed = 0
 
     def counted() -> Iterator[Record]:
         nonlocal failed
-        for item in _records(classifier, _inputs(options, listing), options, stop, progress):
+        for item in _records(classifier, _inputs(options, listing), options, stop, progress, overlays=overlays):
             failed += item["error"] is not None
             yield item
 
@@ -112,7 +128,14 @@ def _to_screen(classifier: Classifier, options: InferOptions, listing: ImageList
 
 
 def _to_file(
-    classifier: Classifier, model: Path, output: Path, options: InferOptions, *, listing: ImageListing, stop: Stop
+    classifier: Classifier,
+    model: Path,
+    output: Path,
+    options: InferOptions,
+    *,
+    listing: ImageListing,
+    stop: Stop,
+    overlays: OverlayFolder | None,
 ) -> int:
     size = options.running.batch_size
     settings = _settings(classifier, model, options)
@@ -120,7 +143,7 @@ def _to_file(
         progress = Progress(sys.stderr, _total(options), part.done, quiet=options.output.quiet)
         failed = part.failed
         remaining = part.remaining(_inputs(options, listing))
-        for batch in chunks(_records(classifier, remaining, options, stop, progress), size):
+        for batch in chunks(_records(classifier, remaining, options, stop, progress, overlays=overlays), size):
             part.append(batch)
             failed += sum(item["error"] is not None for item in batch)
         progress.clear()
@@ -134,7 +157,13 @@ def _to_file(
 
 
 def _records(
-    classifier: Classifier, inputs: Iterable[Input], options: InferOptions, stop: Stop, progress: Progress
+    classifier: Classifier,
+    inputs: Iterable[Input],
+    options: InferOptions,
+    stop: Stop,
+    progress: Progress,
+    *,
+    overlays: OverlayFolder | None,
 ) -> Iterator[Record]:
     size = options.running.batch_size
     asked, named = tee(stop.until(inputs, size))
@@ -144,12 +173,14 @@ def _records(
         texts = (item.text or "" for item in read)
     images = (_source(item) for item in asked)
     results = classifier.predict_many(images, size, errors="return", texts=texts)
-    for item, result in zip(named, results, strict=True):
+    for number, (item, result) in enumerate(zip(named, results, strict=True), 1):
         remark = _remark(item, result, classifier)
         if remark:
             progress.clear()
             say(remark)
         progress.step(isinstance(result, ImageError))
+        if overlays is not None and isinstance(result, Prediction):
+            overlays.add(number, item.name, result)
         yield record(
             item.name,
             result,

@@ -13,6 +13,7 @@ from clip_toolkit.numbers import POSITIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
 from clip_toolkit.runtime.devices import DEVICES, RESIZES
 from clip_toolkit.runtime.isolation_limits import Limits
+from clip_toolkit.spec.tasks import WAYS
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS
 
@@ -155,6 +156,29 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class ExplainOptions:
+    """Pictures of what speaks for the labels."""
+
+    explain: Annotated[
+        Path | None,
+        Option("write what speaks for each label, laid over its image, to a new folder", parse=Path, metavar="DIR"),
+    ] = None
+    explain_by: Annotated[
+        str | None,
+        Option(
+            "the file's own maps (files of clip-export --explain), or those found by covering 49 parts of each image, "
+            f"one by one, which works with every file (default: {WAYS[0]})",
+            choices=WAYS,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a way to explain where nothing is explained."""
+        if self.explain_by is not None and self.explain is None:
+            raise UsageError("--explain-by needs --explain DIR")
+
+
+@dataclass(frozen=True)
 class ActionOptions:
     """What is done instead of classifying; the value is the model file, empty for the usual one."""
 
@@ -207,6 +231,7 @@ class InferOptions:
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
     isolation: Annotated[IsolationOptions | None, Group("isolation, for images from strangers (Linux)")] = None
     output: Annotated[OutputOptions, Group("output")] = OutputOptions()
+    explaining: Annotated[ExplainOptions, Group("explaining")] = ExplainOptions()
     actions: Annotated[ActionOptions, Group("instead of classifying")] = ActionOptions()
 
     @property
@@ -230,6 +255,8 @@ class InferOptions:
             )
         self._check_text()
         self._check_video()
+        if self.explaining.explain is not None:
+            self._check_explained()
         if self.stdin_paths and STDIN in self.images:
             raise UsageError("- and --stdin-paths both read standard input: use one of them")
         if self.images.count(STDIN) > 1:
@@ -244,6 +271,14 @@ class InferOptions:
             raise UsageError("--describe, --selftest and --doctor take a model file, no images, no text, no --output")
         if self.output.format not in ("table", "json"):
             raise UsageError("--describe, --selftest and --doctor have the formats table and json")
+
+    def _check_explained(self) -> None:
+        if self.actions.chosen is not None:
+            raise UsageError("--explain goes with images, not with --describe, --selftest or --doctor")
+        if self.video.frames or STDIN in self.images:
+            raise UsageError("--explain opens each image a second time: name files or folders, not - or --frames")
+        if self.isolation or self.output.resume:
+            raise UsageError("--explain opens the images itself, from the first on: leave out --isolate and --resume")
 
     def _check_text(self) -> None:
         if self.text.texts and (self.images or self.stdin_paths or self.text.text is not None):

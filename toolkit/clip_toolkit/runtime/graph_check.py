@@ -7,7 +7,7 @@ from clip_toolkit.runtime.devices import CPU, RESIZES, check_runs_texts
 from clip_toolkit.runtime.processor import saturates
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.tasks import NOVELTY, output_names
+from clip_toolkit.spec.tasks import NOVELTY, RELEVANCE, output_names
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 
 
@@ -24,6 +24,8 @@ def check_graph(spec: ModelSpec, session: Session) -> None:
     sizes: dict[str, int | str] = {**output_sizes(spec)}
     if spec.novelty is not None:
         sizes[NOVELTY] = "batch"
+    if spec.relevance is not None:
+        sizes[RELEVANCE] = spec.relevance.columns
     session.check([source, *(TEXT_INPUTS if spec.text else ())], sizes)
 
 

@@ -250,6 +250,23 @@ class ReferenceSpec:
     spread: tuple[float, ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class RelevanceSpec:
+    """Which parts of an image speak for its most probable label: output ``relevance``, float32, not negative.
+
+    Its shape is ``[batch, rows, columns]``, over the square that the encoder sees.
+
+    Attributes:
+        rows: patches from top to bottom.
+        columns: patches from left to right.
+        golden: of each golden vector its map, row by row.
+    """
+
+    rows: int
+    columns: int
+    golden: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True, repr=False)
 class ModelSpec:
     """Everything an app must know about a model file.
@@ -274,6 +291,7 @@ class ModelSpec:
         novelty: about the output ``novelty``, or None in a file without it.
         coverage: what sets of labels promise, or None in a file that was not calibrated for them.
         reference: statistics to tell drift by, or None.
+        relevance: about the output ``relevance``, likewise.
         onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -299,6 +317,7 @@ class ModelSpec:
     novelty: NoveltySpec | None = field(default=None, metadata=LATER)
     coverage: CoverageSpec | None = field(default=None, metadata=LATER)
     reference: ReferenceSpec | None = field(default=None, metadata=LATER)
+    relevance: RelevanceSpec | None = field(default=None, metadata=LATER)
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)

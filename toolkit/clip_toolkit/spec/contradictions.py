@@ -74,6 +74,8 @@ def check(spec: ModelSpec) -> None:
         require(spec.coverage.images >= 1, "coverage.images", "at least 1", spec.coverage.images)
     if spec.reference is not None:
         _check_reference(spec.reference, spec)
+    if spec.relevance is not None:
+        _check_relevance(spec)
 
 
 def _check_reference(found: ReferenceSpec, spec: ModelSpec) -> None:
@@ -86,6 +88,16 @@ def _check_reference(found: ReferenceSpec, spec: ModelSpec) -> None:
     sizes = (len(found.mean), len(found.spread))
     require(sizes == (spec.encoder.dim,) * 2, "reference.mean and spread", f"{spec.encoder.dim} values", sizes)
     require(min(found.spread) >= 0, "reference.spread", "at least 0", min(found.spread))
+
+
+def _check_relevance(spec: ModelSpec) -> None:
+    found = spec.relevance
+    assert found is not None
+    for name, count in (("rows", found.rows), ("columns", found.columns)):
+        require(1 <= count <= spec.preprocessing.size, f"relevance.{name}", f"1 to {spec.preprocessing.size}", count)
+    cells = found.rows * found.columns
+    require(all(len(map_) == cells for map_ in found.golden), "relevance.golden", f"maps of {cells} numbers", "others")
+    require(not spec.tasks, "relevance", "none in a file of several heads", spec.relevance)
 
 
 def _check_tasks(spec: ModelSpec) -> None:

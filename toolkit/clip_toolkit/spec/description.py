@@ -72,12 +72,7 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield from _head_rows(spec)
     for name, further in [*spec.heads.items()][1:]:
         yield from _of_further_head(name, [*_asked(further), *_head_rows(further)])
-    if spec.novelty is not None:
-        yield "novelty", _novelty(spec.novelty)
-    if spec.coverage is not None:
-        yield "sets of labels", _coverage(spec.coverage)
-    if spec.reference is not None:
-        yield "reference", f"statistics of {spec.reference.images} images, to tell drift by: clip-eval --drift"
+    yield from _beside_the_answer(spec)
     yield "input", _input(spec)
     yield "preprocessing", _preprocessing(rule)
     if rule.mode == "pad":
@@ -91,6 +86,17 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "runs on", f"ONNX Runtime {spec.onnxruntime} or newer"
     yield "made with", ", ".join(f"{name} {version}" for name, version in spec.tools.items())
     yield "format", f"version {spec.version}"
+
+
+def _beside_the_answer(spec: ModelSpec) -> Iterator[Row]:
+    if spec.novelty is not None:
+        yield "novelty", _novelty(spec.novelty)
+    if spec.coverage is not None:
+        yield "sets of labels", _coverage(spec.coverage)
+    if spec.reference is not None:
+        yield "reference", f"statistics of {spec.reference.images} images, to tell drift by: clip-eval --drift"
+    if spec.relevance is not None:
+        yield "relevance", f"{spec.relevance.rows} x {spec.relevance.columns} patches: what speaks for the top label"
 
 
 def _asked(spec: ModelSpec) -> Iterator[Row]:

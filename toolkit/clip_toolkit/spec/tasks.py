@@ -22,7 +22,11 @@ def output_names(task: str, head: str = "") -> tuple[str, ...]:
     return tuple(f"{name}_{head}" if head and name != "embedding" else name for name in OUTPUTS[task])
 
 
-NOVELTY = "novelty"
-"""Name of a further output, in files whose spec speaks of it."""
+NOVELTY, RELEVANCE = "novelty", "relevance"
+"""Names of further outputs, in files whose spec speaks of them."""
+
+FILE, OCCLUSION = "file", "occlusion"
+WAYS = (FILE, OCCLUSION)
+"""Where maps of relevance come from: that output, or runs of any file with a part of the image covered."""
 
 TASKS = tuple(OUTPUTS)
