@@ -85,6 +85,13 @@ OUTLINES: dict[str, np.ndarray] = {  # float64 [corners, 2]: x to the right and 
 
 def draw(scene: Scene, size: int | tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """Paint a scene as an RGB picture (uint8) of `size` pixels: a side, or (width, height)."""
+    return draw_with_mask(scene, size, rng)[0]
+
+
+def draw_with_mask(
+    scene: Scene, size: int | tuple[int, int], rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
+    """Paint a scene as `draw` does; return also where its objects are (mode L, 0 or 255, larger than the picture)."""
     width, height = (size, size) if isinstance(size, int) else size
     large = (width * SUPERSAMPLING, height * SUPERSAMPLING)
     lightest = 215 if scene.colour in ("yellow", "pink") else 245
@@ -93,7 +100,7 @@ def draw(scene: Scene, size: int | tuple[int, int], rng: np.random.Generator) ->
     picture = _background(scene.background, base, large, rng)
     mask, span = _mask(scene, large, rng)
     picture.paste(_paint(scene, colour, mask, span, rng), mask=mask)
-    return _spoil(picture.resize((width, height), Image.Resampling.BOX), rng)
+    return _spoil(picture.resize((width, height), Image.Resampling.BOX), rng), mask
 
 
 def random_size(rng: np.random.Generator, side: int = 96) -> tuple[int, int]:
