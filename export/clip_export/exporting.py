@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 from torch import nn
 
@@ -16,29 +14,25 @@ from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
 from clip_export.expect.quantized import check_quantized
+from clip_export.further_outputs import with_further_outputs
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
-from clip_export.graph.novelty import add_novelty
-from clip_export.graph.relevance import add_relevance
-from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
-from clip_export.heads.novelty import Novelty
 from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
 from clip_export.proof.reference import Reference, reference
-from clip_export.proof.relevance import check_explained, own_maps, reference_maps
+from clip_export.proof.relevance import check_explained
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
-from clip_toolkit.spec.classifier import ModelSpec, NoveltySpec, RelevanceSpec, TextSpec
-from clip_toolkit.spec.decisions import are_novel
+from clip_toolkit.spec.classifier import ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
 
@@ -139,59 +133,9 @@ def export_classifier(
             spec = _answering(spec, options.expected, opened, encoder, heads)
             save_model(model, spec, unquantized)
         if options.quantization is None:
-            return Exported(_with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
+            return Exported(with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
         del model  # as large as the file, and no longer needed
         return _quantized(unquantized, spec, head, encoder, options, output=temporary)
-
-
-def _with_further_outputs(
-    model: onnx.ModelProto,
-    spec: ModelSpec,
-    head: TrainedHead,
-    encoder: Encoder,
-    explain: bool,
-    *,
-    path: Path,
-    quantized: Quantized | None = None,
-) -> ModelSpec:
-    """Add what is told beside the answer to a finished file, and replay it; the head is the one in the file."""
-    spec = _with_novelty(model, spec, head.novelty, path, quantized)
-    return _with_relevance(model, spec, head, encoder, path) if explain else spec
-
-
-def _with_relevance(
-    model: onnx.ModelProto, spec: ModelSpec, head: TrainedHead, encoder: Encoder, path: Path
-) -> ModelSpec:
-    """Add the output ``relevance`` to a finished file; replay PyTorch's maps, or of a quantized file its own."""
-    assert isinstance(head.module, VLMtoMLP)  # others have been refused
-    vit, files = canonical_vit(encoder), [vector.png for vector in spec.golden]
-    golden = reference_maps(vit, head.module, spec.preprocessing, files)
-    side = math.isqrt(vit.config.patches)
-    add_relevance(model, vit, head.module)
-    spec = replace(spec, relevance=RelevanceSpec(side, side, golden))
-    save_model(model, spec, path)
-    if spec.quantization is not None:
-        spec = replace(spec, relevance=RelevanceSpec(side, side, own_maps(load(path, device="cpu"), files)))
-        save_model(model, spec, path)
-    check_replay(selftest(load(path, device="cpu")))
-    return spec
-
-
-def _with_novelty(
-    model: onnx.ModelProto, spec: ModelSpec, novelty: Novelty | None, path: Path, quantized: Quantized | None = None
-) -> ModelSpec:
-    """Add the output ``novelty`` to a finished file, if its head knows the training images, and replay it."""
-    if novelty is None:
-        return spec
-    embeddings = quantized.embeddings if quantized else ()
-    beyond = tuple(float(are_novel(novelty.distances(each), novelty.threshold).mean()) for each in embeddings)
-    golden = novelty.distances(np.array([vector.embedding for vector in spec.golden]))
-    told = NoveltySpec(novelty.threshold, novelty.share, novelty.images, tuple(golden.tolist()), beyond)
-    spec = replace(spec, novelty=told)
-    add_novelty(model, novelty)
-    save_model(model, spec, path)
-    check_replay(selftest(load(path, device="cpu")))
-    return spec
 
 
 def _check_together(head: TrainedHead, options: ExportOptions) -> None:
@@ -276,9 +220,7 @@ def _quantized(
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
     head = replace(head, module=quantized.head)
-    spec = _with_further_outputs(
-        quantized.model, spec, head, encoder, options.explain, path=output, quantized=quantized
-    )
+    spec = with_further_outputs(quantized.model, spec, head, encoder, options.explain, path=output, quantized=quantized)
     return Exported(spec, quantized, changed)
 
 

@@ -27,15 +27,13 @@ from clip_toolkit import ModelSpec
 from clip_toolkit.runtime.graph_check import output_sizes
 from clip_toolkit.spec.classifier import (
     NO_HEAD,
-    CoverageSpec,
     EncoderSpec,
     GoldenVector,
     HeadSpec,
-    NoveltySpec,
     Preprocessing,
-    RelevanceSpec,
 )
 from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, RELEVANCE, SINGLE_LABEL, output_names
+from clip_toolkit.spec.trust import CoverageSpec, NoveltySpec, RelevanceSpec
 
 LABELS = {
     SINGLE_LABEL: ("normal", "pneumonia"),

@@ -18,8 +18,9 @@ from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.judging.answers import Array
 from clip_toolkit.judging.drift import FEWEST, mean_distance, mean_p, share_p, shares_p
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.spec.classifier import ModelSpec, ReferenceSpec
+from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.trust import ReferenceSpec
 
 LEVEL = 0.01
 """How often drift is found where there is none, all tests together (Bonferroni)."""

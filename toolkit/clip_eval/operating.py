@@ -17,10 +17,11 @@ from clip_toolkit.judging.answers import Answers
 from clip_toolkit.judging.coverage import check_count, fit_coverage
 from clip_toolkit.judging.thresholds import OperatingRule, choose_thresholds
 from clip_toolkit.replay import selftest
-from clip_toolkit.spec.classifier import ModelSpec, ReferenceSpec
+from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.decisions import are_novel
 from clip_toolkit.spec.rewriting import write_with
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from clip_toolkit.spec.trust import ReferenceSpec
 
 
 class Change(NamedTuple):

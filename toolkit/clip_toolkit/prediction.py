@@ -37,7 +37,7 @@ class Prediction:
         tasks: of a file with several heads, what each further one says of the image, by name.
         novelty: distance from the training images, or None of a file that does not tell it.
         novelty_threshold: distance beyond which an image is unlike them, likewise.
-        set_quantile: as of `clip_toolkit.spec.classifier.CoverageSpec`, or None of a file without.
+        set_quantile: as of `clip_toolkit.spec.trust.CoverageSpec`, or None of a file without.
         relevance: what speaks for the label with the largest logit, not negative, float32 ``[rows, columns]`` over the
             square that the encoder sees; None of a file without maps.
     """

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 from sklearn.covariance import LedoitWolf
 
-from clip_export import exporting
+from clip_export import further_outputs
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.graph.model_file import IR_VERSION, OPSET
@@ -166,7 +166,7 @@ def test_a_wrong_graph_is_not_written(
 ):
     read, known = encoder("clip"), fitted(encoder("clip").dim)
     other = replace(known, means=known.means + np.float32(1))
-    monkeypatch.setattr(exporting, "add_novelty", lambda model, _: add_novelty(model, other))
+    monkeypatch.setattr(further_outputs, "add_novelty", lambda model, _: add_novelty(model, other))
     with pytest.raises(ParityError, match="novelty drift"):
         export_classifier(replace(head_for(read), novelty=known), read, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

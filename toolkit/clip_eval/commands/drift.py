@@ -13,8 +13,9 @@ from clip_toolkit.errors import SpecError
 from clip_toolkit.files.atomic import check_writable
 from clip_toolkit.judging.page import Section, html_table, render, write_page
 from clip_toolkit.listing import json_text, table
-from clip_toolkit.spec.classifier import ModelSpec, ReferenceSpec, check_one_head
+from clip_toolkit.spec.classifier import ModelSpec, check_one_head
 from clip_toolkit.spec.model_file import read_spec
+from clip_toolkit.spec.trust import ReferenceSpec
 from clip_toolkit.stream.progress import Progress
 from clip_toolkit.terminal import say, show, write
 

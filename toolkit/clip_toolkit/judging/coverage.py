@@ -14,8 +14,8 @@ import numpy as np
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.judging.figures import Interval, Samples, figure_text, share_interval
-from clip_toolkit.spec.classifier import CoverageSpec
 from clip_toolkit.spec.decisions import label_sets, mass_before
+from clip_toolkit.spec.trust import CoverageSpec
 
 _APART = 1e-6  # from the largest score: by how much probabilities differ between machines
 

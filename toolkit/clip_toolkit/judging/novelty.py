@@ -10,9 +10,9 @@ import numpy as np
 from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.judging.curves import area_under_roc
 from clip_toolkit.judging.figures import Interval, Samples, figure_text, share_interval
-from clip_toolkit.spec.classifier import NoveltySpec
 from clip_toolkit.spec.decisions import are_novel
 from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.trust import NoveltySpec
 
 
 class NoveltyFigures(NamedTuple):

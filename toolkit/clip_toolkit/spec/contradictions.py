@@ -11,7 +11,8 @@ from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, TASKS
 from clip_toolkit.spec.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
-    from clip_toolkit.spec.classifier import ModelSpec, Preprocessing, ReferenceSpec
+    from clip_toolkit.spec.classifier import ModelSpec, Preprocessing
+    from clip_toolkit.spec.trust import ReferenceSpec
 
 HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 """What a head may be called in a file of several: an identifier, as ONNX asks of the names of outputs."""

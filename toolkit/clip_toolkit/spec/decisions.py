@@ -69,6 +69,6 @@ def label_sets(probabilities: NDArray[np.floating[Any]], quantile: float) -> NDA
 
     Args:
         probabilities: as in `mass_before`.
-        quantile: as in `clip_toolkit.spec.classifier.CoverageSpec`.
+        quantile: as in `clip_toolkit.spec.trust.CoverageSpec`.
     """
     return np.asarray(mass_before(probabilities) <= quantile)

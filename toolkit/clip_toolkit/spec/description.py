@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clip_toolkit.listing import table
-from clip_toolkit.spec.classifier import NO_HEAD, CoverageSpec, HeadSpec, ModelSpec, NoveltySpec, Preprocessing
+from clip_toolkit.spec.classifier import NO_HEAD, HeadSpec, ModelSpec, Preprocessing
 from clip_toolkit.spec.licenses import license_rows
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
+from clip_toolkit.spec.trust import CoverageSpec, NoveltySpec
 
 ENOUGH_ANSWERS = 16
 """Below this many answers of a notebook, agreement may be chance, and is said to prove little."""
