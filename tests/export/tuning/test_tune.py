@@ -18,6 +18,7 @@ from clip_export.tuning.heads import cross_validated, folds, linear
 from clip_export.tuning.options import with_unit
 from clip_toolkit.data.image_folder import read_image_folder
 from clip_toolkit.errors import DatasetError
+from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import run
 
 
@@ -68,6 +69,12 @@ def test_from_images_to_a_head_and_on_after_an_interruption(
     chosen = load_head(tmp_path / "tuned" / "head.pt").training
     (key,) = [key for key, (_, ratio, _, _) in record["times"].items() if ratio == least]
     assert f"{chosen['chosen feature']} {chosen['chosen precision']}" in key
+
+    exported = run("clip-export", "--head", "tuned/head.pt", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    spec = read_spec(tmp_path / "model.onnx")
+    assert spec.encoder.feature == chosen["chosen feature"]
+    assert spec.training["chosen by"] == chosen["chosen by"]
 
     refused = run("clip-tune", *options, "--max-latency", "0.000001ms", cwd=tmp_path)
     assert refused.returncode == 1
