@@ -228,10 +228,10 @@ def test_answers_are_asked_for_of_every_head(tasks: Tasks, tmp_path: Path):
         read_answers(path, "sex")
 
 
-def test_quantized_receipts_are_of_every_head(head: TrainedHead, exported: Exported, tmp_path: Path):
+def test_quantized_receipts_are_of_every_head(tasks: Tasks, head: TrainedHead, exported: Exported, tmp_path: Path):
     asked = QuantizationOptions("fp16", TARGETS["x86"], min_agreement=0.8)
     options = ExportOptions(expected=exported.expected, quantization=asked)
-    done = _quantized(exported.path, exported.spec, head, options, tmp_path / "m.onnx")
+    done = _quantized(exported.path, exported.spec, head, tasks.encoder, options, output=tmp_path / "m.onnx")
     assert done.quantized is not None
     assert [*done.quantized.decisions] == [*LABELS]
     for own in done.spec.heads.values():

@@ -323,11 +323,11 @@ INT8 = ("--text-tower", "--encoder", "x", "--quantize", "int8")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "expected one of --head, --zero-shot and --text-tower"),
+        ([], "expected one of --head, --zero-shot, --text-tower and --encoder-only"),
         (["--text-tower"], "--text-tower needs --encoder"),
         (
             ["--text-tower", "--encoder", "x", "--head", "h.pt"],
-            "expected one of --head, --zero-shot and --text-tower, got --head and --text-tower",
+            "expected one of --head, --zero-shot, --text-tower and --encoder-only, got --head and --text-tower",
         ),
         (["--text-tower", "--encoder", "x", "--quantize", "int4"], "to int8 alone"),
         (["--text-tower", "--encoder", "x", "--quantize", "int8", "--refit"], "--refit does not go with --text-tower"),

@@ -92,9 +92,9 @@ def _labels_of(spec: ModelSpec) -> Iterator[str]:
 def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str, notes: Sequence[str] = ()) -> None:
     """Print the evidence in the file that was written, what else there is to say of it, and its name."""
     from clip_toolkit.spec.description import lay_out, receipt_rows
-    from clip_toolkit.spec.licenses import license_rows
+    from clip_toolkit.spec.licenses import license_rows_of_file
 
-    write(*lay_out([*license_rows(spec.encoder.licenses), *receipt_rows(spec)]))
+    write(*lay_out([*license_rows_of_file(spec.encoder.licenses), *receipt_rows(spec)]))
     show(*notes)
     show(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), {content}")
 

@@ -322,6 +322,8 @@ def test_reports_are_whole_and_self_contained(pictures: Path, tmp_path: Path, ta
     files = {path.stem: path for path in (tmp_path / "out/report").iterdir()}
     assert set(files) >= expected | {"report", "predictions"}
     page, table = (files.pop(name).read_text(encoding="utf-8") for name in ("report", "predictions"))
+    assert ("mislabelled" in files) == (task == "single-label")
+    files.pop("mislabelled", None)
     assert page.count("data:image/png;base64,") == len(files)
     check_predictions(table, page, pictures, task)
     assert not re.search(r'(src|href)="(?!data:)', page)

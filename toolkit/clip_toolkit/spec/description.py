@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from clip_toolkit.listing import table
 from clip_toolkit.spec.classifier import NO_HEAD, HeadSpec, ModelSpec, Preprocessing
-from clip_toolkit.spec.licenses import license_rows
+from clip_toolkit.spec.licenses import license_rows_of_file
 from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -67,7 +67,7 @@ def _rows(spec: ModelSpec) -> Iterator[Row]:
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
     if encoder.base is not None:
         yield "adapter of", encoder.base
-    yield from license_rows(encoder.licenses)
+    yield from license_rows_of_file(encoder.licenses)
     if spec.text is not None:
         yield "text tower", f"of the same checkpoint, {spec.text.dim} wide, behind the image's feature"
     yield from _head_rows(spec)
@@ -281,7 +281,7 @@ def _text_tower_rows(spec: TextTowerSpec) -> Iterator[Row]:
     revision = f" at {encoder.revision}" if encoder.revision else ""
     yield "task", "text embeddings"
     yield "encoder", f"{encoder.id}{revision} ({encoder.family}, {encoder.feature} feature, {encoder.dim} wide)"
-    yield from license_rows(encoder.licenses)
+    yield from license_rows_of_file(encoder.licenses)
     yield "input", f"input_ids, attention_mask: int64 [batch, tokens], at most {tokenizer.context} tokens"
     padded = "always to the context" if tokenizer.pad_to_context else "to the longest text of a batch"
     yield "tokenizer", f"in the file; padded {padded} with token {tokenizer.pad_id} on the {tokenizer.padding_side}"

@@ -47,10 +47,12 @@ class License:
 
 def license_rows(licenses: Iterable[License]) -> Iterator[tuple[str, str]]:
     """Give rows of a description: each licence, and in a row without a name of its own what it forbids."""
-    found = tuple(licenses)
-    if not found:
-        yield "licence", "not stated in this file; see the encoder's model card"
-    for item in found:
+    for item in licenses:
         yield "licence", f"{item} of {item.base}" if item.base else str(item)
         if item.restriction is not None:
             yield "", f"it {item.restriction}; a model file holds the encoder"
+
+
+def license_rows_of_file(licenses: Iterable[License]) -> Iterator[tuple[str, str]]:
+    """Give the same of a model file, which also says where it has none."""
+    yield from [*license_rows(licenses)] or [("licence", "not stated in this file; see the encoder's model card")]
