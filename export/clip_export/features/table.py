@@ -19,6 +19,7 @@ from clip_toolkit.errors import DatasetError, OutputError, SpecError, first_line
 from clip_toolkit.files.csv_table import Row
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 from clip_toolkit.stream.feature_table import FEATURE, FeatureRow, FeatureSource
+from clip_toolkit.stream.parquet import parquet_batches, parquet_file
 from clip_toolkit.stream.writers import import_pyarrow
 
 _LEDGER, _SUMMARY = "_ledger", "_summary.json"  # of clip-scale: a run is whole when it has its summary
@@ -78,7 +79,7 @@ class FeatureTable:
         The file has no name there, and is gone with this process.
 
         Raises:
-            DatasetError: a feature is missing or of another type.
+            DatasetError: a feature is missing, of another type or not finite.
             OutputError: there is no room for them.
         """
         place = np.full(len(self.rows), -1, np.int64)
@@ -89,9 +90,11 @@ class FeatureTable:
             for batch in _batches(file, [FEATURE]):
                 rows = place[start : start + len(batch)]
                 wanted = np.flatnonzero(rows >= 0)
-                values = batch.column(0).take(import_pyarrow().array(wanted)).flatten().to_numpy()
+                values = batch.column(0).take(import_pyarrow().array(wanted)).flatten().to_numpy(zero_copy_only=False)
                 if values.size != wanted.size * found.shape[1]:
                     raise DatasetError(f"{file}: a row without an error has no feature. Write the features anew.")
+                if not np.isfinite(values).all():
+                    raise DatasetError(f"{file}: a feature is not finite. Write the features anew.")
                 found[rows[wanted]] = values.reshape(-1, found.shape[1])
                 start += len(batch)
         return torch.from_numpy(found)
@@ -122,7 +125,7 @@ def _common_source(files: Sequence[Path]) -> FeatureSource:
 
 def _source(file: Path) -> FeatureSource:
     """Return what a file's features are made by, after a look at its columns."""
-    with _opened(file) as parquet:
+    with parquet_file(file, file, DatasetError) as parquet:
         schema = parquet.schema_arrow
     try:
         source = FeatureSource.of(schema.metadata)
@@ -146,19 +149,8 @@ def _plain_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
-    with _opened(file) as parquet:
-        try:
-            yield from parquet.iter_batches(columns=list(columns))
-        except (OSError, import_pyarrow().ArrowException) as error:
-            raise DatasetError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
-
-
-def _opened(file: Path) -> Any:
-    arrow = import_pyarrow()
-    try:
-        return arrow.parquet.ParquetFile(file)
-    except (OSError, arrow.ArrowException) as error:
-        raise DatasetError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
+    with parquet_file(file, file, DatasetError) as parquet:
+        yield from parquet_batches(parquet, file, DatasetError, columns)
 
 
 def _mapped(folder: Path, rows: int, dim: int) -> np.memmap[Any, np.dtype[np.float32]]:

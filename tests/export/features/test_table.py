@@ -113,10 +113,13 @@ def plain_metadata(path: Path) -> None:
     pq.write_table(pq.read_table(path / "a.parquet").replace_schema_metadata({}), path / "a.parquet")
 
 
-def null_feature(path: Path) -> None:
-    table = pq.read_table(path / "a.parquet")
-    rows = pa.array([None, [1.0, 2.0]], table.schema.field("feature").type)
-    pq.write_table(table.set_column(6, "feature", rows), path / "a.parquet")
+def first_feature(value: list[float | None] | None) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        table = pq.read_table(path / "a.parquet")
+        rows = pa.array([value, [1.0, 2.0]], table.schema.field("feature").type)
+        pq.write_table(table.set_column(6, "feature", rows), path / "a.parquet")
+
+    return spoil
 
 
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -125,7 +128,9 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no label": (without("label"), "expected a column 'label' .* found none"),
     "no encoder": (plain_metadata, "does not name the encoder"),
     "empty label": (lambda path: save(path / "b.parquet", ("3", " ", [1, 2])), "the label of 3 is missing"),
-    "null": (null_feature, "a row without an error has no feature"),
+    "null": (first_feature(None), "a row without an error has no feature"),
+    "no number": (first_feature([None, 1.0]), "a feature is not finite"),
+    "infinite": (first_feature([float("inf"), 1.0]), "a feature is not finite"),
     "unfinished": (lambda path: (path / "_ledger").touch(), "is not finished.*--resume"),
     "damaged": (lambda path: (path / "b.parquet").write_bytes(b"junk"), r"b\.parquet: cannot be read as Parquet"),
 }

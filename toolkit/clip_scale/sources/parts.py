@@ -12,11 +12,10 @@ from typing import Any, Protocol
 from clip_scale.columns import Columns, input_of
 from clip_scale.errors import SourceError
 from clip_scale.stores import contents, opened
-from clip_toolkit.errors import first_line
 from clip_toolkit.images.sources import is_url
 from clip_toolkit.stream.inputs import Input
+from clip_toolkit.stream.parquet import parquet_batches, parquet_file, unreadable
 from clip_toolkit.stream.pipeline import chunks
-from clip_toolkit.stream.writers import import_pyarrow
 
 _FETCHED = 32  # images of a store that are asked for at once
 _ROWS = 32  # of a row group that are in memory at once
@@ -139,17 +138,12 @@ def open_parquet(name: str) -> Iterator[Any]:
     Raises:
         SourceError: it cannot be read.
     """
-    arrow = import_pyarrow()
     try:
         source = opened(name)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error, SourceError) from error
     with source:
-        try:
-            file = arrow.parquet.ParquetFile(source)
-        except (OSError, arrow.ArrowException) as error:
-            raise _unreadable(name, error) from error
-        yield file
+        yield parquet_file(source, name, SourceError)
 
 
 def parquet_rows(
@@ -160,12 +154,5 @@ def parquet_rows(
     Raises:
         SourceError: it is damaged.
     """
-    try:
-        for batch in file.iter_batches(_ROWS, groups, columns):
-            yield from batch.to_pylist()
-    except (OSError, import_pyarrow().ArrowException) as error:
-        raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: Exception) -> SourceError:
-    return SourceError(f"{name}: cannot be read as Parquet ({first_line(error)})")
+    for batch in parquet_batches(file, name, SourceError, columns, rows=_ROWS, groups=groups):
+        yield from batch.to_pylist()

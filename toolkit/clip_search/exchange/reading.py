@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clip_search.exchange.exporting import IDENTITY
 from clip_search.store.identity import EncoderIdentity
 from clip_toolkit.errors import SearchIndexError, first_line
-from clip_toolkit.stream.writers import import_pyarrow
+from clip_toolkit.stream.parquet import parquet_batches, parquet_file
 
 _ROWS = 4096
 _PATHS = ("path", "image")  # of `export_index` and of `clip-scale run`
@@ -50,7 +50,8 @@ class Embeddings:
         """
         if self._is_array:
             return None
-        found = {(self._opened(file).schema_arrow.metadata or {}).get(IDENTITY) for file in self._files()}
+        opened = (parquet_file(file, file, SearchIndexError) for file in self._files())
+        found = {(parquet.schema_arrow.metadata or {}).get(IDENTITY) for parquet in opened}
         if len(found) > 1:
             raise SearchIndexError(f"{self.file}: its files name different encoders. Import them one by one.")
         (told,) = found
@@ -89,17 +90,15 @@ class Embeddings:
 
     def _of_parquet(self) -> Iterator[Batch]:
         for file in self._files():
-            parquet = self._opened(file)
+            parquet = parquet_file(file, file, SearchIndexError)
             names = parquet.schema_arrow.names
             path = self.path_column or next((name for name in _PATHS if name in names), _PATHS[0])
             for column in (path, self.embedding_column):
                 if column not in names:
                     raise SearchIndexError(f"{file}: expected a column '{column}', found {', '.join(names)}")
-            try:
-                for batch in parquet.iter_batches(_ROWS, columns=[path, self.embedding_column]):
-                    yield self._batch(file, batch.column(path), batch.column(self.embedding_column))
-            except (OSError, import_pyarrow().ArrowException) as error:
-                raise SearchIndexError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
+            columns = [path, self.embedding_column]
+            for batch in parquet_batches(parquet, file, SearchIndexError, columns, rows=_ROWS):
+                yield self._batch(file, *(batch.column(name) for name in columns))
 
     def _batch(self, file: Path, paths: Any, lists: Any) -> Batch:
         there = lists.is_valid()
@@ -119,11 +118,3 @@ class Embeddings:
         if not files:
             raise SearchIndexError(f"{self.file}: has no Parquet files")
         return files
-
-    @staticmethod
-    def _opened(file: Path) -> Any:
-        arrow = import_pyarrow()
-        try:
-            return arrow.parquet.ParquetFile(file)
-        except (OSError, arrow.ArrowException) as error:
-            raise SearchIndexError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
