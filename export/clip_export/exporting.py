@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -14,6 +14,7 @@ from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
 from clip_export.expect.quantized import check_quantized
+from clip_export.fast_decode import FastDecodeOptions, judge_fast_decode
 from clip_export.further_outputs import with_further_outputs
 from clip_export.graph.fused_network import fused_graph
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
@@ -26,6 +27,7 @@ from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
 from clip_export.proof.reference import Reference, reference
 from clip_export.proof.relevance import check_explained
+from clip_export.quantization.evidence.gate import Decisions
 from clip_export.quantization.quantizing import QuantizationOptions, Quantized, quantize
 from clip_export.samples.pictures import proof_files
 from clip_export.samples.texts import PROOF_TEXTS
@@ -33,6 +35,7 @@ from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
 from clip_toolkit.spec.classifier import ModelSpec, TextSpec
+from clip_toolkit.spec.rewriting import write_with
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
 
@@ -52,6 +55,7 @@ class ExportOptions:
         quantization: how to quantize it, or None to leave it in float32.
         expected: the notebook's answers, of every head, for a further proof; not for heads that read texts.
         explain: add the output ``relevance``; not for heads that read texts, several heads or others than `VLMtoMLP`.
+        fast_decode: images that judge whether JPEGs may be scaled down while they are decoded, or None.
     """
 
     input: str = "image"
@@ -61,6 +65,7 @@ class ExportOptions:
     quantization: QuantizationOptions | None = None
     expected: Expected | None = None
     explain: bool = False
+    fast_decode: FastDecodeOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,13 @@ class Exported:
         spec: the spec in the file, with its receipts.
         quantized: what quantization changed, with the names of the images, or None.
         changed: names of images that the quantized file decides otherwise than the notebook.
+        fast_decoded: of each head by its name, what fast decoding changed, with the names of the images.
     """
 
     spec: ModelSpec
     quantized: Quantized | None = None
     changed: tuple[str, ...] = ()
+    fast_decoded: Mapping[str, Decisions] = field(default_factory=dict)
 
 
 def export_classifier(
@@ -103,7 +110,8 @@ def export_classifier(
         ExpectError: the notebook's answers are of another kind or of other labels than the head's.
         HeadError: the head does not fit the encoder or the labels.
         OutputError: the file cannot be written.
-        ParityError: the file does not reproduce the PyTorch model, or the notebook's answers.
+        ParityError: the file does not reproduce the PyTorch model, or the notebook's answers, or decides otherwise when
+            it decodes fast.
         QuantizationError: it cannot be quantized, or would decide differently.
     """
     encoder = with_tower(encoder, head.tower)
@@ -133,9 +141,11 @@ def export_classifier(
             spec = _answering(spec, options.expected, opened, encoder, heads)
             save_model(model, spec, unquantized)
         if options.quantization is None:
-            return Exported(with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
-        del model  # as large as the file, and no longer needed
-        return _quantized(unquantized, spec, head, encoder, options, output=temporary)
+            exported = Exported(with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
+        else:
+            del model  # as large as the file, and no longer needed
+            exported = _quantized(unquantized, spec, head, encoder, options, output=temporary)
+        return _with_fast_decode(exported, options.fast_decode, temporary, scratch)
 
 
 def _check_together(head: TrainedHead, options: ExportOptions) -> None:
@@ -222,6 +232,16 @@ def _quantized(
     head = replace(head, module=quantized.head)
     spec = with_further_outputs(quantized.model, spec, head, encoder, options.explain, path=output, quantized=quantized)
     return Exported(spec, quantized, changed)
+
+
+def _with_fast_decode(exported: Exported, asked: FastDecodeOptions | None, path: Path, scratch: Path) -> Exported:
+    """Judge fast decoding by the finished file, and write into it that it passed."""
+    if asked is None:
+        return exported
+    receipt, decisions = judge_fast_decode(path, asked)
+    write_with(path, scratch, {"fast_decode": receipt}, {})
+    scratch.replace(path)
+    return replace(exported, spec=replace(exported.spec, fast_decode=receipt), fast_decoded=decisions)
 
 
 def checked_labels(

@@ -35,7 +35,7 @@ def strict(data: bytes) -> None:
 
 def lenient(data: bytes) -> None:
     """The decode rule with truncated files allowed and drafts."""
-    _pixels(data, DecodeOptions(max_pixels=_LIMIT, allow_truncated=True, draft_side=4))
+    _pixels(data, DecodeOptions(max_pixels=_LIMIT, allow_truncated=True, draft_side=8))
 
 
 def _pixels(data: bytes, options: DecodeOptions) -> None:

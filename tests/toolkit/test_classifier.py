@@ -19,6 +19,7 @@ from clip_toolkit import Classifier, ImageError, ModelError, Prediction, load
 from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.runtime.session import Session
+from clip_toolkit.spec.description import describe
 
 Pixels = NDArray[np.uint8]
 
@@ -187,6 +188,26 @@ def test_resize_options(demo: Path, edited: Callable[..., Path]):
         load(demo, resize="nearest")
     with pytest.raises(ModelError, match="no resize in it"):
         load(edited(lambda data: data.update(input="pixels")), device="cpu", resize="graph")
+
+
+def test_a_judged_file_decodes_fast_unless_told(edited: Callable[..., Path]):
+    receipt = {"side": 192, "images": 20, "source": "photos", "agreement": 1.0, "min_agreement": 0.99, "flips": []}
+    receipt |= {"mean_shift": 0.1, "largest_shift": 0.2, "accuracy_before": None, "accuracy_after": None}
+    model = edited(lambda data: data.update(fast_decode=receipt))
+    assert load(model).options.draft_side == load(model, fast_decode=True).options.draft_side == 192
+    assert any("judged on 20 images" in note for note in load(model).notes)
+    assert load(model, fast_decode=False).options.draft_side is None
+    assert "20 images (photos)" in "\n".join(describe(load(model).spec, model))
+    for wrong in ({"agreement": 0.9}, {"side": 63}):
+        with pytest.raises(ModelError, match=rf"fast_decode\.{next(iter(wrong))}"):
+            load(edited(lambda data, wrong=wrong: data.update(fast_decode=receipt | wrong)))
+
+
+def test_another_file_decodes_exactly_unless_told(demo: Path):
+    assert load(demo).options.draft_side is None
+    told = load(demo, fast_decode=True)
+    assert told.options.draft_side == 3 * told.spec.preprocessing.resize
+    assert any("not judged" in note for note in told.notes)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -85,7 +85,7 @@ class BatchClassifier:
     resize: str = "pillow"
     max_pixels: int = MAX_PIXELS
     allow_truncated: bool = False
-    fast_decode: bool = False
+    fast_decode: bool | None = None
     bytes_column: str = "bytes"
     path_column: str = "path"
     text_column: str = "text"

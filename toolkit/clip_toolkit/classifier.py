@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
+from clip_toolkit.images.limits import DRAFT_FACTOR
 from clip_toolkit.images.preparing import Preparation
 from clip_toolkit.images.preprocess import by_shape, normalise
 from clip_toolkit.prediction import Prediction
@@ -41,7 +42,7 @@ def load(
     *,
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
-    fast_decode: bool = False,
+    fast_decode: bool | None = None,
     prepack: bool = True,
     isolate: Limits | None = None,
 ) -> Classifier:
@@ -55,8 +56,8 @@ def load(
             a run, and within the tolerance that the parity receipt states.
         max_pixels: width times height beyond which an image is refused before it is decoded.
         allow_truncated: decode what there is of a file that is cut short, instead of refusing it.
-        fast_decode: let JPEGs be scaled down while they are decoded: faster, and not quite the same pixels
-            (docs/runtime.md gives the drift).
+        fast_decode: let JPEGs be scaled down while they are decoded: faster, and not quite the same pixels; by default
+            where the file says that it decides them as before (docs/runtime.md).
         prepack: lay out the weights anew for speed. Without, the model opens sooner and takes less memory, which pays
             for a handful of images.
         isolate: decode images from files and bytes in worker processes within these limits, for images from strangers
@@ -71,10 +72,24 @@ def load(
     """
     path = find_model(model).path
     spec = read_spec(path)
-    options = DecodeOptions(max_pixels, allow_truncated, spec.preprocessing.resize if fast_decode else None)
+    options = DecodeOptions(max_pixels, allow_truncated, _draft_side(spec, fast_decode))
     return Classifier(
         spec, open_session(path, device, threads, spec.ops, prepack, needs=spec.onnxruntime), resize, options, isolate
     )
+
+
+def _draft_side(spec: ModelSpec, fast_decode: bool | None) -> int | None:
+    judged = spec.fast_decode
+    if fast_decode is False or (fast_decode is None and judged is None):
+        return None
+    return judged.side if judged is not None else spec.preprocessing.resize * DRAFT_FACTOR
+
+
+def _decoding_notes(spec: ModelSpec, draft_side: int | None) -> tuple[str, ...]:
+    if draft_side is None:
+        return ()
+    judged = "not judged" if spec.fast_decode is None else f"judged on {spec.fast_decode.images} images"
+    return (f"JPEGs are scaled down while they are decoded, {judged}",)
 
 
 def _isolated(prepare: Preparation, limits: Limits, threads: int) -> IsolatedPreparation:
@@ -118,7 +133,7 @@ class Classifier:
         spec: what the file says of itself.
         tokenizer: the tokenizer in the file, of a model that reads a text with each image, or None.
         provider: the ONNX Runtime execution provider that runs it.
-        notes: remarks on the device, one line each.
+        notes: remarks on the device and on how images are decoded, one line each.
         threads: CPU threads, of the network and of `predict_many`.
         options: how images are decoded.
         resize: ``pillow`` or ``graph``.
@@ -154,10 +169,14 @@ class Classifier:
         self.spec, self._head = spec, head or ""
         self.tokenizer = Tokenizer(spec.text.tokenizer) if spec.text is not None else None
         self.provider = session.provider
-        self.notes = (*session.notes, *quantization_notes(spec, session.provider))
+        self.options = options or DecodeOptions()
+        self.notes = (
+            *session.notes,
+            *quantization_notes(spec, session.provider),
+            *_decoding_notes(spec, self.options.draft_side),
+        )
         self.threads = session.threads
         self.resize = resize
-        self.options = options or DecodeOptions()
         self.isolate = isolate
         prepare = Preparation(self.options, spec.preprocessing, in_graph=resize == "graph")
         self._prepare = prepare if isolate is None else _isolated(prepare, isolate, self.threads)

@@ -73,7 +73,8 @@ def _export_classifier(command: ExportCommand) -> int:
     options = replace(_options(command, labels, encoder, head), expected=expected)
     exported = export_classifier(head, encoder, command.output, labels, options, tower=tower)
     flips = () if exported.quantized is None else flip_lines(exported.quantized.decisions)
-    notes = (*flips, *notebook_receipt(exported.spec), *changed_lines(exported.changed))
+    fast = flip_lines(exported.fast_decoded, "flip with fast decoding")
+    notes = (*flips, *fast, *notebook_receipt(exported.spec), *changed_lines(exported.changed))
     _tell(exported.spec, command.output, "; ".join(_labels_of(exported.spec)), notes)
     if command.triton is not None:
         *_, ensemble = write_repository(command.output, command.triton)
@@ -174,9 +175,10 @@ def _tower(encoder: Encoder) -> TextEncoder:
 
 
 def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, head: TrainedHead) -> ExportOptions:
-    from clip_export.commands.export_quantization import quantization_options
+    from clip_export.commands.export_quantization import fast_decode_options, quantization_options
     from clip_export.exporting import CrossCheck, ExportOptions
     from clip_export.quantization.evidence.files import Wanted
+    from clip_export.quantization.request import QuantizationRequest
     from clip_toolkit.errors import HeadError
     from clip_toolkit.images.folder import ImageListing
 
@@ -191,6 +193,7 @@ def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, 
     listing = ImageListing(all_files=asked is not None and asked.all_files)
     wanted = Wanted(labels, encoder.preprocessing, head.task, _text_column(head), listing)
     quantization = None if asked is None else quantization_options(asked, wanted, head.data)
+    least = (asked or QuantizationRequest).min_agreement
     return ExportOptions(
         command.input,
         command.ops,
@@ -198,6 +201,7 @@ def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, 
         cross_checks=checks,
         quantization=quantization,
         explain=command.explain,
+        fast_decode=fast_decode_options(command.fast_decode, least, wanted, head.data),
     )
 
 

@@ -177,6 +177,17 @@ class ExportCommand:
     explain: Annotated[bool, Option("also tell which patches of an image speak for its label (output relevance)")] = (
         False
     )
+    fast_decode: Annotated[
+        Path | bool,
+        Option(
+            "let the runtime scale JPEGs down while decoding, if these images are decided as before (default: the "
+            "training data's held-out ones)",
+            parse=Path,
+            metavar="DATA",
+            nargs="?",
+            const=True,
+        ),
+    ] = False
     cross_check: Annotated[
         str | None, Option("also compare with the file of a second exporter", choices=("optimum",))
     ] = None
@@ -252,6 +263,7 @@ class ExportCommand:
             "--triton": self.triton,
             "--cross-check": self.cross_check,
             "--explain": self.explain or None,
+            "--fast-decode": self.fast_decode or None,
             "--calibration": asked and asked.calibration,
             "--evaluation": asked and asked.evaluation,
             "--refit": asked and (asked.refit or None),

@@ -1,14 +1,15 @@
-"""How ``clip-export`` quantizes: where its images come from, and the decisions that changed."""
+"""How ``clip-export`` quantizes and judges: where its images come from, and the decisions that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clip_export.fast_decode import FastDecodeOptions, scaled_images
 from clip_export.heads.references import DataReference
 from clip_export.quantization.evidence.files import Wanted
 from clip_export.quantization.evidence.gate import Decisions
-from clip_export.quantization.evidence.images import gather, refit_images
+from clip_export.quantization.evidence.images import gather, judging_images, refit_images
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.request import MINUTES, QuantizationRequest
 from clip_export.quantization.targets import find_target
@@ -46,13 +47,27 @@ def quantization_options(
     )
 
 
-def flip_lines(decisions: Mapping[str, Decisions]) -> Iterator[str]:
+def fast_decode_options(
+    asked: Path | bool, least: float, wanted: Wanted, remembered: DataReference | None
+) -> FastDecodeOptions | None:
+    """Gather the images that judge fast decoding, if it is asked for.
+
+    Raises:
+        ParityError, QuantizationError: there are none, or too few.
+    """
+    if not asked:
+        return None
+    images, source = judging_images(asked if isinstance(asked, Path) else None, wanted, remembered)
+    return scaled_images(images, source, wanted.preprocessing, least)
+
+
+def flip_lines(decisions: Mapping[str, Decisions], name_of_flip: str = "flip") -> Iterator[str]:
     """Name the images whose decision changed, which the file itself does not, by the heads' names."""
     for head, found in decisions.items():
         of_head = f"{head}: " if head else ""
         for name, flip in found.flips[:_SHOWN_FLIPS]:
             before, after = f"{flip.before} {flip.before_probability:.1%}", f"{flip.after} {flip.after_probability:.1%}"
-            yield f"flip: {of_head}{name}: {before} -> {after}"
+            yield f"{name_of_flip}: {of_head}{name}: {before} -> {after}"
         if len(found.flips) > _SHOWN_FLIPS:
             yield f"and {len(found.flips) - _SHOWN_FLIPS} more flips"
 

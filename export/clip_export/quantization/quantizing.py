@@ -20,7 +20,7 @@ from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
 from clip_export.quantization.evidence.feeds import Feeds
-from clip_export.quantization.evidence.gate import Decisions, compare, predictions, speed_ratio
+from clip_export.quantization.evidence.gate import Decisions, compare_heads, predictions, speed_ratio
 from clip_export.quantization.evidence.images import Evidence, LabelledImage
 from clip_export.quantization.layers.feature import head_input_name
 from clip_export.quantization.layers.linears import find_linears, with_constants, with_plain_linears
@@ -216,15 +216,11 @@ class _Judge:
         self.attempts = 0
 
     def decisions(self, model: onnx.ModelProto) -> dict[str, Decisions]:
-        """Compare each head's answers; classes of the images are known for the main head alone."""
+        """Compare each head's answers."""
         self.attempts += 1
         save_model(model, self.spec, self.scratch)
         self.after = predictions(load(self.scratch, device="cpu"), self.images, self.texts)
-        found = {self.spec.name: compare(self.names, self.before, self.after, self.targets)}
-        for name in (task.name for task in self.spec.tasks):
-            old, new = ([item.tasks[name] for item in answers] for answers in (self.before, self.after))
-            found[name] = compare(self.names, old, new, [None] * len(old))
-        return found
+        return compare_heads(self.spec, self.names, self.before, self.after, self.targets)
 
     def receipts(self, candidate: _Candidate, decisions: dict[str, Decisions]) -> dict[str, QuantizationReceipt]:
         """Of the candidate that `decisions` was asked about last."""

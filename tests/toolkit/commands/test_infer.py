@@ -262,6 +262,9 @@ def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatc
     assert "CPUExecutionProvider, threads: 1" in capsys.readouterr().err
     assert main([*[image] * 9, "--device", "cpu"]) == 0
     assert opened[-1][-1]["prepack"] is True
+    assert opened[-1][-1]["fast_decode"] is None
+    assert main([image, "--no-fast-decode"]) == 0
+    assert opened[-1][-1]["fast_decode"] is False
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--threads"])

@@ -108,7 +108,11 @@ class DecodingOptions:
         Option("refuse images with more pixels (default: 134217728)", parse=whole(most=2**40), metavar="N"),
     ] = None
     allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
-    fast_decode: Annotated[bool, Option("scale JPEGs down while decoding: not quite exact")] = False
+    fast_decode: Annotated[
+        bool | None,
+        Option("scale JPEGs down while decoding (default: where the model file was judged so)", const=True),
+        Option("decode JPEGs exactly", "--no-fast-decode", const=False),
+    ] = None
 
 
 @dataclass(frozen=True)

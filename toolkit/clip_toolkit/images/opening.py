@@ -16,7 +16,7 @@ from clip_toolkit.errors import ImageError
 from clip_toolkit.images import dicom, fits, tiff
 from clip_toolkit.images.foreign import check_known
 from clip_toolkit.images.formats import COMMON, registered_formats
-from clip_toolkit.images.limits import DRAFT_FACTOR, DecodeOptions, bytes_a_pixel, check_scans, check_size
+from clip_toolkit.images.limits import DecodeOptions, bytes_a_pixel, check_scans, check_size
 from clip_toolkit.images.pillow_faults import check_faults, without_void_alpha
 
 _SAVE = "Save it as PNG or JPEG again."
@@ -45,8 +45,7 @@ def loaded(file: IO[bytes], options: DecodeOptions) -> Image.Image:
         file.seek(0)
         check_scans(file.read(), picture.width, picture.height)
     if options.draft_side is not None:
-        side = options.draft_side * DRAFT_FACTOR
-        picture.draft(None, (side, side))  # None keeps the mode; only JPEG does anything
+        picture.draft(None, (options.draft_side, options.draft_side))  # None keeps the mode; only JPEG does anything
     one_at_a_time = _ONE_LARGE if picture.width * picture.height > _LARGE else nullcontext()
     with one_at_a_time, _TRUNCATION.set_to(options.allow_truncated):
         _load(picture)

@@ -23,7 +23,7 @@ from clip_toolkit.spec.metadata import (
     parsed,
     require_kind,
 )
-from clip_toolkit.spec.receipts import NotebookReceipt, ParityReceipt, QuantizationReceipt
+from clip_toolkit.spec.receipts import FastDecodeReceipt, NotebookReceipt, ParityReceipt, QuantizationReceipt
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.spec.tokenizer import TokenizerSpec
 from clip_toolkit.spec.trust import CoverageSpec, NoveltySpec, ReferenceSpec, RelevanceSpec
@@ -222,6 +222,7 @@ class ModelSpec:
         coverage: what sets of labels promise, or None in a file that was not calibrated for them.
         reference: statistics to tell drift by, or None.
         relevance: about the output ``relevance``, likewise.
+        fast_decode: evidence that JPEGs may be scaled down while they are decoded, or None where that was not judged.
         onnxruntime: oldest version of ONNX Runtime, ``major.minor``, that runs the file and gives its answers.
         golden: pictures with their PyTorch outputs, for the selftest.
         tools: versions of the packages that made the file.
@@ -248,6 +249,7 @@ class ModelSpec:
     coverage: CoverageSpec | None = field(default=None, metadata=LATER)
     reference: ReferenceSpec | None = field(default=None, metadata=LATER)
     relevance: RelevanceSpec | None = field(default=None, metadata=LATER)
+    fast_decode: FastDecodeReceipt | None = field(default=None, metadata=LATER)
     onnxruntime: str = OLDEST_ONNXRUNTIME
     golden: tuple[GoldenVector, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)

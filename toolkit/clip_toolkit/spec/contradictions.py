@@ -12,6 +12,7 @@ from clip_toolkit.spec.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from clip_toolkit.spec.classifier import ModelSpec, Preprocessing
+    from clip_toolkit.spec.receipts import FastDecodeReceipt
     from clip_toolkit.spec.trust import ReferenceSpec
 
 HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -53,6 +54,8 @@ def check(spec: ModelSpec) -> None:
     )
     width = spec.encoder.dim + (spec.text.dim if spec.text else 0)
     require(spec.head.layers[:1] == (width,), "head.layers", f"{width} inputs", spec.head.layers)
+    if spec.fast_decode is not None:
+        _check_fast_decode(spec.fast_decode, rule)
     if spec.text is not None:
         check_tokenizer(spec.text.tokenizer, "text.tokenizer")
     require(spec.input in ("image", "pixels"), "input", "image or pixels", spec.input)
@@ -112,6 +115,12 @@ def _check_tasks(spec: ModelSpec) -> None:
         require(len(task.golden) == len(spec.golden), "tasks", f"{len(spec.golden)} golden answers", len(task.golden))
     mistaken = [label for label in spec.labels if spec.task == REGRESSION and label.partition(".")[0] in names[1:]]
     require(not mistaken, "labels", "none that reads as an answer of another head", mistaken)
+
+
+def _check_fast_decode(judged: FastDecodeReceipt, rule: Preprocessing) -> None:
+    require(judged.side >= rule.resize, "fast_decode.side", f"at least resize ({rule.resize})", judged.side)
+    passed = f"at least min_agreement ({judged.min_agreement})"
+    require(judged.agreement >= judged.min_agreement, "fast_decode.agreement", passed, judged.agreement)
 
 
 def _check_patches(rule: Preprocessing) -> None:

@@ -9,7 +9,14 @@ from typing import TypeAlias
 from clip_toolkit.listing import table
 from clip_toolkit.spec.classifier import NO_HEAD, HeadSpec, ModelSpec, Preprocessing
 from clip_toolkit.spec.licenses import license_rows_of_file
-from clip_toolkit.spec.receipts import Differences, NotebookReceipt, ParityReceipt, agreement_text
+from clip_toolkit.spec.receipts import (
+    Differences,
+    FastDecodeReceipt,
+    NotebookReceipt,
+    ParityReceipt,
+    QuantizationReceipt,
+    agreement_text,
+)
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from clip_toolkit.spec.text_tower import TextTowerSpec
 from clip_toolkit.spec.trust import CoverageSpec, NoveltySpec
@@ -39,6 +46,7 @@ def receipt_rows(spec: ModelSpec | TextTowerSpec) -> Iterator[Row]:
         for index, head in enumerate(spec.heads.values()):
             rows = [*_quantization_rows(head), *_parity_rows(head)]
             yield from _of_further_head(head.name, rows) if index else rows
+        yield from _fast_decode_rows(spec)
 
 
 def _of_further_head(name: str, rows: Iterable[Row]) -> Iterator[Row]:
@@ -238,19 +246,8 @@ def _quantization_rows(spec: ModelSpec) -> Iterator[Row]:
         return
     target = f" for {receipt.target}" if receipt.mode == "int8" else ""
     yield "quantization", f"{receipt.mode}{target}: {receipt.choice}"
-    yield (
-        "  agreement",
-        (
-            f"{agreement_text(spec.task, receipt.agreement, receipt.evaluation_images)} ({receipt.source}); "
-            f"{len(receipt.flips)} flips, at least {receipt.min_agreement:.2%} was asked for"
-        ),
-    )
-    yield (
-        "  values" if spec.task == REGRESSION else "  probabilities",
-        f"moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most",
-    )
-    if receipt.accuracy_before is not None and receipt.accuracy_after is not None:
-        yield "  accuracy", f"{receipt.accuracy_before:.2%} in float32, {receipt.accuracy_after:.2%} now"
+    yield "  agreement", _agreement(spec.task, receipt, receipt.evaluation_images)
+    yield from _shift_rows(spec.task, receipt, "in float32")
     yield (
         "  tuned on",
         f"{receipt.calibration_images} images, {len(receipt.tried)} ways compared, {receipt.attempts} files judged",
@@ -263,6 +260,33 @@ def _quantization_rows(spec: ModelSpec) -> Iterator[Row]:
         slower = "SLOWER than float32, " if receipt.speed_ratio < 1 else ""
         speed = f"{slower}{receipt.speed_ratio:.2f} x as fast on the machine of the export"
     yield "  size, speed", f"{receipt.size_ratio:.3f} of float32's size, {speed}"
+
+
+def _shift_rows(task: str, receipt: QuantizationReceipt | FastDecodeReceipt, before: str) -> Iterator[Row]:
+    yield (
+        "  values" if task == REGRESSION else "  probabilities",
+        f"moved by {receipt.mean_shift:.4f} on average, {receipt.largest_shift:.4f} at most",
+    )
+    if receipt.accuracy_before is not None and receipt.accuracy_after is not None:
+        yield "  accuracy", f"{receipt.accuracy_before:.2%} {before}, {receipt.accuracy_after:.2%} now"
+
+
+def _fast_decode_rows(spec: ModelSpec) -> Iterator[Row]:
+    receipt = spec.fast_decode
+    if receipt is None:
+        return
+    yield "fast decode", f"JPEGs are scaled down while they are decoded, to no less than {receipt.side} pixels a side"
+    yield "  agreement", _agreement(spec.task, receipt, receipt.images, "file with exact pixels")
+    yield from _shift_rows(spec.task, receipt, "with exact pixels")
+
+
+def _agreement(
+    task: str, receipt: QuantizationReceipt | FastDecodeReceipt, images: int, other: str = "float file"
+) -> str:
+    return (
+        f"{agreement_text(task, receipt.agreement, images, other)} ({receipt.source}); "
+        f"{len(receipt.flips)} flips, at least {receipt.min_agreement:.2%} was asked for"
+    )
 
 
 def _differences(differences: Differences) -> str:

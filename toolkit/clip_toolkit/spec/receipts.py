@@ -149,6 +149,28 @@ class QuantizationReceipt:
     refit_images: int = 0
 
 
+@dataclass(frozen=True)
+class FastDecodeReceipt:
+    """Evidence that the file decides JPEGs that are scaled down while they are decoded as it does exact ones.
+
+    Attributes:
+        side: JPEGs are scaled down by 2, 4 or 8, as long as both sides keep this number of pixels.
+        images: number of JPEGs that judged it, all of them scaled down; the other fields are those of
+            `QuantizationReceipt`, with the exactly decoded image in place of the float file.
+    """
+
+    side: int
+    images: int
+    source: str
+    agreement: float
+    min_agreement: float
+    flips: tuple[Flip, ...]
+    mean_shift: float
+    largest_shift: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
 def agreement_text(task: str, agreement: float, images: int, other: str = "float file") -> str:
     """Put an agreement with another model into words."""
     if task == REGRESSION:

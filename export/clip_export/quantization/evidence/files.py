@@ -86,7 +86,7 @@ def _listed(manifest: Path, wanted: Wanted) -> list[FoundImage]:
     try:
         dataset = read_manifest(manifest, wanted.task, wanted.text_column)
     except DatasetError as error:
-        raise QuantizationError(f"{error} Or name a folder of images with --calibration.") from error
+        raise QuantizationError(f"{error} Or name a folder of images.") from error
     known = wanted.task == SINGLE_LABEL and set(dataset.labels) <= set(wanted.labels)
     texts = dataset.texts or (None,) * len(dataset.files)
     return _spread(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clip_toolkit import Classifier, Prediction
 from clip_toolkit.judging.scores import r_squared
+from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.receipts import Flip
 from clip_toolkit.spec.tasks import REGRESSION
 
@@ -79,6 +80,21 @@ def compare(
         accuracy_before=_accuracy(before, targets),
         accuracy_after=_accuracy(after, targets),
     )
+
+
+def compare_heads(
+    spec: ModelSpec,
+    names: Sequence[str],
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    targets: Sequence[int | None],
+) -> dict[str, Decisions]:
+    """Compare each head's answers, by its name; classes of the images are known for the main head alone."""
+    found = {spec.name: compare(names, before, after, targets)}
+    for name in (task.name for task in spec.tasks):
+        old, new = ([item.tasks[name] for item in answers] for answers in (before, after))
+        found[name] = compare(names, old, new, [None] * len(old))
+    return found
 
 
 def speed_ratio(before: Callable[[], object], after: Callable[[], object]) -> float:

@@ -132,6 +132,28 @@ def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -
     return tuple(images)
 
 
+def judging_images(
+    data: Path | None, wanted: Wanted, remembered: DataReference | None
+) -> tuple[tuple[LabelledImage, ...], str]:
+    """Return images to judge by where nothing is tuned, and where they come from, for people.
+
+    Args:
+        data: folder or manifest, all of which judges; None takes the held-out files of the training data.
+        wanted: what they are for.
+        remembered: what the head file says of its data.
+
+    Raises:
+        QuantizationError: there is no such folder, or none that is remembered.
+    """
+    if data is not None:
+        return tuple(_Reader(wanted).read(find_images(data, wanted), MOST_EVALUATION)), data.name
+    if remembered is None or not Path(remembered.folder).exists():
+        raise QuantizationError("there are no training data to judge by. Name a folder of typical images.")
+    data, is_held_out = Path(remembered.folder), _held_out(remembered)
+    files = filter(is_held_out, find_images(data, wanted))
+    return tuple(_Reader(wanted).read(files, MOST_EVALUATION)), f"held-out images of the training data {data.name}"
+
+
 def _held_out(remembered: DataReference) -> Callable[[FoundImage], bool]:
     """Tell the files that a head did not learn from: by content, or by name where its file is an old one."""
     names, digests = set(remembered.held_out), set(remembered.digests)
