@@ -50,7 +50,7 @@ def load(
 
     Args:
         model: path; without one `clip_toolkit.files.locate.find_model` decides.
-        device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``openvino``, ``coreml`` or ``directml``.
+        device: one of `clip_toolkit.runtime.plugins.ALL_DEVICES`, such as ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads; default all cores this process may use.
         resize: ``pillow``, bit for bit what the transformers processor does, or ``graph``, the file's own: one image
             a run, and within the tolerance that the parity receipt states.

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from clip_toolkit import DeviceError, MissingDependencyError, ModelError, load
-from clip_toolkit.runtime import devices
+from clip_toolkit.runtime import devices, plugins
 from clip_toolkit.runtime import session as runtime_session
 from clip_toolkit.runtime.devices import CPU
 
@@ -139,3 +139,71 @@ def test_threads_reach_the_session(  # the sessions are not opened: no threads a
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     load(demo, device=device, threads=threads)
     assert asked == [expected]
+
+
+WEBGPU = "WebGpuExecutionProvider"
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The package of a plugin whose devices the test says, and which runs on the CPU in truth."""
+    module = SimpleNamespace(get_ep_name=lambda: WEBGPU, get_library_path=lambda: "libwebgpu.so", devices=[], loaded=[])
+    real = onnxruntime.InferenceSession
+
+    def session(path: object, _: object, providers: list[str] | None, **__: object) -> object:
+        opened = real(path, onnxruntime.SessionOptions(), providers=[CPU])
+        started = [WEBGPU, CPU] if providers is None else providers
+        methods = {name: getattr(opened, name) for name in ("get_inputs", "get_outputs", "run")}
+        return SimpleNamespace(get_providers=lambda: started, **methods)
+
+    class Options(onnxruntime.SessionOptions):
+        def add_provider_for_devices(self, devices: list[object], settings: dict[str, str]) -> None:
+            assert (devices, settings) == (module.devices[:1], {})
+
+    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(plugins, "find_spec", lambda name: module if name == "onnxruntime_ep_webgpu" else None)
+    monkeypatch.setattr(plugins, "import_module", lambda _: module)
+    monkeypatch.setattr(
+        onnxruntime, "register_execution_provider_library", lambda *arguments: module.loaded.append(arguments)
+    )
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: module.devices)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU, *([WEBGPU] if module.loaded else [])])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    return module
+
+
+def test_a_plugin_is_loaded_once_and_runs_beside_the_providers_that_are_built_in(demo: Path, plugin: SimpleNamespace):
+    plugin.devices[:] = [SimpleNamespace(ep_name=WEBGPU), SimpleNamespace(ep_name=WEBGPU)]
+    for device in ("webgpu", "auto", "webgpu"):
+        assert load(demo, device=device).provider == WEBGPU
+    assert plugin.loaded == [("onnxruntime_ep_webgpu", "libwebgpu.so")]
+    assert plugins.installed_devices() == ["cpu", "webgpu"]
+    assert load(demo, device="cpu").provider == CPU
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_that_finds_no_device_fails_by_name_and_falls_back_by_auto(demo: Path):
+    with pytest.raises(DeviceError, match="onnxruntime-ep-webgpu finds no device on this machine"):
+        load(demo, device="webgpu")
+    classifier = load(demo)
+    (note,) = classifier.notes
+    assert "finds no device" in note
+    assert classifier.provider == CPU
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_that_does_not_load_is_named(demo: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise RuntimeError("libvulkan.so.1: cannot open\nand a trace")
+
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", fails)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"onnxruntime-ep-webgpu does not load \(libvulkan.so.1: cannot open\)"):
+            load(demo, device="webgpu")
+    assert load(demo).provider == CPU
+
+
+def test_a_plugin_that_is_not_installed_says_what_to_install(demo: Path):
+    with pytest.raises(DeviceError, match="pip install onnxruntime-ep-nv-tensorrt-rtx"):
+        load(demo, device="tensorrt-rtx")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 def run(options: InferOptions) -> int:
     """Do what was asked and return the exit code: 0, or 1 when an image, the selftest or the doctor failed."""
     from clip_toolkit.files.locate import find_model
+    from clip_toolkit.runtime.plugins import FASTEST
 
     located = find_model(options.model)
     if options.running.max_memory is not None:
         from clip_toolkit.runtime.memory import limit_memory
 
         limit_memory(options.running.max_memory)
+    if options.running.device == FASTEST:
+        from clip_toolkit.fastest import fastest_device
+
+        device = fastest_device(located.path, options.running.threads, say)
+        options = replace(options, running=replace(options.running, device=device))
     if options.actions.chosen is not None:
         action, _ = options.actions.chosen
         return {"describe": _describe, "selftest": _selftest, "doctor": _doctor}[action](located.path, options)

@@ -11,8 +11,9 @@ from clip_toolkit.commands import PROGRAM
 from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
 from clip_toolkit.numbers import POSITIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
-from clip_toolkit.runtime.devices import DEVICES, RESIZES
+from clip_toolkit.runtime.devices import RESIZES
 from clip_toolkit.runtime.isolation_limits import Limits
+from clip_toolkit.runtime.plugins import ALL_DEVICES, FASTEST
 from clip_toolkit.spec.tasks import WAYS
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS
@@ -49,7 +50,7 @@ class ModelOptions:
 class DeviceOptions:
     """Where models run."""
 
-    device: Annotated[str, Option("where to run", choices=DEVICES)] = "auto"
+    device: Annotated[str, Option("where to run", choices=ALL_DEVICES)] = "auto"
     threads: Annotated[
         int | None, Option("CPU threads (default: all usable cores)", parse=whole(most=MOST), metavar="N")
     ] = None
@@ -69,6 +70,19 @@ class ClassifyingOptions(RunningOptions):
         "pillow"
     )
     max_memory: MaxMemory = None
+
+
+@dataclass(frozen=True)
+class InferRunningOptions(ClassifyingOptions):
+    """The same, of ``clip-infer``."""
+
+    device: Annotated[
+        str,
+        Option(
+            f"where to run; {FASTEST}: measure what is installed on the model's golden pictures, and remember",
+            choices=(*ALL_DEVICES, FASTEST),
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -231,7 +245,7 @@ class InferOptions:
     all_files: AllFiles = False
     text: Annotated[TextOptions, Group("text, for models that read one with each image")] = TextOptions()
     video: Annotated[FrameOptions, Group("video")] = FrameOptions()
-    running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
+    running: Annotated[InferRunningOptions, Group("running")] = InferRunningOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
     isolation: Annotated[IsolationOptions | None, Group("isolation, for images from strangers (Linux)")] = None
     output: Annotated[OutputOptions, Group("output")] = OutputOptions()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clip_toolkit.doctor.finding import Finding
 from clip_toolkit.errors import MissingDependencyError
-from clip_toolkit.runtime.devices import PROVIDERS, import_onnxruntime
+from clip_toolkit.runtime.plugins import installed_devices
 
 _SECONDS = 600  # compilers of GPU providers take minutes; beyond this it hangs
 
@@ -21,14 +21,13 @@ _NONE = sys.float_info.min  # in the place of a tolerance of 0, of what has to b
 
 
 def providers(model: Path, threads: int | None) -> Iterator[Finding]:
-    """One finding for each provider of this build that has a device name."""
+    """One finding for each provider that is built in or a plugin, and has a device name."""
     try:
-        available = import_onnxruntime().get_available_providers()
+        devices = installed_devices()
     except MissingDependencyError:  # said already, of the installation
         return
-    for device, provider in PROVIDERS.items():
-        if provider in available:
-            yield _replayed(model, device, threads)
+    for device in devices:
+        yield _replayed(model, device, threads)
 
 
 def _replayed(model: Path, device: str, threads: int | None) -> Finding:

@@ -20,7 +20,7 @@ PROVIDERS = {
 """Execution provider of each device name."""
 
 DEVICES = ("auto", *PROVIDERS)
-"""What ``device`` may be."""
+"""What ``device`` may be, but for `clip_toolkit.runtime.plugins.PLUGINS`."""
 
 RESIZES = ("pillow", "graph")
 """What ``resize`` may be: the host's Pillow, or the resize inside the model file."""
@@ -28,7 +28,7 @@ RESIZES = ("pillow", "graph")
 # What ``auto`` tries before the CPU: no compilers that take minutes or may be slower than a plain CPU.
 _AUTOMATIC = ("cuda", "coreml", "directml")
 
-_SPLIT_BY_FOREIGN_OPERATORS = ("tensorrt", "openvino", "coreml")
+_SPLIT_BY_FOREIGN_OPERATORS = ("tensorrt", "tensorrt-rtx", "openvino", "coreml", "qnn")
 _NEED_CUDA = ("cuda", "tensorrt")
 
 ONE_RUN_AT_A_TIME = (PROVIDERS["directml"],)

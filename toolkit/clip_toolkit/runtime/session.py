@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from clip_toolkit.errors import DeviceError, ModelError, first_line
 from clip_toolkit.runtime.devices import (
     CPU,
-    DEVICES,
     ONE_RUN_AT_A_TIME,
     advice,
-    automatic_devices,
-    find_provider,
     import_onnxruntime,
     outdated,
 )
 from clip_toolkit.runtime.memory import is_out_of_memory, memory_in_force
+from clip_toolkit.runtime.plugins import ALL_DEVICES, Engine, devices_of_auto, find_engine
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
 
@@ -120,7 +118,7 @@ def open_session(
 
     Args:
         path: the model file.
-        device: one of `DEVICES`.
+        device: one of `clip_toolkit.runtime.plugins.ALL_DEVICES`.
         threads: threads inside one operator; default `usable_cores`.
         ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
         prepack: lay out the weights anew for speed; without, a session opens sooner, in less memory, and runs slower.
@@ -131,8 +129,8 @@ def open_session(
         DeviceError: the device is unknown, or was asked for by name and is not there or does not start.
         ModelError: ONNX Runtime refuses the file.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if device not in ALL_DEVICES:
+        raise DeviceError(f"device: expected one of {', '.join(ALL_DEVICES)}, got {device!r}")
     opening = Opening(path.absolute(), device, threads, prepack)
     remark = outdated(needs)
     try:
@@ -149,13 +147,13 @@ def _open(path: Path, opening: Opening, ops: str) -> Session:
     if opening.device != "auto":
         return _open_on(opening.device, path, opening, ops)
     notes = []
-    for candidate in automatic_devices():
+    for candidate in devices_of_auto():
         try:
             return _open_on(candidate, path, opening, ops)
         except (DeviceError, ModelError) as error:
             notes.append(f"{error} Running on the CPU.")
     notes = notes or ["this build of ONNX Runtime has no GPU provider"]
-    return _opened(path, CPU, tuple(notes), opening)
+    return _opened(path, Engine(CPU), tuple(notes), opening)
 
 
 def open_graph(model: bytes | Path, threads: int | None = None) -> Session:
@@ -166,29 +164,28 @@ def open_graph(model: bytes | Path, threads: int | None = None) -> Session:
     """
     threads = threads or usable_cores()
     if isinstance(model, Path):
-        return Session(_inner(os.fspath(model), str(model), [CPU], threads), threads=threads)
-    return Session(_inner(model, "the graph", [CPU], threads), threads=threads)
+        return Session(_inner(os.fspath(model), str(model), Engine(CPU), threads), threads=threads)
+    return Session(_inner(model, "the graph", Engine(CPU), threads), threads=threads)
 
 
 def _open_on(device: str, path: Path, opening: Opening, ops: str) -> Session:
-    provider = find_provider(device)
-    session = _opened(path, provider, advice(device, ops), opening)
-    if provider not in session.providers():
+    engine = find_engine(device)
+    session = _opened(path, engine, advice(device, ops), opening)
+    if engine.provider not in session.providers():
         raise DeviceError(
-            f"device {device}: {provider} did not start (driver or libraries missing?). Run: clip-infer --doctor"
+            f"device {device}: {engine.provider} did not start (driver or libraries missing?). Run: clip-infer --doctor"
         )
     return session
 
 
-def _opened(path: Path, provider: str, notes: tuple[str, ...], opening: Opening) -> Session:
+def _opened(path: Path, engine: Engine, notes: tuple[str, ...], opening: Opening) -> Session:
     threads = opening.threads or usable_cores()
-    providers = list(dict.fromkeys([provider, CPU]))
-    inner = _inner(os.fspath(path), str(path), providers, threads, prepack=opening.prepack)
-    return Session(inner, provider, notes, threads, opening)
+    inner = _inner(os.fspath(path), str(path), engine, threads, prepack=opening.prepack)
+    return Session(inner, engine.provider, notes, threads, opening)
 
 
 def _inner(
-    model: bytes | str, name: str, providers: Sequence[str], threads: int, *, prepack: bool = True
+    model: bytes | str, name: str, engine: Engine, threads: int, *, prepack: bool = True
 ) -> onnxruntime.InferenceSession:
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
@@ -199,8 +196,11 @@ def _inner(
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         options.add_session_config_entry("session.use_env_allocators", "0" if memory_in_force() is None else "1")
+        providers = None if engine.devices else list(dict.fromkeys([engine.provider, CPU]))
+        if engine.devices:
+            options.add_provider_for_devices(list(engine.devices), {})
         # Without its fallback, which would go on on the CPU and leave the provider's name standing.
-        return runtime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+        return runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base
         raise ModelError(f"{name}: ONNX Runtime cannot open it ({_reason(error)})") from error
 
