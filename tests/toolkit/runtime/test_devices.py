@@ -3,12 +3,15 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
-from clip_toolkit import DeviceError, MissingDependencyError, ModelError, load
-from clip_toolkit.runtime import devices, plugins
+from clip_toolkit import DeviceError, MissingDependencyError, ModelError, load, selftest
+from clip_toolkit.runtime import devices, openvino_engine, plugins
 from clip_toolkit.runtime import session as runtime_session
 from clip_toolkit.runtime.devices import CPU
 
@@ -207,3 +210,65 @@ def test_a_plugin_that_does_not_load_is_named(demo: Path, monkeypatch: pytest.Mo
 def test_a_plugin_that_is_not_installed_says_what_to_install(demo: Path):
     with pytest.raises(DeviceError, match="pip install onnxruntime-ep-nv-tensorrt-rtx"):
         load(demo, device="tensorrt-rtx")
+
+
+class Port:
+    """An input or output as OpenVINO gives it."""
+
+    def __init__(self, port: Any) -> None:
+        self.name, self.shape = port.name, port.shape
+
+    def get_any_name(self) -> str:
+        return self.name
+
+    def get_partial_shape(self) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(is_static=isinstance(size, int), get_length=lambda size=size: size) for size in self.shape
+        ]
+
+
+@pytest.fixture
+def openvino(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A package of that name, which computes with ONNX Runtime; returns what it is asked for."""
+    asked: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def compile_model(model: str, device: str, settings: dict[str, Any]) -> SimpleNamespace:
+        asked.append((device, settings, sys.modules["openvino_telemetry"]))
+        opened = real(model, onnxruntime.SessionOptions(), providers=[CPU])
+        inputs, outputs = (list(map(Port, ports())) for ports in (opened.get_inputs, opened.get_outputs))
+        names = [port.name for port in outputs]
+        request = SimpleNamespace(infer=lambda feeds: dict(zip(names, opened.run(names, feeds), strict=True)))
+        return SimpleNamespace(inputs=inputs, outputs=outputs, output=str, create_infer_request=lambda: request)
+
+    monkeypatch.setattr(openvino_engine, "find_spec", lambda _: asked)
+    monkeypatch.setattr(plugins, "find_spec", lambda _: None)
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    core = SimpleNamespace(compile_model=compile_model)
+    monkeypatch.setattr(openvino_engine, "import_module", lambda _: SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    return asked
+
+
+def test_openvino_itself_where_onnxruntime_has_none(demo: Path, openvino: list[Any], pixels: NDArray[np.uint8]):
+    classifier = load(demo, device="openvino", threads=3)
+    assert (classifier.provider, plugins.installed_devices()) == ("OpenVINO", ["cpu", "openvino"])
+    settings = {"INFERENCE_NUM_THREADS": 3, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    assert openvino == [("CPU", settings, None)]
+    expected = load(demo, device="cpu").predict(pixels).logits
+    assert np.allclose(classifier.predict(pixels).logits, expected, atol=1e-5)
+    assert all(drift.passed for drift in selftest(classifier))
+
+
+def test_openvino_that_fails_is_named_and_keeps_no_limit_on_memory(
+    demo: Path, openvino: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runtime_session, "memory_in_force", lambda: 100)
+    with pytest.raises(DeviceError, match="does not keep to --max-memory"):
+        load(demo, device="openvino")
+    monkeypatch.undo()
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ModelError, match="OpenVINO cannot open it"):
+        load(demo, device="openvino")
+    assert openvino == []

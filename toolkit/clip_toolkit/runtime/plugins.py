@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from clip_toolkit.errors import DeviceError, first_line
+from clip_toolkit.runtime import openvino_engine
 from clip_toolkit.runtime.devices import DEVICES, PROVIDERS, automatic_devices, find_provider, import_onnxruntime
 
 PLUGINS = {
@@ -16,7 +17,8 @@ PLUGINS = {
     "tensorrt-rtx": ("onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx"),
     "qnn": ("onnxruntime-qnn", "onnxruntime_qnn"),
 }
-"""Package and module of each device name. ``openvino`` is the plugin where ONNX Runtime was built without OpenVINO."""
+"""Package and module of each device name. ``openvino`` is the plugin where ONNX Runtime was built without
+OpenVINO, and where it finds no device OpenVINO itself, if that is installed."""
 
 ALL_DEVICES = tuple(dict.fromkeys([*DEVICES, *PLUGINS]))
 """What ``device`` may be."""
@@ -46,7 +48,8 @@ class Engine(NamedTuple):
 def installed_devices() -> list[str]:
     """Return the devices, ``cpu`` first, for which a provider is built in or a plugin installed; it may not start."""
     found = [device for device, provider in PROVIDERS.items() if _is_built_in(provider)]
-    return list(dict.fromkeys([*found, *filter(_is_installed, PLUGINS)]))
+    native = ["openvino"] if openvino_engine.is_installed() else []
+    return list(dict.fromkeys([*found, *filter(_is_installed, PLUGINS), *native]))
 
 
 def devices_of_auto() -> list[str]:
@@ -60,6 +63,15 @@ def find_engine(device: str) -> Engine:
     Raises:
         DeviceError: there is none; the plugin is not installed, does not load, or knows no device of this machine.
     """
+    if device != "openvino" or _is_built_in(PROVIDERS[device]) or not openvino_engine.is_installed():
+        return _found(device)
+    try:
+        return _found(device)
+    except DeviceError:  # neither built in nor a plugin that knows this machine, as on processors that are not Intel's
+        return Engine(openvino_engine.PROVIDER)
+
+
+def _found(device: str) -> Engine:
     provider = PROVIDERS.get(device)
     if provider is not None and (_is_built_in(provider) or not _is_installed(device)):
         return Engine(find_provider(device))

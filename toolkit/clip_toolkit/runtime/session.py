@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from clip_toolkit.errors import DeviceError, ModelError, first_line
+from clip_toolkit.runtime import openvino_engine
 from clip_toolkit.runtime.devices import (
     CPU,
     ONE_RUN_AT_A_TIME,
@@ -21,6 +22,7 @@ from clip_toolkit.runtime.devices import (
     outdated,
 )
 from clip_toolkit.runtime.memory import is_out_of_memory, memory_in_force
+from clip_toolkit.runtime.openvino_engine import OpenVinoSession
 from clip_toolkit.runtime.plugins import ALL_DEVICES, Engine, devices_of_auto, find_engine
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
@@ -57,7 +59,7 @@ class Session:
 
     def __init__(
         self,
-        inner: onnxruntime.InferenceSession,
+        inner: onnxruntime.InferenceSession | OpenVinoSession,
         provider: str = CPU,
         notes: tuple[str, ...] = (),
         threads: int = 1,
@@ -186,7 +188,9 @@ def _opened(path: Path, engine: Engine, notes: tuple[str, ...], opening: Opening
 
 def _inner(
     model: bytes | str, name: str, engine: Engine, threads: int, *, prepack: bool = True
-) -> onnxruntime.InferenceSession:
+) -> onnxruntime.InferenceSession | OpenVinoSession:
+    if engine.provider == openvino_engine.PROVIDER:
+        return _openvino(str(model), name, threads)
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -203,6 +207,15 @@ def _inner(
         return runtime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base
         raise ModelError(f"{name}: ONNX Runtime cannot open it ({_reason(error)})") from error
+
+
+def _openvino(model: str, name: str, threads: int) -> OpenVinoSession:
+    if memory_in_force() is not None:
+        raise DeviceError("device openvino: OpenVINO does not keep to --max-memory. Use --device cpu.")
+    try:
+        return openvino_engine.OpenVinoSession(model, threads)
+    except Exception as error:  # likewise
+        raise ModelError(f"{name}: OpenVINO cannot open it ({first_line(error)})") from error
 
 
 @cache
