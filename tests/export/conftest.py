@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
@@ -26,6 +27,15 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test leaves features in the cache of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_registry() -> Iterator[None]:
+    """PyTorch's exporter collects its 400 translations for every export: two thirds of a second, a third of a trace."""
+    make = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(make))
         yield
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from unittest.mock import patch
 
 import onnx
 import torch
-from torch import Tensor, nn
+from onnxscript import opset20 as op
+from torch import Tensor, fx, nn
 
 from clip_export.graph.model_file import IR_VERSION, OPSET
 from clip_toolkit.errors import EncoderError
@@ -54,17 +58,9 @@ def trace(
     with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                network,
-                tuple(examples.values()),
-                dynamo=True,
-                input_names=list(examples),
-                output_names=list(outputs),
-                dynamic_shapes=varying,
-                opset_version=OPSET,
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
+            captured = torch.export.export(network, tuple(examples.values()), dynamic_shapes=varying, strict=False)
+            program = _translated(captured, varying, tuple(examples), tuple(outputs))
+        except Exception as error:
             reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise EncoderError(
                 f"PyTorch {torch.__version__} cannot trace the network to ONNX ({reason}). Use another encoder."
@@ -75,6 +71,48 @@ def trace(
     _name_after_modules(model)
     _strip_traces(model)
     return model
+
+
+def _to_dtype(x: Any, dtype: int) -> Any:
+    return op.Cast(x, to=dtype)
+
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.to.dtype: _to_dtype}
+"""Of operators that the exporter knows in their decomposed form alone."""
+
+
+_Sizes = tuple[dict[int, torch.export.Dim], ...]
+
+
+def _translated(
+    captured: torch.export.ExportedProgram, sizes: _Sizes, inputs: Sequence[str], outputs: Sequence[str]
+) -> torch.onnx.ONNXProgram | None:
+    """Translate a captured network to ONNX.
+
+    The exporter first decomposes every operator into smaller ones and composes most of them again; that takes longer
+    than all the rest. So it is given them whole, and decomposed ones only if it does not know all of them, or if one
+    writes into its arguments, which decomposing mends.
+    """
+
+    def translate() -> torch.onnx.ONNXProgram | None:
+        return torch.onnx.export(
+            captured,
+            dynamic_shapes=sizes,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            custom_translation_table=_TRANSLATIONS,
+            verbose=False,
+        )
+
+    if not any(_mutates(node) for node in captured.graph.nodes):
+        with suppress(torch.onnx.OnnxExporterError), patch.object(captured, "run_decompositions", lambda _: captured):
+            return translate()
+    return translate()
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable  # noqa: SLF001
 
 
 def declare_opsets(model: onnx.ModelProto) -> None:
