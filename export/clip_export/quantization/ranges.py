@@ -174,7 +174,11 @@ def rounded(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max(high - low, 1e-30) / (_LEVELS - 1))
     zero = np.rint(-low / scale)
-    return np.asarray((np.clip(np.rint(values / scale) + zero, 0, _LEVELS - 1) - zero) * scale, np.float32)
+    levels: NDArray[np.float32] = values / scale  # and all that follows in its place, for it is done a thousand times
+    np.rint(levels, out=levels)
+    np.clip(levels, -zero, _LEVELS - 1 - zero, out=levels)
+    levels *= scale
+    return levels
 
 
 RANGES: dict[str, Callable[[Activation], tuple[float, float]]] = {

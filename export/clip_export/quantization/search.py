@@ -108,6 +108,7 @@ class Int8Search:
         tensors += [name for node in self._convolutions.values() for name in (node.input[0], node.output[0])]
         seen = observe(self.model, self.inputs, tensors)
         self._equalised: dict[float | None, tuple[onnx.ModelProto, dict[str, Activation]]] = {None: (self.model, seen)}
+        self._chosen: dict[tuple[str, float | None], dict[str, Range]] = {}
         self._rounded: dict[float | None, Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]]] = {}
         self._reference = self._outputs(self.model)
 
@@ -183,7 +184,10 @@ class Int8Search:
     def _ranges(self, choice: Choice, seen: Mapping[str, Activation]) -> dict[str, Range] | None:
         if choice.ranges is None:
             return None
-        ranges = {name: RANGES[choice.ranges](activation) for name, activation in seen.items()}
+        key = (choice.ranges, choice.alpha)
+        if key not in self._chosen:
+            self._chosen[key] = {name: RANGES[choice.ranges](activation) for name, activation in seen.items()}
+        ranges = self._chosen[key]
         # Sixteen bits have room for everything.
         whole = {self._layers[name].source for name in choice.fine_layers if name in self._layers}
         return ranges | {source: RANGES["min-max"](seen[source]) for source in whole}
