@@ -1,5 +1,6 @@
 """Preprocessing three ways: the transformers processor, `clip_toolkit.images.preprocess`, and the graph."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -43,6 +44,7 @@ SHRINKING = {
 ENLARGING = {"smaller": (97, 131), "tiny": (3, 2), "one row": (1, 50), "one column": (50, 1), "one pixel": (1, 1)}
 
 
+@functools.cache  # it takes longer to draw twelve megapixels than to resize them
 def pixels_of(shape: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(picture(*shape, seed=3))
 
