@@ -11,7 +11,7 @@ EXAMPLES := examples/node examples/browser
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 test test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
+.PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-arm64 test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
 .PHONY: docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
@@ -60,6 +60,10 @@ test-newest: .venv-newest/ready
 # The oldest release of every dependency of the runtime that pyproject.toml promises.
 test-oldest: .venv-oldest/ready
 	.venv-oldest/$(SCRIPTS)/pytest -q $(PARALLEL) tests/toolkit
+
+# The runtime on 64-bit Arm, emulated; as root, with qemu-user-static and debootstrap; ten minutes.
+test-arm64: $(VENV)/ready
+	tests/arm64/run.sh $(BIN)
 
 # The OpenVINO build of ONNX Runtime, which cannot share an environment with the plain one.
 test-openvino: .venv-openvino/ready $(VENV)/ready
