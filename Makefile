@@ -142,7 +142,7 @@ environments: $(VENV)/ready .venv5/ready .venv-openvino/ready examples
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,video,report,tensorboard,search,serve,app,remote,skops]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[export,cpu,optimum,parquet,heif,dicom,video,report,tensorboard,search,serve,app,remote,skops,sign]' --group dev
 	$(BIN)/pip install -q -c constraints.txt --no-deps tritonclient python-rapidjson
 	touch $@
 

@@ -8,6 +8,7 @@
     ├── ModelError (ValueError)
     │   ├── ModelNotFoundError (FileNotFoundError)
     │   └── SpecError
+    ├── SignatureError (ValueError)
     ├── DeviceError (RuntimeError)
     ├── MissingDependencyError (ImportError)
     ├── OutputError (OSError)
@@ -59,6 +60,10 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 class SpecError(ModelError):
     """The metadata of a model file is missing, malformed, or of a newer major version."""
+
+
+class SignatureError(ClipToolkitError, ValueError):
+    """A signature does not hold, or a key cannot make or check one."""
 
 
 class DeviceError(ClipToolkitError, RuntimeError):

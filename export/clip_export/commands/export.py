@@ -28,10 +28,20 @@ def run(command: ExportCommand) -> int:
     from clip_toolkit.files.atomic import check_writable
 
     check_writable(command.output)
-    return _export_text(command) if command.text_tower else _export_classifier(command)
+    export = _export_text if command.text_tower else _export_classifier
+    if command.sign is None:
+        export(command)
+        return 0
+
+    from clip_toolkit.files.signature import sign, signer
+
+    by = signer(command.sign)  # before minutes of work
+    export(command)
+    show(f"signed by {command.sign}: {sign(command.output, by)}")
+    return 0
 
 
-def _export_text(command: ExportCommand) -> int:
+def _export_text(command: ExportCommand) -> None:
     from clip_export.encoders.text import TextEncoder
     from clip_export.text_exporting import export_text_tower
 
@@ -41,10 +51,9 @@ def _export_text(command: ExportCommand) -> int:
     show(*tower.notes)
     spec = export_text_tower(tower, command.output, command.ops, least)
     _tell(spec, command.output, f"the text tower of {spec.encoder.id}")
-    return 0
 
 
-def _export_classifier(command: ExportCommand) -> int:
+def _export_classifier(command: ExportCommand) -> None:
     from clip_export.commands.export_notebook import expected_answers, notebook_receipt
     from clip_export.commands.export_quantization import changed_lines, flip_lines
     from clip_export.exporting import checked_labels, export_classifier
@@ -79,7 +88,6 @@ def _export_classifier(command: ExportCommand) -> int:
     if command.triton is not None:
         *_, ensemble = write_repository(command.output, command.triton)
         show(f"added {command.output.stem} to {command.triton}; {ensemble} takes encoded images")
-    return 0
 
 
 def _labels_of(spec: ModelSpec) -> Iterator[str]:

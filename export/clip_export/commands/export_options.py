@@ -188,6 +188,10 @@ class ExportCommand:
             const=True,
         ),
     ] = False
+    sign: Annotated[
+        Path | None,
+        Option("sign the file by this private key (PEM, ECDSA), in FILE.sig (extra sign)", parse=Path, metavar="KEY"),
+    ] = None
     cross_check: Annotated[
         str | None, Option("also compare with the file of a second exporter", choices=("optimum",))
     ] = None

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from clip_export.commands.export import _differences
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.references import EncoderReference
+from clip_toolkit.files.signature import verify
 from clip_toolkit.spec.licenses import License
 from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import run as run_here
@@ -218,6 +219,23 @@ def test_wrong_encoder_says_both_numbers(workshop: Path):
     assert "48" in line
     assert "24" in line
     assert not (workshop / "wrong.onnx").exists()
+
+
+def test_signed_by_a_key_or_not_written_at_all(tmp_path: Path):
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pem").write_bytes(secret)
+    (tmp_path / "key.pub").write_bytes(public)
+    signed = ("--encoder-only", "--encoder", TINY_CLIP, "-o", "signed.onnx", "--sign")
+    assert "key.pub: is not a private key" in failed("clip-export", *signed, "key.pub", cwd=tmp_path)
+    assert not (tmp_path / "signed.onnx").exists()
+    assert run_here("clip-export", *signed, "key.pem", cwd=tmp_path).stdout.endswith("key.pem: signed.onnx.sig\n")
+    verify(tmp_path / "signed.onnx", tmp_path / "key.pub")
 
 
 LIMITED = """

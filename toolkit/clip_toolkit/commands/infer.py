@@ -28,6 +28,12 @@ def run(options: InferOptions) -> int:
     from clip_toolkit.runtime.plugins import FASTEST
 
     located = find_model(options.model)
+    if options.verify is not None:
+        from clip_toolkit.files.signature import verify
+
+        verify(located.path, options.verify)
+        if not options.output.quiet:
+            say(f"verified: {located.path} is what the owner of {options.verify} signed")
     if options.running.max_memory is not None:
         from clip_toolkit.runtime.memory import limit_memory
 

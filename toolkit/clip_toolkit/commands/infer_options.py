@@ -251,6 +251,14 @@ class InferOptions:
     output: Annotated[OutputOptions, Group("output")] = OutputOptions()
     explaining: Annotated[ExplainOptions, Group("explaining")] = ExplainOptions()
     actions: Annotated[ActionOptions, Group("instead of classifying")] = ActionOptions()
+    verify: Annotated[
+        Path | None,
+        Option(
+            "first check that the owner of this public key has signed the model file, in MODEL.sig (extra sign)",
+            parse=Path,
+            metavar="KEY",
+        ),
+    ] = None
 
     @property
     def limits(self) -> Limits | None:
