@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import tiny_fused_model
+import tiny_task_model
 from clients import BROWSER as FOLDER
 from clients import Drive, State
 from PIL import Image, PngImagePlugin
@@ -127,6 +128,23 @@ def test_every_task_is_answered_as_in_python(
         if task == MULTI_LABEL:
             assert state["headline"] == (", ".join(prediction.decisions) or "None of the labels")
     assert float(re.search(r"within (\S+) of PyTorch", compared["drift"])[1]) < TOLERANCE
+
+
+def test_a_file_that_says_more_is_answered_as_in_python(drive: Drive, url: str, colours: list[Path], tmp_path: Path):
+    path, bright = tmp_path / "more.onnx", tmp_path / "bright.png"
+    path.write_bytes(tiny_task_model.model(SINGLE_LABEL, novelty=True, coverage=True, relevance=True))
+    Image.new("RGB", (8, 8), (10, 250, 30)).save(bright)
+    pictures, classifier = [*colours, bright], load(path, device="cpu", resize="graph")
+    steps = [{"model": str(path)}, *({"picture": str(picture)} for picture in pictures), {"click": "#compare"}]
+    _, _, *states, compared = drive(url, *steps)
+    for state, prediction in zip(states, classifier.predict_many(pictures), strict=True):
+        assert state["error"] is None
+        shown = {score["label"]: score["probability"] for score in state["scores"]}
+        assert shown == pytest.approx(dict(prediction.top(2)), abs=TOLERANCE)
+        assert ("unlike the training images" in state["detail"]) is prediction.is_novel
+        assert f" one of these should be right: {', '.join(prediction.set)} " in state["detail"]
+    assert prediction.is_novel
+    assert float(re.search(r"within (\S+) of PyTorch", compared["drift"])[1]) < TOLERANCE  # of the novelty as well
 
 
 def test_text_goes_with_the_picture(drive: Drive, url: str, fused: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from clip_eval.comparing import Comparison, Flip
 from clip_eval.evaluation import Evaluation
 from clip_eval.listing import SIDES, Judged, comparison_facts, flip_texts, flips_title, mistakes_title
 from clip_eval.plots import Line, plot
-from clip_eval.running import Run
+from clip_eval.running import Relevance, Run
+from clip_toolkit.judging.answers import Answers
 from clip_toolkit.judging.curves import Curve
 from clip_toolkit.judging.figures import Interval, figure_text
+from clip_toolkit.judging.mistakes import Mistake
 from clip_toolkit.judging.page import Section, Shaded, Thumbnail, figures_table, gallery, html_table, render, write_page
 from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES
@@ -42,9 +45,10 @@ def write_report(
     """
     first, task = judged[0].evaluation, run.answers[0].task
     sections = [] if comparison is None else list(_compared(comparison, run, most))
-    for side, each in zip(SIDES, judged, strict=False):
+    for side, each, relevance in zip(SIDES, judged, run.relevance, strict=False):
         prefix = f"{side}, {each.path.name}: " if comparison is not None else ""
-        sections += [section._replace(title=f"{prefix}{section.title}") for section in _sections(each, run, most)]
+        found = [*_sections(each), *_mistakes(each.evaluation, run, relevance, most)]
+        sections += [section._replace(title=f"{prefix}{section.title}") for section in found]
     scores = [figure_text(each.evaluation.score, task) for each in judged]
     facts = [f"{len(run.dataset.files)} images, {remark}", *_facts(judged)]
     facts += [] if comparison is None else comparison_facts(comparison, run)
@@ -81,7 +85,7 @@ def _warnings(run: Run, found: Evaluation) -> Iterator[str]:
         yield f"Only {len(found.answers.targets)} images: read the intervals, not the figures."
 
 
-def _sections(judged: Judged, run: Run, most: int) -> Iterator[Section]:
+def _sections(judged: Judged) -> Iterator[Section]:
     found = judged.evaluation
     task, labels = found.answers.task, found.answers.labels
     yield Section("Label by label", "Small figures: 95 % intervals.", html=figures_table(found.by_label))
@@ -97,12 +101,34 @@ def _sections(judged: Judged, run: Run, most: int) -> Iterator[Section]:
         yield Section("Operating points", note, html=_points(found))
     if found.slices:
         yield Section("Slices", "The worst of each column first.", html=_slices(found))
+
+
+def _mistakes(found: Evaluation, run: Run, relevance: Relevance | None, most: int) -> Iterator[Section]:
     if most and found.mistakes:
-        shown = (
-            Thumbnail.of(run.dataset.files[row], run.dataset.relative(row), [f"predicted {said}", f"true: {true}"])
-            for row, said, true in found.mistakes[:most]
-        )
-        yield Section("Mistakes", mistakes_title(found, most), html=gallery(shown))
+        shown = (_mistake(found, mistake, run, relevance) for mistake in found.mistakes[:most])
+        title = mistakes_title(found, most)
+        yield Section("Mistakes", title if relevance is None else f"{title}. {_MAPS_NOTE}", html=gallery(shown))
+
+
+_MAPS_NOTE = (
+    "Below each, in grey, the part that the model sees; in colour what speaks for its largest logit, from violet (a "
+    "little) to light yellow (the most in that image)."
+)
+
+
+def _mistake(found: Evaluation, mistake: Mistake, run: Run, relevance: Relevance | None) -> Thumbnail:
+    row, said, true = mistake
+    lines = [f"predicted {said}", f"true: {true}"]
+    if relevance is not None:
+        lines.append(f"in colour: {_largest(found.answers, row)}")
+    draw = None if relevance is None else partial(relevance.draw, row)
+    return Thumbnail.of(run.dataset.files[row], run.dataset.relative(row), lines, draw)
+
+
+def _largest(answers: Answers, row: int) -> str:
+    """Name what a map speaks for."""
+    name = answers.labels[answers.logits[row].argmax()]
+    return f"a large {name}" if answers.task == REGRESSION else name
 
 
 def _compared(comparison: Comparison, run: Run, most: int) -> Iterator[Section]:

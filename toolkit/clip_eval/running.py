@@ -6,22 +6,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError, ImageError
+from clip_toolkit.explaining.overlay import laid_over
 from clip_toolkit.images import decode
 from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.prediction import Prediction
+from clip_toolkit.spec.classifier import Preprocessing
 from clip_toolkit.spec.decisions import decide
 from clip_toolkit.stream.pipeline import chunks, in_order
 
 _ROUNDS = 10  # of timing a batch; the fastest counts, which other work on the machine disturbs least
 
 Pixels = NDArray[np.uint8]
+
+
+class Relevance(NamedTuple):
+    """What speaks for the label with the largest logit: maps ``[n, rows, columns]`` over what the encoder sees."""
+
+    maps: Array
+    rule: Preprocessing
+
+    def draw(self, row: int, image: Image.Image) -> Image.Image:
+        """Lay the map of an example over its image."""
+        return laid_over(image, self.maps[row], self.rule)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Run:
         cut: texts of which a model did not read the end.
         embedding: ``[n, dim]``, of the first model.
         novelty: of each model ``[n]``; None of one that does not tell it.
+        relevance: of each model; None of one that does not tell it.
         milliseconds: of each model, an image in a batch without decoding: the fastest of runs that took turns.
     """
 
@@ -44,6 +60,7 @@ class Run:
     cut: int
     embedding: Array
     novelty: tuple[Array | None, ...]
+    relevance: tuple[Relevance | None, ...]
     milliseconds: tuple[float, ...]
 
 
@@ -88,16 +105,15 @@ def run_models(
     if not kept:
         raise DatasetError(f"{dataset.source}: none of the {len(results)} images can be read; the first: {errors[0]}")
     predictions = [item for item in results if not isinstance(item, ImageError)]
+    of_each = [[item[number] for item in predictions] for number in range(len(classifiers))]
     read = dataset.subset(kept)
-    answers = tuple(
-        _answers(classifier, read, [item[number] for item in predictions])
-        for number, classifier in enumerate(classifiers)
-    )
+    answers = tuple(_answers(classifier, read, found) for classifier, found in zip(classifiers, of_each, strict=True))
     cut = sum(any(each.text_truncated for each in item) for item in predictions)
     texts = None if read.texts is None else list(read.texts)
     first = np.stack([item[0].embedding for item in predictions])
-    novelty = tuple(_novelty([item[number] for item in predictions]) for number in range(len(classifiers)))
-    return Run(read, answers, errors, cut, first, novelty, _milliseconds(classifiers, timed, texts))
+    novelty = tuple(map(_novelty, of_each))
+    relevance = tuple(map(_relevance, classifiers, of_each))
+    return Run(read, answers, errors, cut, first, novelty, relevance, _milliseconds(classifiers, timed, texts))
 
 
 def _pixels(classifiers: Sequence[Classifier], path: Path) -> list[Pixels] | ImageError:
@@ -127,6 +143,11 @@ def _answers(classifier: Classifier, dataset: Dataset, predictions: Sequence[Pre
 def _novelty(predictions: Sequence[Prediction]) -> Array | None:
     found = [item.novelty for item in predictions]
     return None if None in found else np.array(found, np.float64)
+
+
+def _relevance(classifier: Classifier, predictions: Sequence[Prediction]) -> Relevance | None:
+    found = [item.relevance for item in predictions if item.relevance is not None]
+    return Relevance(np.stack(found), classifier.spec.preprocessing) if found else None
 
 
 def _milliseconds(

@@ -33,7 +33,7 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_SETTINGS = {"model": _TEXT, "top_k": _COUNT, "embedding": {"type": "boolean"}}
+_SETTINGS = {"model": _TEXT, "top_k": _COUNT, "embedding": {"type": "boolean"}, "overlay": {"type": "boolean"}}
 _TENSOR = {"name": _TEXT, "shape": {"type": "array", "items": {"type": "integer"}}, "parameters": _OBJECT}
 
 _SCHEMAS: dict[str, Schema] = {

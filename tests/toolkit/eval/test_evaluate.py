@@ -1,6 +1,9 @@
 """``clip-eval MODEL DATA``: its figures, against scikit-learn's and against counts by hand."""
 
+import base64
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import tiny_fused_model
 import tiny_task_model
 import tiny_text_model
+from PIL import Image
 from tiny_fused_model import png
 
 from clip_eval.commands.evaluate import main
@@ -241,6 +245,20 @@ def test_the_page_and_the_terminal(model: Model, manifest: Manifest, capsys: pyt
     assert "<b>north" not in page
     assert "http" not in page
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+def test_the_page_shows_what_speaks_for_a_mistake(model: Model, manifest: Manifest, task: str):
+    path = model(task)
+    data = manifest(path)
+    path.write_bytes(tiny_task_model.model(task, relevance=True))
+    assert main([str(path), str(data), "--report", "r.html", "--mistakes", "3"]) == 0
+    page = Path("r.html").read_text(encoding="utf-8")
+    pictures = [base64.b64decode(text) for text in re.findall(r"data:image/jpeg;base64,([^\"]*)", page)]
+    assert len(pictures) == 6  # each mistake and its map
+    red, _, blue = np.asarray(Image.open(io.BytesIO(pictures[1]))).mean((0, 1))
+    assert red > blue + 50  # a picture of one colour, all of which speaks alike: light yellow over grey
+    assert page.count("in colour: ") == page.count("<figure>") == 3
 
 
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tiny_task_model
+from PIL import Image
 from serve_client import Client
 
+from clip_serve import ServeOptions
 from clip_toolkit import Classifier, load
-from clip_toolkit.spec.tasks import TASKS
+from clip_toolkit.explaining.overlay import explained_label, laid_over
+from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 
 def as_form(client: Client, image: bytes) -> Any:
@@ -151,3 +157,27 @@ def test_an_unknown_model_is_not_found(client: Client, images: list[bytes]):
     reply = client.post("/v1/predict?model=heard-of", images[0], "image/jpeg")
     assert reply.status == 404
     assert "There is: demo" in reply.error
+
+
+def test_what_speaks_for_the_label_comes_as_a_picture(
+    start: Callable[[ServeOptions], Client], client: Client, images: list[bytes], tmp_path: Path
+):
+    path = tmp_path / "explained.onnx"
+    path.write_bytes(tiny_task_model.model(SINGLE_LABEL, relevance=True))
+    telling = start(ServeOptions(models=(str(path),), quiet=True))
+    [card] = telling.get("/v1/models").json["data"]
+    assert card["explains"] is True
+    [found] = telling.post("/v1/predict?overlay=true", images[0], "image/jpeg").json["predictions"]
+    classifier = load(path, device="cpu")
+    expected, pixels = classifier.predict(images[0]), Image.fromarray(classifier.pixels(images[0]))
+    assert found["overlay"]["shows"] == explained_label(expected)
+    head, encoded = found["overlay"]["image"].split(",")
+    assert head == "data:image/png;base64"
+    drawn = laid_over(pixels, expected.relevance, classifier.spec.preprocessing)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))), np.asarray(drawn))
+    [plain] = telling.post("/v1/predict", images[0], "image/jpeg").json["predictions"]
+    assert "overlay" not in plain
+    refused = client.post("/v1/predict?overlay=true", images[0], "image/jpeg")
+    assert refused.status == 400
+    assert "clip-export --explain" in refused.error
+    assert not any(each["explains"] for each in client.get("/v1/models").json["data"])

@@ -7,9 +7,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import TextError
+from clip_toolkit.explaining.overlay import laid_over
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.replay import Drift, selftest, selftest_text
 from clip_toolkit.runtime.graph_check import output_sizes
@@ -101,6 +103,16 @@ class Images:
     def labels_of(self, output: str) -> tuple[str, ...]:
         """Return the names of an output's elements; none of the embedding, whose elements have none."""
         return () if output == "embedding" else self._rows[output][2]
+
+    @property
+    def explains(self) -> bool:
+        """Whether the file tells what speaks for its labels."""
+        return self.spec.relevance is not None
+
+    def overlay(self, item: _Pixels, result: Prediction) -> Image.Image:
+        """Lay what speaks for the label over what the model was given; only of a file that `explains`."""
+        assert result.relevance is not None
+        return laid_over(Image.fromarray(item.pixels), result.relevance, self.spec.preprocessing)
 
     def replay(self) -> list[Drift]:
         """Compare with the answers that the file holds."""

@@ -39,9 +39,10 @@ class Pools:
 
 
 class Timed(NamedTuple):
-    """The result of one source, and where its seconds went."""
+    """The result of one source, what the model was given of it, and where its seconds went."""
 
     result: Any
+    item: Any
     decode: float
     queue: float
     compute: float
@@ -155,10 +156,10 @@ class Served:
         return [task.result() for task in tasks]
 
     async def _answer(self, source: Source, name: str) -> Timed:
-        seconds = 0.0
+        seconds, item = 0.0, None
 
         def prepare() -> Any:
-            nonlocal seconds
+            nonlocal seconds, item
             start = perf_counter()
             try:
                 item = self.kind.prepare(source)
@@ -170,4 +171,4 @@ class Served:
 
         result, queued, computed = await self._batcher.answer(prepare, self._pools.prepare)
         self.figures.answered(result, seconds, queued)
-        return Timed(result, seconds, queued, computed)
+        return Timed(result, item, seconds, queued, computed)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from clip_serve.models.kinds import Images
 from clip_serve.openapi import document
 from clip_serve.routes.asking import service_of
 from clip_toolkit.spec.description import description_rows
@@ -34,6 +35,7 @@ async def models(request: Request) -> Response:
             "object": "model",
             "version": served.version,
             "inputs": list(served.kind.inputs),
+            "explains": isinstance(served.kind, Images) and served.kind.explains,
             "card": list(description_rows(served.kind.model.spec)),
         }
         for served in service_of(request).models.values()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +21,9 @@ from clip_serve.models.served import Served, Timed
 from clip_serve.options import MOST_IMAGES
 from clip_serve.protocol.tensors import checked, from_base64, json_object
 from clip_serve.routes.asking import answer, count_of, service_of, text_or_none
+from clip_toolkit.classifier import NO_RELEVANCE
 from clip_toolkit.errors import TextError
+from clip_toolkit.explaining.overlay import explained_label
 from clip_toolkit.stream.records import Record, record
 
 _TOP_K = 3
@@ -42,7 +46,7 @@ class Question:
 
 async def predict(request: Request) -> Response:
     """Classify the images of a request, all of them or none."""
-    question = await read_question(request, "model", "top_k", "embedding")
+    question = await read_question(request, "model", "top_k", "embedding", "overlay")
     settings = question.settings
     if not 1 <= len(question.images) <= MOST_IMAGES:
         raise RequestError(f"images: expected 1 to {MOST_IMAGES}, got {len(question.images)}")
@@ -51,6 +55,9 @@ async def predict(request: Request) -> Response:
     served = service_of(request).find_for(Images, settings.get("model"))
     if not isinstance(served.kind, Images):
         raise RequestError(f"model: {served.name} reads texts alone. Ask /v1/embeddings.")
+    wants_overlay = _truth(settings.get("overlay", False), "overlay")
+    if wants_overlay and not served.kind.explains:
+        raise RequestError(f"overlay: {served.name}: {NO_RELEVANCE}")
     texts = _texts(question)
     sources = [(image, text) for (_, image), text in zip(question.images, texts, strict=True)]
     timed = await answer(request, served, sources, [name for name, _ in question.images])
@@ -58,6 +65,9 @@ async def predict(request: Request) -> Response:
         _record(name, item, top_k, served, embedding=wants_embedding)
         for (name, _), item in zip(question.images, timed, strict=True)
     ]
+    if wants_overlay:
+        for found, item in zip(records, timed, strict=True):
+            found["overlay"] = await run_in_threadpool(_overlay, served.kind, item)
     return JSONResponse({"model": served.name, "version": served.version, "predictions": records})
 
 
@@ -82,6 +92,13 @@ def _record(name: str, item: Timed, top_k: int, served: Served, *, embedding: bo
         found["embedding"] = result.embedding.tolist()
     seconds = {"decode": item.decode, "queue": item.queue, "compute": item.compute}
     return found | {"milliseconds": {stage: round(value * 1000, 3) for stage, value in seconds.items()}}
+
+
+def _overlay(kind: Images, item: Timed) -> dict[str, str]:
+    buffer = io.BytesIO()
+    kind.overlay(item.item, item.result).save(buffer, "png")
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"shows": explained_label(item.result), "image": f"data:image/png;base64,{encoded}"}
 
 
 async def read_question(request: Request, *settings: str) -> Question:

@@ -37,12 +37,20 @@ def _offset(side: int, rule: Preprocessing) -> int:
 
 
 def overlay(image: Image.Image, map_: NDArray[np.float32], title: str, rule: Preprocessing) -> Image.Image:
-    """Draw a map over an image.
+    """Draw a map over an image as `laid_over` does, and below it a title and a scale."""
+    drawn = laid_over(image, map_, rule)
+    page = Image.new("RGB", (drawn.width, drawn.height + _STRIP), "white")
+    page.paste(drawn)
+    _legend(page, title, is_empty=not (map_ > 0).any())
+    return page
+
+
+def laid_over(image: Image.Image, map_: NDArray[np.float32], rule: Preprocessing) -> Image.Image:
+    """Draw a map over the part of an image that the encoder sees, in grey.
 
     Args:
-        image: the whole image, RGB.
+        image: the whole image, RGB, or what the encoder sees of it.
         map_: float32 ``[rows, columns]`` over what the encoder sees; what is not positive gets no colour.
-        title: said below it.
         rule: the encoder's, which says what it sees.
     """
     left, top, right, bottom = seen_part(image.height, image.width, rule)
@@ -52,10 +60,7 @@ def overlay(image: Image.Image, map_: NDArray[np.float32], title: str, rule: Pre
     strength = _strength(map_, size)
     grey = np.asarray(seen.convert("L"), float)[..., None]
     mixed = grey + _OPACITY * np.sqrt(strength)[..., None] * (_coloured(strength) - grey)
-    page = Image.new("RGB", (size[0], size[1] + _STRIP), "white")
-    page.paste(Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8)))
-    _legend(page, title, is_empty=not (map_ > 0).any())
-    return page
+    return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
 
 def _strength(map_: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.images import ImageSource, open_image
@@ -47,24 +49,35 @@ class Section(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A small image (JPEG), the name of its file, and lines of text below it."""
+    """A small image (JPEG) and perhaps what is drawn of it, the name of its file, and lines of text below."""
 
-    jpeg: bytes
+    jpegs: Sequence[bytes]
     name: str
     lines: Sequence[str]
 
     @classmethod
-    def of(cls, image: ImageSource, name: str, lines: Sequence[str]) -> Thumbnail:
+    def of(
+        cls,
+        image: ImageSource,
+        name: str,
+        lines: Sequence[str],
+        draw: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> Thumbnail:
         """Make one of an image.
 
         Raises:
             ImageError: it cannot be decoded.
         """
         picture = open_image(image)
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=85)
-        return cls(buffer.getvalue(), name, lines)
+        pictures = [picture] if draw is None else [picture, draw(picture)]
+        return cls([_jpeg(each) for each in pictures], name, lines)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 class Shaded(NamedTuple):
@@ -120,9 +133,9 @@ def gallery(thumbnails: Iterable[Thumbnail]) -> str:
 
 def _thumbnail(thumbnail: Thumbnail) -> str:
     lines = "".join(f"<span>{escape(line)}</span>" for line in thumbnail.lines)
-    image = f'<img alt="" src="{_data("jpeg", thumbnail.jpeg)}">'
+    images = "".join(f'<img alt="" src="{_data("jpeg", jpeg)}">' for jpeg in thumbnail.jpegs)
     name = escape(thumbnail.name).replace("/", "/<wbr>")  # where a long path may break
-    return f"<figure>{image}<figcaption><b>{name}</b>{lines}</figcaption></figure>"
+    return f"<figure>{images}<figcaption><b>{name}</b>{lines}</figcaption></figure>"
 
 
 def _cell(value: str | Interval | Shaded) -> str:
