@@ -201,10 +201,11 @@ def _check_has_text(checkpoint: Checkpoint) -> None:
     text = checkpoint.family.text
     if text is None or checkpoint.architecture != text.architecture:
         known = ", ".join(family.text.architecture for family in FAMILIES if family.text is not None)
-        raise EncoderError(
-            f"{checkpoint.id}: {checkpoint.architecture} has no text tower that shares a space with its image tower. "
-            f"Use one of {known}, such as {_EXAMPLE}."
-        )
+        reason = f"{checkpoint.architecture} has no text tower that shares a space with its image tower"
+        settings = (checkpoint.open_clip_settings or {}).get("model_cfg", {})
+        if other := (settings.get("text_cfg") or {}).get("hf_model_name"):
+            reason = f"its text tower is that of {other} (text_cfg.hf_model_name), and those are not read"
+        raise EncoderError(f"{checkpoint.id}: {reason}. Use one of {known}, such as {_EXAMPLE}.")
 
 
 def _tokenizer(checkpoint: Checkpoint, text: rules.TextTower) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors.torch
@@ -19,6 +21,8 @@ _SINGLE = (SAFETENSORS, "pytorch_model.bin")
 
 _PROGRAM_REMEDY = " It is a program: torch.save(torch.jit.load(FILE, 'cpu').float().state_dict(), NEW) takes them out."
 """OpenAI's own files are such, in float16."""
+
+_FORBIDDEN = re.compile(r"Unsupported global: GLOBAL (\S+)")  # as PyTorch names what it does not unpickle
 
 _READ = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -70,7 +74,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise EncoderError(f"{path}: its weights cannot be loaded ({_first_line(error)}).{remedy}") from error
     except Exception as error:  # the unpickler's refusals, and what damaged archives raise
         raise EncoderError(
-            f"{path}: its weights cannot be loaded: expected a dictionary of tensors ({_first_line(error)}). Save the "
+            f"{path}: its weights cannot be loaded: expected a dictionary of tensors ({_refusal(error)}). Save the "
             f"state_dict instead of the module.{pointer_remedy(path)}"
         ) from error
     tensors = tensors.get("state_dict", tensors) if isinstance(tensors, dict) else tensors
@@ -96,6 +100,14 @@ def _shards(index: Path) -> list[str]:
         if not (index.parent / name).is_file():
             raise EncoderError(f"{index}: names {name}, which is missing. Fetch all parts of the checkpoint.")
     return names
+
+
+def _refusal(error: Exception) -> str:
+    """Put PyTorch's refusal, which fills a screen, into words."""
+    held = _FORBIDDEN.search(str(error))
+    if held is not None:
+        return f"got {held[1]}, a Python object, and loading those could run any code"
+    return "got something else, or a damaged one" if isinstance(error, UnpicklingError) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

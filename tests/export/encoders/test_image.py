@@ -119,6 +119,13 @@ def test_damaged_weights(copy: Path):
         Encoder.from_pretrained(str(copy))
 
 
+def test_pickled_modules_are_refused_in_words(copy: Path):
+    (copy / "model.safetensors").unlink()
+    torch.save(torch.nn.Linear(2, 2), copy / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"got torch\.nn\.modules\.linear\.Linear, a Python object.* state_dict"):
+        Encoder.from_pretrained(str(copy))
+
+
 def test_tower_and_processor_must_agree_on_the_size(copy: Path):
     edit(copy / "preprocessor_config.json", size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     with pytest.raises(EncoderError, match=r"takes 32.*makes 64"):

@@ -172,6 +172,9 @@ def test_siglip_of_timm(checkpoint: CheckpointOf, folder: Path):
     torch.testing.assert_close(ours, theirs(values).pooler_output, atol=1e-5, rtol=1e-5)
     with pytest.raises(EncoderError, match="SiglipVisionModel has no text tower"):
         TextEncoder.from_pretrained(str(folder))
+    write(folder, {"vision_cfg": SIGLIP, "embed_dim": 48, "text_cfg": {"hf_model_name": "bert-base-uncased"}})
+    with pytest.raises(EncoderError, match=r"its text tower is that of bert-base-uncased \(text_cfg\.hf_model_name\)"):
+        TextEncoder.from_pretrained(str(folder))
 
 
 def vision(**changes: object) -> dict:
