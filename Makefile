@@ -185,7 +185,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/pip install -q --upgrade pip
-	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum,search,serve]' -r bench/requirements.txt
+	bench/.venv/bin/pip install -q -c constraints.txt -e '.[export,cpu,optimum,search,serve,openclip]' -r bench/requirements.txt
 	touch $@
 
 clean:

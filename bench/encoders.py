@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -38,7 +39,7 @@ class Subject:
     Attributes:
         title: its name in the tables.
         family: as in `clip_export.encoders.families`.
-        model: makes the transformers model.
+        model: makes the transformers model; of the family ``timm`` open_clip's.
         processor: makes its image processor.
     """
 
@@ -88,6 +89,17 @@ def _naflex() -> transformers.PreTrainedModel:
     return Siglip2VisionModel(Siglip2VisionConfig())
 
 
+def _timm(name: str) -> Subject:
+    """Return open_clip's own module, by the name of its configuration."""
+
+    def model() -> Any:
+        from open_clip_features import model_of, settings_of
+
+        return model_of(settings_of(name))
+
+    return Subject(name, "timm", model, dict)
+
+
 def _dinov3() -> transformers.PreTrainedModel:
     sizes = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "num_register_tokens": 4}
     return DINOv3ViTModel(DINOv3ViTConfig(**sizes))
@@ -101,6 +113,9 @@ SHAPES = {
     "tiny8": Subject(
         "TinyCLIP ViT-8M/16", "clip", lambda: _clip(256, 10, 4, 16, 512, activation="gelu"), CLIPImageProcessor
     ),
+    "mobileclip": _timm("MobileCLIP2-S0"),
+    "eva02": _timm("EVA02-B-16"),
+    "pe-core": _timm("PE-Core-B-16"),
     "siglip": SUBJECTS["siglip"],
     "l14": SUBJECTS["l14"],
     "naflex": Subject("SigLIP 2 NaFlex ViT-B/16, 256 patches", "siglip2", _naflex, Siglip2ImageProcessor),
@@ -129,12 +144,20 @@ def show_every_part(model: torch.nn.Module) -> None:
 
 
 def save_shape(subject: Subject, folder: Path) -> None:
-    """Write an encoder with weights of trained scale, in the format that its authors publish."""
+    """Write an encoder with weights of trained scale, in the format that its authors publish.
+
+    Those of the family ``timm`` need the extra ``openclip``.
+    """
     torch.manual_seed(0)
     model = subject.model()
     show_every_part(model)
     if subject.family == "open_clip":
         _save_open_clip(model, folder)
+        return
+    if subject.family == "timm":
+        from open_clip_features import save_model
+
+        save_model(subject.title, model, folder)
         return
     model.save_pretrained(folder)
     processor = subject.processor()

@@ -90,6 +90,21 @@ def model_of(settings: dict[str, Any]) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def rule_of(name: str) -> dict[str, Any]:
+    """Return what a configuration's newest weights say of pixels."""
+    known = open_clip.get_pretrained_cfg(name, open_clip.list_pretrained_tags_by_model(name)[-1])
+    return {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
+
+
+def save_model(name: str, model: torch.nn.Module, folder: Path) -> None:
+    """Write a configuration's model as it is published."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_cfg": settings_of(name), "preprocess_cfg": rule_of(name)}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+
+
 def save_tokenizer(name: str, settings: dict[str, Any], folder: Path) -> Any:
     """Write the tokenizer's files, and return open_clip's own around them."""
     text = settings["text_cfg"]
@@ -129,16 +144,9 @@ def save_t5(folder: Path) -> None:
 
 def differences(name: str, folder: Path) -> tuple[float, float, float]:
     """Return the largest differences of pixels, and of both features as shares of their scale."""
-    settings = settings_of(name)
-    tag = open_clip.list_pretrained_tags_by_model(name)[-1]
-    known = open_clip.get_pretrained_cfg(name, tag)
-    rule = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
-    content = {"model_cfg": settings, "preprocess_cfg": rule}
-    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    settings, rule = settings_of(name), rule_of(name)
     model = model_of(settings)
-    save_file(
-        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
+    save_model(name, model, folder)
     tokenizer = save_tokenizer(name, settings, folder)
     transform = image_transform_v2(PreprocessCfg(size=settings["vision_cfg"]["image_size"], **rule), is_train=False)
     images = [picture(*shape, seed) for seed, shape in enumerate(((335, 501), (640, 427), (224, 225)))]

@@ -50,8 +50,8 @@ Encoders with random weights of trained scale, in the format of their authors, t
 pictures of three colours and `clip-export` (`--search-minutes 1` for int8); every file passed its selftest. Parity:
 largest difference of the logits from PyTorch, as a share of the largest one, with Pillow's resize and with that of the
 graph. Seconds and peak are those of the whole export, one thread, on a machine that others used, too. One file holds
-2 GiB: larger encoders are refused before the graph is traced, with `--quantize`, too, whose proof starts from the
-float32 file; an encoder cut behind a block (`--feature class@K`) may fit.
+2 GiB: larger encoders are refused in float32, before the graph is traced, and written by `--quantize` where they fit
+then; their float32 network is proved with its weights in a temporary file.
 """
 
 Int8 = tuple[Quantized, list[Timing], dict[int, dict[str, float]]]

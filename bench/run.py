@@ -78,7 +78,7 @@ def _shapes(_: int) -> tuple[str, Iterable[str]]:
 
 def _small(rounds: int) -> tuple[str, Iterable[str]]:
     threads = usable_cores()
-    return "Which encoder", small_table(time_small(_folder("shapes"), threads, rounds), threads)
+    return "Which encoder", small_table(time_small(_folder("small"), threads, rounds), threads)
 
 
 def _resize(_: int) -> tuple[str, Iterable[str]]:

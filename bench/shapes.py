@@ -21,8 +21,8 @@ from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_spec
 
 FILES = {"float32": (), "int8": ("--quantize", "int8", "--search-minutes", "1")}
-REFUSED = FILES | {"fp16": ("--quantize", "fp16")}
-SHAPES = ("b32", "tiny40", "tiny8", "dinov3", "siglip", "naflex", "h14", "l14")
+LARGE = FILES | {"fp16": ("--quantize", "fp16")}
+SHAPES = ("b32", "tiny40", "tiny8", "mobileclip", "eva02", "pe-core", "dinov3", "siglip", "naflex", "l14", "h14")
 """Names of `encoders.SHAPES`, in the order of the tables."""
 
 COLOURS = ("red", "green", "blue")
@@ -76,7 +76,7 @@ def exports_apart(folder: Path) -> Iterator[Export]:
 
 
 def _exports(name: str, folder: Path) -> Iterator[Export]:
-    for precision, options in (REFUSED if name == "h14" else FILES).items():
+    for precision, options in (LARGE if name == "h14" else FILES).items():
         path = folder / f"{precision}.onnx"
         command = ["-m", "clip_export.commands.export", "--head", str(folder / "head.pt"), "-o", str(path), *options]
         code, seconds, peak, error = timed_process([sys.executable, "-W", "ignore", *command])
