@@ -17,6 +17,7 @@ from clip_export.expect.quantized import check_quantized
 from clip_export.fast_decode import FastDecodeOptions, judge_fast_decode
 from clip_export.further_outputs import with_further_outputs
 from clip_export.graph.fused_network import fused_graph
+from clip_export.graph.large import FLOAT32, load_own, save_own
 from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
 from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
@@ -125,27 +126,27 @@ def export_classifier(
     check_writable(output)
     spec = _readable(ModelSpec.joined(_spec(item, encoder, tower, own, options) for item, own in named))
     heads = {item.name: item for item, _ in named}
-    model = _graph(encoder, tower, heads, spec, explained=options.explain)
-    with written_atomically(output) as temporary, temporary_beside(output) as scratch:
-        unquantized = temporary if options.quantization is None else scratch
-        save_model(model, spec, unquantized)
-        opened = load(unquantized, device="cpu").heads
+    model = _graph(encoder, tower, heads, spec, options)
+    with written_atomically(output) as temporary, temporary_beside(output, is_folder=True) as scratch:
+        unquantized = temporary if options.quantization is None else scratch / "float32.onnx"
+        save_own(model, spec, unquantized)
+        opened = load_own(unquantized).heads
         proved = [
             _proved(classifier, heads[name].module, encoder, tower, cross_checks=options.cross_checks)
             for name, classifier in opened.items()
         ]
         spec = ModelSpec.joined(proved)
-        save_model(model, spec, unquantized)
-        check_replay(selftest(load(unquantized, device="cpu")))
+        save_own(model, spec, unquantized)
+        check_replay(selftest(load_own(unquantized)))
         if options.expected is not None:
             spec = _answering(spec, options.expected, opened, encoder, heads)
-            save_model(model, spec, unquantized)
+            save_own(model, spec, unquantized)
         if options.quantization is None:
             exported = Exported(with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
         else:
-            del model  # as large as the file, and no longer needed
+            del model, opened  # each as large as the file, and no longer needed
             exported = _quantized(unquantized, spec, head, encoder, options, output=temporary)
-        return _with_fast_decode(exported, options.fast_decode, temporary, scratch)
+        return _with_fast_decode(exported, options.fast_decode, temporary, scratch / "finished.onnx")
 
 
 def _check_together(head: TrainedHead, options: ExportOptions) -> None:
@@ -175,15 +176,24 @@ def _graph(
     tower: TextEncoder | None,
     heads: Mapping[str, TrainedHead],
     spec: ModelSpec,
-    *,
-    explained: bool,
+    options: ExportOptions,
 ) -> onnx.ModelProto:
+    precision = FLOAT32 if options.quantization is None else options.quantization.mode
     made = [(heads[name].module, Answers(own.task, own.temperature)) for name, own in spec.heads.items()]
     (head, answers), *others = made
     if tower is None:
         further = dict(zip((task.name for task in spec.tasks), others, strict=True))
-        return network_graph(encoder, head, spec.input, spec.ops, answers, further=further, explained=explained)
-    return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers)
+        return network_graph(
+            encoder,
+            head,
+            spec.input,
+            spec.ops,
+            answers,
+            further=further,
+            explained=options.explain,
+            precision=precision,
+        )
+    return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers, precision=precision)
 
 
 def _answering(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clip_export.encoders.image import Encoder
 from clip_export.features.memory import memory_named
-from clip_toolkit.errors import DeviceError
+from clip_toolkit.errors import DeviceError, EncoderError
 from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.runtime.session import open_graph
 from clip_toolkit.spec.classifier import Preprocessing
@@ -48,7 +48,7 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
         sample: pixels, of which the first few are compared on.
 
     Raises:
-        DeviceError: ONNX Runtime was asked for by name, and does not agree with PyTorch.
+        DeviceError: ONNX Runtime was asked for by name, and cannot run the encoder or does not agree with PyTorch.
     """
     plain = Backend("PyTorch", torch_runner(encoder, device))
     if wanted == "torch" or (wanted == "auto" and device != "cpu"):
@@ -58,7 +58,12 @@ def choose_backend(encoder: Encoder, device: str, wanted: str, images: int, samp
     expected = plain.run(sample)
     if wanted == "auto" and (time.perf_counter() - start) / len(sample) * images < WORTH_EXPORTING:
         return plain
-    other = Backend("ONNX Runtime", onnx_runner(encoder))
+    try:
+        other = Backend("ONNX Runtime", onnx_runner(encoder))
+    except EncoderError as error:
+        if wanted == "auto":
+            return plain
+        raise DeviceError(f"{error} Or use --backend torch.") from error
     got = other.run(sample)
     difference = float(np.abs(expected - got).max() / np.abs(expected).max())
     if not difference <= TOLERANCE:

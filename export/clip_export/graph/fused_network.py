@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
+from clip_export.graph.large import FLOAT32, check_size
 from clip_export.graph.network import Answers, behind_preprocessing, pixel_example, pixel_sizes
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_network import text_examples, text_sizes
 from clip_export.graph.text_weights import canonical_text
 from clip_export.graph.towers import image_network
-from clip_export.graph.tracing import check_size, trace
+from clip_export.graph.tracing import trace
 from clip_toolkit.spec.tasks import OUTPUTS
 
 
@@ -36,7 +37,14 @@ class FusedNetwork(nn.Module):
 
 
 def fused_graph(
-    encoder: Encoder, tower: TextEncoder, head: nn.Module, input_kind: str, *, ops: str, answers: Answers
+    encoder: Encoder,
+    tower: TextEncoder,
+    head: nn.Module,
+    input_kind: str,
+    *,
+    ops: str,
+    answers: Answers,
+    precision: str = FLOAT32,
 ) -> onnx.ModelProto:
     """Build the ONNX model of encoder, text tower and head, without metadata.
 
@@ -50,14 +58,15 @@ def fused_graph(
         input_kind: ``image`` (any size, preprocessing inside) or ``pixels`` (normalised ``pixel_values``).
         ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
+        precision: of the file that is made of it.
 
     Raises:
-        EncoderError: more weights than one file holds.
+        EncoderError: more weights than one file of that precision holds.
     """
     operators = OPERATORS[ops]
     vit = image_network(encoder, operators, takes_pixel_values=input_kind == "pixels")
     network = FusedNetwork(vit, canonical_text(tower, operators), head.eval(), answers).eval()
-    check_size(encoder.id, network)
+    check_size(encoder.id, network, precision)
     image, tokens = pixel_example(encoder, input_kind), text_examples()
     varying = text_sizes(tower.context)
     sizes = pixel_sizes(encoder, input_kind) | dict.fromkeys(tokens, varying)

@@ -32,6 +32,11 @@ def tool_versions() -> dict[str, str]:
 
 def save_model(model: onnx.ModelProto, spec: ModelSpec | TextTowerSpec, path: Path) -> None:
     """Write a model file, in place: callers give a temporary path."""
+    describe(model, spec)
+    path.write_bytes(model.SerializeToString())
+
+
+def describe(model: onnx.ModelProto, spec: ModelSpec | TextTowerSpec) -> None:
+    """Put the spec into a model."""
     model.producer_name, model.producer_version = "clip-toolkit", spec.tools["clip-toolkit"]
     onnx.helper.set_model_props(model, {SPEC_KEY: spec.to_json()})
-    path.write_bytes(model.SerializeToString())

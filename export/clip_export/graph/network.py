@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from clip_export.encoders.feature_names import TokenFeature
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.tokens import poolings_of
+from clip_export.graph.large import FLOAT32, check_size
+from clip_export.graph.model_file import IR_VERSION
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
 from clip_export.graph.towers import image_network
-from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
+from clip_export.graph.tracing import EXAMPLE_BATCH, declare_opsets, trace
 from clip_export.graph.vit import AllDepths, VisionTransformer
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
@@ -83,6 +85,7 @@ def network_graph(
     *,
     further: Further = MappingProxyType({}),
     explained: bool = False,
+    precision: str = FLOAT32,
 ) -> onnx.ModelProto:
     """Build the ONNX model of encoder and head, without metadata.
 
@@ -94,16 +97,17 @@ def network_graph(
         answers: what is made of the logits.
         further: heads beside this one; the names of their outputs end in theirs.
         explained: give the tensors that `clip_export.graph.relevance` reads their names, `TOKENS`.
+        precision: of the file that is made of it.
 
     Raises:
-        EncoderError: more weights than one file holds.
+        EncoderError: more weights than one file of that precision holds.
     """
     vit = image_network(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
     if explained:
         assert isinstance(vit, VisionTransformer)  # exports refuse others
         vit.tells_tokens = True
     network = Network(vit, head, answers, further).eval()
-    check_size(encoder.id, network)
+    check_size(encoder.id, network, precision)
     names = list(output_names(answers.task))
     for name, (_, made) in further.items():
         names += output_names(made.task, name)[:-1]
@@ -135,8 +139,11 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
     """Put resize and crop in front of a graph that takes ``pixels``; leave one that takes ``pixel_values``."""
     if input_kind == "pixels":
         return body
-    model = compose.merge_models(preprocess_graph(encoder.preprocessing), body, io_map=[("pixels", "pixels")])
-    model.graph.name = "clip_classifier"
+    first = preprocess_graph(encoder.preprocessing)
+    graph = compose.merge_graphs(first.graph, body.graph, [("pixels", "pixels")], name="clip_classifier")
+    model = onnx.helper.make_model(
+        graph, opset_imports=[*first.opset_import, *body.opset_import], ir_version=IR_VERSION
+    )
     declare_opsets(model)
     return model
 
@@ -145,6 +152,9 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """Build the ONNX model of what one pass makes: ``pixels`` uint8 ``[batch, size, size, 3]`` to ``rows``.
 
     Those are features ``[batch, dim]``, or if the feature is of a depth, those of all depths.
+
+    Raises:
+        EncoderError: more weights than one graph holds.
     """
     network: nn.Module
     if encoder.tokens is None:
@@ -152,4 +162,5 @@ def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     else:
         everything = TokenFeature(poolings_of(encoder.family.image), encoder.blocks.depth)
         network = AllDepths(canonical_vit(replace(encoder, feature=str(everything)), OPERATORS["ort"]))
+    check_size(encoder.id, network, others=())
     return trace(network.eval(), pixel_example(encoder, "image"), ("rows",), pixel_sizes(encoder, "image"))

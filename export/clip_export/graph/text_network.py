@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from clip_export.encoders.text import TextEncoder
+from clip_export.graph.large import check_size
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.text_transformer import TextTransformer
 from clip_export.graph.text_weights import canonical_text
-from clip_export.graph.tracing import EXAMPLE_BATCH, check_size, declare_opsets, trace
+from clip_export.graph.tracing import EXAMPLE_BATCH, declare_opsets, trace
 from clip_export.heads.outputs import unit_length
 from clip_toolkit.text.tokenization import INPUTS
 from clip_toolkit.text_encoder import TextOutputs
@@ -53,7 +54,7 @@ def text_graph(tower: TextEncoder, ops: str) -> onnx.ModelProto:
         EncoderError: more weights than one file holds.
     """
     network = TextNetwork(canonical_text(tower, OPERATORS[ops])).eval()
-    check_size(tower.id, network)
+    check_size(tower.id, network, others=())
     sizes = dict.fromkeys(INPUTS, text_sizes(tower.context))
     model = trace(network, text_examples(), TextOutputs._fields, sizes)
     model.graph.name = "clip_text"

@@ -20,21 +20,6 @@ from clip_toolkit.errors import EncoderError
 EXAMPLE_BATCH = 3
 """Of example inputs: any size but 1, which the exporter would take for a constant."""
 
-_LARGEST = 2**31 - 2**24  # bytes of weights; the limit of a protobuf message, less room for everything else
-
-
-def check_size(encoder: str, *modules: nn.Module) -> None:
-    """Refuse weights that one file cannot hold.
-
-    Raises:
-        EncoderError: there are more than 2 GiB of them.
-    """
-    size = sum(parameter.numel() for module in modules for parameter in module.parameters()) * 4
-    if size > _LARGEST:
-        raise EncoderError(
-            f"{encoder}: {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2 GiB. Use a smaller encoder."
-        )
-
 
 def trace(
     network: nn.Module,

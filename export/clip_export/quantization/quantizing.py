@@ -14,6 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from clip_export.graph.large import load_own, own_size
 from clip_export.graph.model_file import save_model
 from clip_export.heads.files import Head
 from clip_export.heads.mlp import VLMtoMLP
@@ -116,7 +117,7 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
             asked for without its images.
     """
     judge = _Judge(path, scratch, options)
-    model = with_plain_linears(_network(path))
+    model = with_plain_linears(onnx.load(path))
     if options.mode != "fp16" and not find_linears(model):
         raise QuantizationError(
             f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. Leave out --quantize."
@@ -135,12 +136,6 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
             return Quantized(fitted.model, candidate_head, decisions, receipts, judge.embeddings())
         refused.append(attempt)
     raise refusal(options, refused)
-
-
-def _network(path: Path) -> onnx.ModelProto:
-    model = onnx.load(path)
-    del model.metadata_props[:]
-    return model
 
 
 def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOptions) -> Iterator[_Candidate]:
@@ -193,7 +188,7 @@ class _Judge:
 
     def __init__(self, path: Path, scratch: Path, options: QuantizationOptions) -> None:
         self.path, self.scratch, self.options = path, scratch, options
-        classifier = load(path, device="cpu")
+        classifier = load_own(path)
         self.spec, self.tokenizer = classifier.spec, classifier.tokenizer
         self.images: list[NDArray[np.uint8] | bytes]
         self.texts: list[str] | None = None
@@ -245,7 +240,7 @@ class _Judge:
             largest_shift=decisions.largest_shift,
             accuracy_before=decisions.accuracy_before,
             accuracy_after=decisions.accuracy_after,
-            size_ratio=self.scratch.stat().st_size / self.path.stat().st_size,
+            size_ratio=own_size(self.scratch) / own_size(self.path),
             speed_ratio=speed,
             attempts=self.attempts,
             refit_images=len(options.refit),
@@ -264,7 +259,7 @@ class _Judge:
         image = np.zeros((1, size, size, 3), np.uint8)
         tokens = None if self.tokenizer is None else self.tokenizer.encode((self.texts or [""])[:1])
         files = (self.path, self.scratch)
-        return speed_ratio(*(partial(load(path, device="cpu").run, image, tokens) for path in files))
+        return speed_ratio(*(partial(load_own(path).run, image, tokens) for path in files))
 
 
 def _refitted(

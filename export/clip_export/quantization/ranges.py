@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from clip_export.graph.large import opened
 from clip_export.quantization.evidence.feeds import Feeds
-from clip_toolkit.runtime.session import open_graph
 
 BATCH = 8
 """Images in a run."""
@@ -59,9 +59,9 @@ class Activation:
 
 def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
     """Values of ``outputs`` for each batch of examples, by ONNX Runtime on the CPU."""
-    session = open_graph(model.SerializeToString())
-    for start in range(0, len(feeds), BATCH):
-        yield session.run(outputs, feeds[start : start + BATCH].arrays)
+    with opened(model) as session:
+        for start in range(0, len(feeds), BATCH):
+            yield session.run(outputs, feeds[start : start + BATCH].arrays)
 
 
 def observe(model: onnx.ModelProto, feeds: Feeds, tensors: Iterable[str]) -> dict[str, Activation]:

@@ -19,6 +19,7 @@ from clip_export.features.augment import augmented
 from clip_export.features.cache import FeatureCache, encoder_identity
 from clip_export.features.images import Features, image_features
 from clip_export.features.texts import tower_identity
+from clip_export.graph import large
 from clip_export.training.finetuning.halves import LowerHalf
 from clip_export.training.finetuning.hidden_states import hidden_cache
 from clip_toolkit.errors import DeviceError
@@ -81,6 +82,16 @@ def test_a_backend_that_disagrees_is_not_used(encoder: EncoderOf, files: list[Pa
     assert image_features(used, files).backend == "PyTorch"
     with pytest.raises(DeviceError, match="--backend torch"):
         image_features(used, files, backend="onnxruntime")
+
+
+def test_an_encoder_too_large_for_one_graph_is_pytorchs(
+    encoder: EncoderOf, files: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(large, "_LARGEST", 200_000)
+    monkeypatch.setattr(backends, "WORTH_EXPORTING", 0)
+    assert image_features(encoder("clip"), files).backend == "PyTorch"
+    with pytest.raises(DeviceError, match=r"one ONNX file holds 2 GiB.* --backend torch"):
+        image_features(encoder("clip"), files, backend="onnxruntime")
 
 
 def test_out_of_memory_suggests_a_batch_size(encoder: EncoderOf, files: list[Path], monkeypatch: pytest.MonkeyPatch):

@@ -108,16 +108,20 @@ def rebuilt(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Const
         model.graph.name,
         model.graph.input,
         model.graph.output,
-        [*kept, *(tensor(name, value) for name, value in constants.items() if name in used)],
         value_info=[item for item in model.graph.value_info if item.name in made],
     )
     versions = {item.domain: item.version for item in model.opset_import} | {"com.microsoft": 1}
     domains = sorted({node.domain for node in nodes})
-    return helper.make_model(
+    new = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(domain, versions[domain]) for domain in domains],
         ir_version=model.ir_version,
     )
+    new.graph.initializer.extend(kept)  # here, and one by one, since the functions above copy what they take
+    for name, value in constants.items():
+        if name in used:
+            new.graph.initializer.append(tensor(name, value))
+    return new
 
 
 def tensor(name: str, value: NDArray[Any]) -> TensorProto:

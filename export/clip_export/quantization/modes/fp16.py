@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from clip_export.graph.large import without_weights
 from clip_export.quantization.evidence.feeds import Feeds
 from clip_export.quantization.ranges import observe
 from clip_toolkit.errors import QuantizationError
@@ -20,7 +21,7 @@ def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """Convert the network to half precision.
 
     Args:
-        model: float32.
+        model: float32, which is changed: two of them may be more than there is memory for.
         feeds: examples as the network takes them, to look for overflow with.
 
     Raises:
@@ -30,10 +31,12 @@ def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
 
     _check_weights(model)
     _check_activations(model, feeds)
-    source = onnx.ModelProto()
-    source.CopyFrom(model)  # the converter changes it in place
+    types = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(types)
+    _halve_weights(model)
     halved: onnx.ModelProto = convert_float_to_float16(
-        source, keep_io_types=True, disable_shape_infer=False, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"]
+        model, keep_io_types=True, disable_shape_infer=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"]
     )
     return halved
 
@@ -43,6 +46,13 @@ def _check_weights(model: onnx.ModelProto) -> None:
         value = numpy_helper.to_array(item)
         if value.dtype == np.float32 and np.abs(value).max(initial=0.0) > LARGEST:
             raise _overflow(f"the weight {item.name}", float(np.abs(value).max()))
+
+
+def _halve_weights(model: onnx.ModelProto) -> None:
+    """Take these from the converter, which passes over each a dozen times."""
+    for item in model.graph.initializer:
+        if item.data_type == onnx.TensorProto.FLOAT and len(item.dims) > 1:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), item.name))
 
 
 def _check_activations(model: onnx.ModelProto, feeds: Feeds) -> None:
