@@ -269,6 +269,6 @@ def test_openvino_that_fails_is_named_and_keeps_no_limit_on_memory(
     monkeypatch.undo()
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: True)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ModelError, match="OpenVINO cannot open it"):
+    with pytest.raises(ModelError, match="OpenVINO cannot open it: files for it are made with --ops standard"):
         load(demo, device="openvino")
     assert openvino == []

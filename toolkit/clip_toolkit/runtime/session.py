@@ -215,7 +215,8 @@ def _openvino(model: str, name: str, threads: int) -> OpenVinoSession:
     try:
         return openvino_engine.OpenVinoSession(model, threads)
     except Exception as error:  # likewise
-        raise ModelError(f"{name}: OpenVINO cannot open it ({first_line(error)})") from error
+        reason = "files for it are made with --ops standard"
+        raise ModelError(f"{name}: OpenVINO cannot open it: {reason} ({first_line(error)})") from error
 
 
 @cache
