@@ -61,7 +61,7 @@ test-newest: .venv-newest/ready
 test-oldest: .venv-oldest/ready
 	.venv-oldest/$(SCRIPTS)/pytest -q $(PARALLEL) tests/toolkit
 
-# The runtime on 64-bit Arm, emulated; as root, with qemu-user-static and debootstrap; ten minutes.
+# The runtime on 64-bit Arm, emulated; as root, with qemu-user-static and debootstrap; 10 to 15 minutes.
 test-arm64: $(VENV)/ready
 	tests/arm64/run.sh $(BIN)
 
