@@ -1,7 +1,8 @@
 """How long a run of ``clip-scale`` takes with many workers, by a discrete simulation of it.
 
-``scale_simulation.py stages MODEL FOLDER`` measures what a part costs here. Without arguments it simulates 10^9 images
-with 100 to 10,000 workers and prints a table. Each worker fetches a part and classifies it; all share an object store,
+``scale_simulation.py stages MODEL FOLDER`` measures what a part costs here, and ``check MODEL FOLDER`` holds the
+simulation with that cost against runs of a Ray cluster on this machine. Without arguments it simulates 10^9 images with
+100 to 10,000 workers and prints a table. Each worker fetches a part and classifies it; all share an object store,
 and one process that writes the part files one after the other, as the product does.
 """
 
@@ -17,6 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from scale_rates import IMAGES, PART, apart
 from throughput import pictures
 
 
@@ -98,6 +100,9 @@ def simulate(plan: Plan, seed: int = 0) -> Outcome:
     return Outcome(last, last * plan.workers, busy / last, parts * plan.put / last, 1 - parts / begun)
 
 
+WHOLE = "whole part, an image"
+
+
 def stages(model: Path, folder: Path) -> Iterator[tuple[str, float]]:
     """Yield what the stages cost on one core, in seconds: of an image, and of a part's file in the sink."""
     from clip_scale import BatchClassifier
@@ -115,7 +120,7 @@ def stages(model: Path, folder: Path) -> Iterator[tuple[str, float]]:
     part = PathPart(tuple(Input(str(path)) for path in images))
     worker = PartWorker(BatchClassifier(model, threads=1, probabilities=True), "parquet")
     worker((0, part))
-    yield "whole part, an image", _seconds(lambda: worker((0, part))) / len(images)
+    yield WHOLE, _seconds(lambda: worker((0, part))) / len(images)
     done = worker((0, PathPart(part.items * 8)))
     with tempfile.TemporaryDirectory() as there, Sink(Path(there) / "out", "parquet", {}, resume=False) as sink:
         tasks = [number for number, _ in sink.remaining([part] * 50)]
@@ -123,6 +128,22 @@ def stages(model: Path, folder: Path) -> Iterator[tuple[str, float]]:
             "file and ledger of a part of 512",
             _seconds(lambda: [sink.put(replace(done, number=n)) for n in tasks]) / 50,
         )
+
+
+def check(model: Path, folder: Path, rounds: int = 3) -> Iterator[str]:
+    """Yield a table in Markdown: rates of a cluster on this machine, and those that its stages foretell."""
+    yield "| workers | images/s by Ray | simulated | error |"
+    yield "| --- | --- | --- | --- |"
+    for workers in (1, 2):
+        measured, foretold = [], []
+        for _ in range(rounds):  # in turns, since the machine may not be as fast later
+            image = next(seconds for name, seconds in stages(model, folder) if name == WHOLE)
+            measured.append(apart("ray", workers, model, folder)[0])
+            images = IMAGES - workers * PART  # as `scale_rates.rate` counts them
+            plan = Plan(workers, images, PART, image, fetch=0, rate=np.inf, put=0, start=0, spread=0, lost=0)
+            foretold.append(images / simulate(plan).seconds)
+        real, simulated = np.median(measured), np.median(foretold)
+        yield f"| {workers} | {real:.1f} | {simulated:.1f} | {simulated / real - 1:+.0%} |"
 
 
 def _seconds(work: object) -> float:
@@ -149,5 +170,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["stages"]:
         for name, seconds in stages(Path(sys.argv[2]), Path(sys.argv[3])):
             print(f"{name}: {seconds * 1000:.2f} ms")
+    elif sys.argv[1:2] == ["check"]:
+        for line in check(Path(sys.argv[2]), Path(sys.argv[3])):
+            print(line, flush=True)
     else:
         print("\n".join(table(Plan())))
