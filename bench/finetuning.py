@@ -1,4 +1,4 @@
-"""``bench/finetuning.py DIGITS``: what ``--unfreeze`` costs and gives; rewrites its section of docs/benchmarks.md.
+"""``bench/finetuning.py DIGITS``: what ``--unfreeze`` and ``--distil`` cost and give; rewrites its part of the page.
 
 DIGITS is the ``Dataset`` folder of the Sign Language Digits Dataset (github.com/ardamavi/Sign-Language-Digits-Dataset).
 """
@@ -9,9 +9,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from clip_export.features.cache import FeatureCache
 from clip_export.features.images import image_features
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Examples, improvement
+from clip_export.training.finetuning.distillation import whole_encoder
 from clip_export.training.finetuning.finetune import finetune, make_updates
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.finetuning.hidden_states import features_of, hidden_cache, hidden_states
@@ -49,6 +51,8 @@ TRIED = ((1, 3e-4), (2, 3e-4), (4, 3e-4), (2, FinetuningOptions(2).learning_rate
 """Blocks that learn, and at which rate."""
 
 EPOCHS = 20
+CUT = ("class@2", "class+mean@2")
+CUT_EPOCHS = 12
 PHOTOS = 8  # of each class, for the large encoder
 ROUNDS = 3
 
@@ -91,6 +95,43 @@ def accuracies(digits: Path, folder: Path) -> Iterator[str]:
         yield f"| {name} | {np.mean(scores):.1%} +- {np.std(scores, ddof=1):.1%} | {gain} |"
 
 
+def distilled(digits: Path, folder: Path, seeds: Iterable[int] = SEEDS) -> Iterator[str]:
+    """Test accuracy of encoders cut in the middle: frozen, fine-tuned by the labels, and distilled beside them."""
+    found: dict[str, list[float]] = {}
+    for seed, feature in product(seeds, CUT):
+        encoder = Encoder.from_pretrained(str(ENCODER), feature=feature)
+        whole = whole_encoder(encoder)
+        data = read_image_folder(digits)
+        features, taught = (
+            image_features(each, data.files, cache=FeatureCache(folder / "cache", each)) for each in (encoder, whole)
+        )
+        data = data.subset(features.kept)
+        split = split_dataset(data, features.contents, 0.2, 0.2, seed)
+        train, validation, test = (examples(features, data, side) for side in split)
+        options = replace(FROZEN, seed=seed)
+        head = train_head(train, validation, len(data.labels), options).head
+        above = [examples(taught, data, side) for side in split]
+        best = train_head(*above[:2], len(data.labels), options).head
+        tuned = Tuned(data, split, folder / "cache", replace(options, patience=None), feature)
+        tuning = FinetuningOptions(encoder.tokens.depth, CUT_EPOCHS, 3e-4)
+        scores = {
+            f"all blocks frozen, {whole.feature}": plain_score(best, above[2], data.task),
+            f"frozen, {feature}": plain_score(head, test, data.task),
+            f"{feature} --unfreeze 2": tuned.accuracy(head, tuning),
+            f"{feature} --unfreeze 2 --distil": tuned.accuracy(head, replace(tuning, distil=1.0), taught.values),
+        }
+        for name, score in scores.items():
+            found.setdefault(name, []).append(score)
+        print(f"seed {seed}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores.items()), file=sys.stderr)
+    yield f"| tiny-clip cut after block 2, {CUT_EPOCHS} epochs | test accuracy | over the frozen cut |"
+    yield "| --- | --- | --- |"
+    for name, column in found.items():
+        cut = next((feature for feature in CUT if name.startswith(f"{feature} ")), None)
+        gains = 100 * (np.array(column) - found[f"frozen, {cut}"]) if cut else None
+        gain = "" if gains is None else f"{gains.mean():+.1f} points, {gains.min():+.1f} at least"
+        yield f"| {name} | {np.mean(column):.1%} +- {np.std(column, ddof=1):.1%} | {gain} |"
+
+
 class Tuned(NamedTuple):
     """A split to fine-tune on.
 
@@ -99,18 +140,21 @@ class Tuned(NamedTuple):
         split: who is on which side.
         cache: where hidden states are kept.
         options: how the head learns.
+        feature: that the head reads.
     """
 
     data: Dataset
     split: Sequence[list[int]]
     cache: Path
     options: TrainingOptions
+    feature: str = "pooled"
 
-    def accuracy(self, head: VLMtoMLP, tuning: FinetuningOptions) -> float:
-        """Test accuracy after fine-tuning from a head."""
-        encoder = Encoder.from_pretrained(str(ENCODER))
+    def accuracy(self, head: VLMtoMLP, tuning: FinetuningOptions, taught: Tensor | None = None) -> float:
+        """Test accuracy after fine-tuning from a head; on the training images features of all may be imitated."""
+        encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature)
         train, validation, test = (self._side(encoder, side, tuning.blocks) for side in self.split)
-        trained = finetune(encoder, head, train, validation, tuning, head_options=self.options)
+        imitated = None if taught is None else train._replace(targets=taught[list(self.split[0])])
+        trained = finetune(encoder, head, train, validation, tuning, head_options=self.options, imitated=imitated)
         features = features_of(UpperHalf(encoder, tuning.blocks), test.features)
         return plain_score(trained.head, test._replace(features=features), self.data.task)
 
@@ -201,13 +245,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench/finetuning.py", description="Measure fine-tuning.")
     parser.add_argument("digits", type=Path, help="folder with one subfolder per digit")
     parser.add_argument("--part", choices=PARTS, help="print this part alone, and write nothing")
+    parser.add_argument("--seeds", type=int, nargs="+", help="print --part distil of these splits alone")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="page to change")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        parts = [PARTS[part](args.digits, Path(name)) for part in ([args.part] if args.part else PARTS)]
+        if args.seeds:
+            parts = [distilled(args.digits, Path(name), args.seeds)]
+        else:
+            parts = [PARTS[part](args.digits, Path(name)) for part in ([args.part] if args.part else PARTS)]
         lines = [line for part in parts for line in ("", *part)]
     print("\n".join(lines))
-    if args.part is None:
+    if args.part is None and not args.seeds:
         page = args.out.read_text(encoding="utf-8")
         args.out.write_text(replaced_section(page, "Fine-tuning", [*preface(), *lines]), encoding="utf-8")
 
@@ -233,7 +281,7 @@ def large_encoder(digits: Path, folder: Path) -> Iterator[str]:
     yield from epochs(f"ViT-B/32 (12 blocks), {10 * PHOTOS} photos", checkpoint, photos, folder / "cache")
 
 
-PARTS = {"small": small_encoder, "large": large_encoder, "accuracy": accuracies}
+PARTS = {"small": small_encoder, "large": large_encoder, "accuracy": accuracies, "distil": distilled}
 
 if __name__ == "__main__":
     main()

@@ -88,12 +88,15 @@ def _with_device(command: TrainCommand, device: str) -> TrainCommand:
 
 def _encoder(command: TrainCommand) -> Encoder:
     from clip_export.encoders.image import Encoder
+    from clip_export.training.finetuning.distillation import whole_encoder
     from clip_export.training.finetuning.halves import check_blocks
 
     feature = command.feature or ("projected" if command.start else "pooled")
     encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
     if command.tuning is not None:
         check_blocks(encoder, command.tuning.blocks)
+        if command.tuning.distil:
+            whole_encoder(encoder)
     return encoder
 
 

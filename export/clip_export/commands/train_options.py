@@ -9,7 +9,7 @@ from typing import Annotated
 
 from clip_export.commands import TRAIN
 from clip_export.commands.encoder_options import Feature, OpenClip, Revision
-from clip_export.encoders.feature_names import PROJECTED, token_feature
+from clip_export.encoders.feature_names import POOLED, PROJECTED, token_feature
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
@@ -193,11 +193,8 @@ class TrainCommand:
                 f"--init zero-shot does not go with --feature {self.feature}: only the projected one shares a space "
                 "with text"
             )
-        if self.tuning is not None and self.feature is not None and token_feature(self.feature) is not None:
-            raise UsageError(
-                f"--unfreeze does not go with --feature {self.feature}: fine-tuning trains the last blocks, below the "
-                "pooled or projected feature"
-            )
+        if self.tuning is not None and self.tuning.distil and token_feature(self.feature or POOLED) is None:
+            raise UsageError("--distil needs a --feature of a depth, such as class+mean@6: it is for a cut encoder")
         self._check_features()
         if self.start is not None and self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")

@@ -17,7 +17,7 @@ from clip_export.encoders.feature_names import POOLED, PROJECTED, TokenFeature, 
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_export.encoders.processors import load_processor, preprocessing_of
-from clip_export.encoders.tokens import all_depths, check_tokens, poolings_of
+from clip_export.encoders.tokens import all_depths, check_tokens, pool_tokens, poolings_of
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec, Preprocessing
 
@@ -174,10 +174,15 @@ class Encoder:
 
     def feature_of(self, rows: Tensor) -> Tensor:
         """Select the feature ``[batch, dim]`` from what one pass makes, ``[batch, *row_shape]``."""
-        if self.tokens is None:
-            return rows
-        read = [poolings_of(self.family.image).index(name) for name in self.tokens.poolings]
-        return rows[:, self.tokens.depth - 1, read].flatten(1)
+        return rows if self.tokens is None else self._side_by_side(rows[:, self.tokens.depth - 1])
+
+    def read_tokens(self, tokens: Tensor) -> Tensor:
+        """Make a feature of a depth ``[batch, dim]`` from the tokens after its block, ``[batch, tokens, width]``."""
+        return self._side_by_side(pool_tokens(tokens, self.tower, self.family.image))
+
+    def _side_by_side(self, pooled: Tensor) -> Tensor:
+        assert self.tokens is not None
+        return pooled[:, [poolings_of(self.family.image).index(name) for name in self.tokens.poolings]].flatten(1)
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""

@@ -53,7 +53,7 @@ def all_depths(tower: Any, rules: ImageTower, pixel_values: Tensor) -> Tensor:
     states: list[Tensor] = []
 
     def listen(_block: nn.Module, _inputs: Any, output: Any) -> None:
-        states.append(_pooled(output[0] if isinstance(output, tuple) else output, tower, rules))
+        states.append(pool_tokens(output[0] if isinstance(output, tuple) else output, tower, rules))
 
     hooks = [block.register_forward_hook(listen) for block in _blocks(tower, rules)]
     try:
@@ -74,8 +74,8 @@ def _blocks(tower: nn.Module, rules: ImageTower) -> Iterator[nn.Module]:
             yield module
 
 
-def _pooled(tokens: Tensor, tower: Any, rules: ImageTower) -> Tensor:
-    """``[batch, tokens, width]`` to ``[batch, poolings, width]``."""
+def pool_tokens(tokens: Tensor, tower: Any, rules: ImageTower) -> Tensor:
+    """Pool and normalise the tokens after a block: ``[batch, tokens, width]`` to ``[batch, poolings, width]``."""
     names = poolings_of(rules)
     before_patches = ("class" in names) + getattr(tower.config, "num_register_tokens", 0)
     found = {"class": tokens[:, 0], "mean": tokens[:, before_patches:].mean(1)}

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from clip_export.encoders.configuration import CONFIG
 from clip_export.encoders.digest import content_digest, tokenizer_digest
+from clip_export.encoders.feature_names import token_feature
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.saving import save_checkpoint
@@ -87,13 +88,15 @@ def referenced_encoder(
     Raises:
         EncoderError: the encoder cannot be loaded.
         HeadError: the head names no encoder, or one that has changed since the training; or its fine-tuned encoder is
-            missing, changed, or asked for by revision.
+            missing, changed, or asked for by revision or for another feature than that of a depth that it has learnt.
     """
     if encoder is None and known is None:
         raise HeadError(f"{head}: does not name its encoder. Give the one it was trained on with --encoder.")
     if known is not None and known.folder is not None:
         if revision is not None:
             raise HeadError(f"{head}: has its own encoder, {known.folder}, of one revision. Leave out --revision.")
+        if feature not in (None, known.feature) and token_feature(known.feature) is not None:
+            raise HeadError(f"{head}: its own encoder has learnt {known.feature}, not {feature}. Leave out --feature.")
         folder = Path(encoder) if encoder is not None else head.parent / known.folder
         _check(folder, head, known)
         return Encoder.from_pretrained(str(folder), feature=feature or known.feature)

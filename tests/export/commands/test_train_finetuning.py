@@ -14,7 +14,7 @@ import transformers
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from clip_export.commands import train_finetuning as finetune_stage
+from clip_export.commands import train_hidden_states as hidden_stage
 from clip_export.commands.train_options import parse_args
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder
@@ -218,7 +218,7 @@ def test_a_break_before_the_first_epoch_says_what_is_kept(
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune_stage, "hidden_states", broken)
+    monkeypatch.setattr(hidden_stage, "compute_hidden_states", broken)
     done = run("clip-train", crosses, "--epochs", 1, "--unfreeze", 1, "--encoder", TINY_CLIP, *options, cwd=tmp_path)
     assert done.returncode == 130
     assert said in done.stderr
@@ -229,6 +229,27 @@ def test_without_a_cache_and_with_views(crosses: Path, tmp_path: Path):
     quick = ("--unfreeze", 1, "--encoder-epochs", 1, "--epochs", 2, "--encoder-lr", "1e-3", "--accumulate", 2)
     done = train(crosses, *quick, "--no-cache", "--augment", 1, cwd=tmp_path)
     assert "below the last 1 of 4 blocks: 116 computed, 0 from the cache" in done.stdout
+
+
+def test_a_cut_encoder_is_distilled_to_a_proved_file(crosses: Path, tmp_path: Path):
+    more = tmp_path / "more"
+    more.mkdir()
+    for number in range(4):
+        Image.new("RGB", (70, 70), (40 * number, 90, 200)).save(more / f"{number}.png")
+    shutil.copy(next((crosses / "turned").iterdir()), more)
+    distil = ("--feature", "class+mean@2", *UNFREEZE, "--distil", "--unlabelled", more)
+    done = train(crosses, *distil, "--augment", 1, cwd=tmp_path)
+    assert "unlabelled: 4 images" in done.stdout
+    assert "1 images are in the data set, and left out here" in done.stderr
+    assert "hidden states below the last 2 of 2 blocks: 120 computed, 0 from the cache" in done.stdout
+    assert "the fine-tuned encoder is good for class+mean@2 alone" in done.stderr
+    head = load_head(tmp_path / "head.pt")
+    assert head.training["distilled from"] == "class+mean@4 on 108 images and views, 4 without a label"
+    with pytest.raises(HeadError, match=r"has learnt class\+mean@2, not class\+mean@1. Leave out --feature"):
+        referenced_encoder(tmp_path / "head.pt", head.encoder, feature="class+mean@1")
+    records = classified(tmp_path, *sorted(crosses.rglob("*.png")))
+    right = [item["label"] == Path(item["image"]).parent.name for item in records]
+    assert np.mean(right) == pytest.approx(float(head.training["train accuracy"].rstrip("%")) / 100, abs=0.2)
 
 
 def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path):
@@ -246,6 +267,8 @@ def test_the_frozen_head_stays_where_it_was_better(crosses: Path, tmp_path: Path
         (("--unfreeze", 5), "cannot unfreeze 5 blocks, it has 4. Give 1 to 4"),
         (("--unfreeze", 1, "--device", "cpu", "--precision", "bfloat16"), "expected a CUDA device, got cpu"),
         (("--unfreeze", 1, "--encoder-lr", "1e30"), "Lower the learning rate"),
+        (("--unfreeze", 1, "--feature", "mean@4", "--distil"), "mean@4 is made of all 4 blocks"),
+        (("--unfreeze", 1, "--feature", "mean@2", "--distil", "--unlabelled", "no"), "no: is not a folder"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value)).strip("-"),
 )
@@ -262,6 +285,9 @@ def test_bad_input_is_said_in_a_line(crosses: Path, tmp_path: Path, options: tup
         (("--accumulate", "2"), "--accumulate needs --unfreeze"),
         (("--unfreeze", "1", "--sweep"), "--sweep does not go with --unfreeze: sweep first"),
         (("--unfreeze", "1", "--clip-norm", "0"), "expected a number above 0"),
+        (("--distil", "--feature", "mean@2"), "--distil needs --unfreeze"),
+        (("--unfreeze", "1", "--distil"), "--distil needs a --feature of a depth"),
+        (("--unfreeze", "1", "--feature", "mean@2", "--unlabelled", "more"), "--unlabelled needs --distil"),
     ],
 )
 def test_options_that_do_not_go_together(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]):

@@ -16,7 +16,6 @@ from clip_export.features.images import image_features
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.proof.optimum import optimum_differences
 from clip_export.samples.pictures import proof_files
-from clip_export.training.finetuning.halves import check_blocks
 from clip_toolkit.errors import EncoderError
 
 pytestmark = pytest.mark.transformers
@@ -91,8 +90,6 @@ def test_features_that_an_encoder_does_not_have(encoder: EncoderOf, name: str, f
 
 def test_what_reads_the_towers_output_refuses_them_by_name(encoder: EncoderOf):
     used = encoder("clip", "class@2")
-    with pytest.raises(EncoderError, match=r"not below class@2\. Leave out --unfreeze"):
-        check_blocks(used, 1)
     with pytest.raises(EncoderError, match=r"class@2 ends at a block\. Leave out --cross-check"):
         optimum_differences(used, torch.nn.Identity(), (), None)
 
@@ -101,7 +98,6 @@ def test_what_reads_the_towers_output_refuses_them_by_name(encoder: EncoderOf):
     ("parse", "options", "said"),
     [
         (parse_train, ("photos", "--encoder", "x", "--init", "zero-shot"), "--init zero-shot does not go with"),
-        (parse_train, ("photos", "--encoder", "x", "--unfreeze", "1"), "--unfreeze does not go with"),
         (parse_export, ("--zero-shot", "--encoder", "x", "--labels", "a", "b"), "--zero-shot reads the projected"),
         (parse_export, ("--head", "h.pt", "--feature", "mean@x"), "expected pooled, projected or class@BLOCK"),
     ],

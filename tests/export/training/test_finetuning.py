@@ -5,6 +5,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +16,11 @@ from PIL import Image
 from torch import nn
 
 from clip_export.encoders.image import Encoder
-from clip_export.features.images import row_key
+from clip_export.features.images import Features, image_features, row_key
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.checkpoints import Checkpoints
 from clip_export.training.epochs import Epoch, Examples, improvement, latest
+from clip_export.training.finetuning.distillation import read_unlabelled, whole_encoder
 from clip_export.training.finetuning.finetune import finetune, make_updates
 from clip_export.training.finetuning.halves import LowerHalf, UpperHalf
 from clip_export.training.finetuning.hidden_states import check_room, features_of, hidden_cache, hidden_states
@@ -38,6 +40,8 @@ EncoderOf = Callable[..., Encoder]
 HEAD = TrainingOptions(epochs=10, learning_rate=3e-3, hidden_dim=16, batch_size=8, dropout=0.2, seed=3)
 TUNING = FinetuningOptions(2, epochs=4, learning_rate=1e-3)
 FEATURES = [(name, "pooled") for name in CHECKPOINTS] + [("clip", "projected"), ("blip-retrieval", "projected")]
+CUTS = [(*read, blocks) for read in FEATURES for blocks in (1, 2, 3)]
+CUTS += [("clip", "class+mean@2", 1), ("clip", "class@2", 2), ("siglip", "mean@2", 1), ("blip", "class+mean@2", 2)]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +96,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("name", "feature"), FEATURES)
-@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize(("name", "feature", "blocks"), CUTS)
 def test_halves_are_the_encoder_and_so_are_their_gradients(fresh: EncoderOf, name: str, feature: str, blocks: int):
     encoder = fresh(name, feature)
     lower, upper = LowerHalf(encoder, blocks), UpperHalf(encoder, blocks).requires_grad_(True)
@@ -114,6 +117,8 @@ def test_an_encoder_is_only_cut_where_it_has_blocks(encoder: EncoderOf):
     for blocks in (0, 4):
         with pytest.raises(EncoderError, match=rf"cannot unfreeze {blocks} blocks, it has 3. Give 1 to 3"):
             UpperHalf(encoder("clip"), blocks)
+    with pytest.raises(EncoderError, match=r"cannot unfreeze 3 blocks, it has 2 below mean@2. Give 1 to 2"):
+        UpperHalf(encoder("clip", "mean@2"), 3)
 
 
 def test_hidden_states_are_computed_once_for_each_cut(fresh: EncoderOf, files: list[Path], tmp_path: Path):
@@ -262,6 +267,71 @@ def test_a_resumed_fine_tuning_gives_the_same_weights(fresh: EncoderOf, files: l
     assert (training.history, training.best) == (expected.history, expected.best)
     assert same(weights(whole.encoder), weights(resumed.encoder))
     assert same(expected.head.state_dict(), training.head.state_dict())
+
+
+class Cut(Task):
+    """An encoder of two blocks that is to come near to the whole one of three on the images of both sides."""
+
+    def __init__(self, encoder: Encoder, files: list[Path], folder: Path) -> None:
+        super().__init__(encoder, files, folder)
+        images = self.sides[0].features + self.sides[1].features
+        self.imitated = Examples(images, image_features(whole_encoder(encoder), files).values)
+
+    def distance(self) -> float:
+        """From the whole encoder's features, as a mean square."""
+        made = features_of(UpperHalf(self.encoder, TUNING.blocks), self.imitated.features)
+        return float(((made - self.imitated.targets) ** 2).mean())
+
+
+def test_a_cut_encoder_comes_near_to_the_whole_one(fresh: EncoderOf, files: list[Path], tmp_path: Path):
+    distances = []
+    for weight in (0, 10):
+        cut = Cut(fresh("clip", "class+mean@2"), files, tmp_path)
+        cut.sides[1] = cut.sides[0]  # so that an epoch is sure to be kept
+        before, start = weights(cut.encoder), cut.distance()
+        training = cut.finetune(replace(TUNING, distil=weight), imitated=cut.imitated if weight else None)
+        assert training.best.number > 0
+        distances.append(cut.distance() / start)
+        changed = {name for name, tensor in weights(cut.encoder).items() if not torch.equal(tensor, before[name])}
+        assert changed
+        assert all(name.startswith(("encoder.layers.0.", "encoder.layers.1.")) for name in changed)
+    assert distances[1] < 0.8 * min(1, distances[0])
+
+
+def test_a_resumed_distillation_gives_the_same_weights(fresh: EncoderOf, files: list[Path], tmp_path: Path):
+    whole, resumed = (Cut(fresh("clip", "class+mean@2"), files, tmp_path) for _ in range(2))
+    states: list[TrainingState] = []
+    options = replace(TUNING, distil=1.0)
+    expected = whole.finetune(options, imitated=whole.imitated, keep=states.append)
+    assert resumed.finetune(options, imitated=resumed.imitated, resume=states[2]).history == expected.history
+    assert same(weights(whole.encoder), weights(resumed.encoder))
+
+
+def test_only_what_is_cut_can_imitate_the_whole(encoder: EncoderOf):
+    for feature in ("class+mean@3", "pooled"):
+        with pytest.raises(EncoderError, match=r"made of all 3 blocks. Name an earlier one .* class\+mean@1"):
+            whole_encoder(encoder("clip", feature))
+
+
+def test_unlabelled_images_are_those_that_the_data_set_lacks(encoder: EncoderOf, files: list[Path], tmp_path: Path):
+    encode = partial(_encode, encoder("clip", "mean@3"))
+    contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    shutil.copy(files[0], tmp_path / "known.png")
+    with pytest.raises(DatasetError, match=r"all 1 images are in the data set\. Leave out --unlabelled"):
+        read_unlabelled(tmp_path, encode, contents)
+    shutil.copy(files[1], tmp_path / "new.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    found = read_unlabelled(tmp_path, encode, contents[:1])
+    assert (found.files, found.contents, len(found.features)) == ([tmp_path / "new.png"], contents[1:2], 1)
+    assert "broken.png" in found.notes[0]
+    assert "1 images are in the data set, and left out here" in found.notes[1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="none of 0 files can be read"):
+        read_unlabelled(tmp_path / "empty", encode, ())
+
+
+def _encode(encoder: Encoder, files: list[Path], view: int) -> Features:
+    return image_features(encoder, files, view=view)
 
 
 def test_accumulated_batches_are_as_good_as_one_large(fresh: EncoderOf, files: list[Path], tmp_path: Path):

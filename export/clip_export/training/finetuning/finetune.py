@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
 from clip_export.features.memory import memory_named
@@ -41,6 +42,7 @@ def finetune(
     task: str = SINGLE_LABEL,
     resume: TrainingState | None = None,
     keep: Callable[[TrainingState], None] = lambda _: None,
+    imitated: Examples | None = None,
 ) -> Training:
     """Train the last blocks of an encoder, in place, together with a head.
 
@@ -61,6 +63,7 @@ def finetune(
         task: one of `clip_toolkit.spec.tasks.TASKS`.
         resume: where an earlier call with the same arguments had got to.
         keep: called with the state after every epoch, for a later ``resume``.
+        imitated: images, labelled or not, with the features that the encoder is to come near to, as its targets.
 
     Raises:
         DatasetError: the loss is not a number; the message names the batch.
@@ -82,7 +85,8 @@ def finetune(
             model.to(options.device)
             updates = make_updates(upper, learner, options, used)
             pace = Pace(options.epochs, used.batch_size, used.batch_size, used.patience, improvement)
-            run = Run(model, objective, updates, pace, device=options.device)
+            penalty = None if imitated is None else _imitation(upper, imitated, updates, options, used.batch_size)
+            run = Run(model, objective, updates, pace, device=options.device, penalty=penalty)
             if resume is not None:
                 run.restore(resume)
             else:
@@ -96,6 +100,21 @@ def finetune(
         model.requires_grad_(False).cpu()
     objective.unscale(learner)
     return Training(learner if best.number else head, tuple(run.history), best)
+
+
+def _imitation(
+    upper: UpperHalf, imitated: Examples, updates: Updates, options: FinetuningOptions, batch_size: int
+) -> Callable[[], Tensor]:
+    """Make the cost of other features than those to come near to, on images that are drawn for every batch."""
+    images, features = imitated
+
+    def penalty() -> Tensor:
+        drawn = torch.randint(len(images), (batch_size,))
+        with updates.autocast():
+            made = upper(images[drawn].to(options.device))
+        return options.distil * functional.mse_loss(made.float(), features[drawn].to(options.device))
+
+    return penalty
 
 
 def make_updates(

@@ -23,17 +23,17 @@ def check_blocks(encoder: Encoder, blocks: int) -> None:
         EncoderError: ``blocks`` is not between 1 and the number that it has, or the family or feature cannot be
             fine-tuned.
     """
-    if encoder.tokens is not None:
-        raise EncoderError(
-            f"{encoder.id}: fine-tuning trains the blocks below the pooled or projected feature, not below "
-            f"{encoder.feature}. Leave out --unfreeze, or name one of those with --feature."
-        )
     if not encoder.family.image.can_finetune:
         raise EncoderError(f"{encoder.id}: {encoder.family.name} encoders cannot be fine-tuned. Leave out --unfreeze.")
-    tower = encoder.tower
-    depth = len(tower.encoder.layers)
+    depth = depth_read(encoder)
     if not 1 <= blocks <= depth:
-        raise EncoderError(f"{encoder.id}: cannot unfreeze {blocks} blocks, it has {depth}. Give 1 to {depth}.")
+        below = "" if encoder.tokens is None else f" below {encoder.feature}"
+        raise EncoderError(f"{encoder.id}: cannot unfreeze {blocks} blocks, it has {depth}{below}. Give 1 to {depth}.")
+
+
+def depth_read(encoder: Encoder) -> int:
+    """Return how many blocks the encoder's feature is made of."""
+    return len(encoder.tower.encoder.layers) if encoder.tokens is None else encoder.tokens.depth
 
 
 class LowerHalf(nn.Module):
@@ -57,7 +57,7 @@ class LowerHalf(nn.Module):
         self.config, self.preprocessing = tower.config, encoder.preprocessing
         self.embeddings = tower.embeddings
         self.pre_norm = getattr(tower, "pre_layrnorm", nn.Identity())
-        self.blocks = nn.ModuleList(tower.encoder.layers[:-blocks])
+        self.blocks = nn.ModuleList(tower.encoder.layers[: depth_read(encoder) - blocks])
         self.packed = encoder.family.image.packed_attention
         tokens = tower.embeddings.num_patches + (encoder.family.image.pooling == "class")
         self.shape = (tokens, tower.config.hidden_size)
@@ -71,34 +71,38 @@ class LowerHalf(nn.Module):
 
 
 class UpperHalf(nn.Module):
-    """Hidden states ``[batch, tokens, width]`` to the encoder's feature ``[batch, dim]``."""
+    """Hidden states ``[batch, tokens, width]`` to the encoder's feature ``[batch, dim]``, which may be of a depth."""
 
     def __init__(self, encoder: Encoder, blocks: int) -> None:
-        """Take the last ``blocks`` blocks and everything above them.
+        """Take the last ``blocks`` blocks that the feature is made of, and what it reads above them.
 
         Raises:
             EncoderError: the encoder does not have so many.
         """
         super().__init__()
         check_blocks(encoder, blocks)
-        tower = encoder.tower
-        self.blocks = nn.ModuleList(tower.encoder.layers[-blocks:])
-        self.packed = encoder.family.image.packed_attention
-        self.post_norm = tower.post_layernorm
-        self.pool = tower.head if encoder.family.image.pooling == "attention" else None
+        tower, rules, depth = encoder.tower, encoder.family.image, depth_read(encoder)
+        self.blocks = nn.ModuleList(tower.encoder.layers[depth - blocks : depth])
+        self.packed = rules.packed_attention
+        self.read_tokens = None if encoder.tokens is None else encoder.read_tokens
+        whole = encoder.tokens is None
+        self.post_norm = tower.post_layernorm if whole else nn.Identity()
+        self.pool = tower.head if whole and rules.pooling == "attention" else None
         self.projection = encoder.projection if encoder.projection is not None else nn.Identity()
-        self.post_norms = 1 if encoder.reads_first_token else encoder.family.image.post_norms
+        self.post_norms = 1 if encoder.reads_first_token else rules.post_norms
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Run the upper blocks."""
         *others, last = self.blocks
         for block in others:
             hidden = _block(block, hidden, self.packed)
-        hidden = _block(last, hidden, self.packed, class_only=self.pool is None)
+        hidden = _block(last, hidden, self.packed, class_only=self.pool is None and self.read_tokens is None)
         feature: Tensor = self.projection(self._pooled(hidden))
         return feature
 
     def _pooled(self, hidden: Tensor) -> Tensor:
+        if self.read_tokens is not None:
+            return self.read_tokens(hidden)
         if self.pool is not None:
             pooled: Tensor = self.pool(self.post_norm(hidden))
             return pooled

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from clip_toolkit.errors import DeviceError
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, whole
-from clip_toolkit.options import Option
+from clip_toolkit.options import Option, UsageError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -20,6 +21,9 @@ class FinetuningOptions:
 
     Attributes:
         device: a PyTorch device.
+
+    Raises:
+        UsageError: some of them do not go together.
     """
 
     blocks: Annotated[
@@ -44,7 +48,27 @@ class FinetuningOptions:
         Option("batches per update: the memory of one, the effect of all", parse=whole(), metavar="N"),
     ] = 1
     precision: Annotated[str, Option("of the encoder; others than float32 need a GPU", choices=PRECISIONS)] = "float32"
+    distil: Annotated[
+        float,
+        Option(
+            "with a --feature of a depth, also learn to give what the whole encoder gives; WEIGHT is that of this, of "
+            "the labels 1 (default: 1)",
+            parse=POSITIVE,
+            nargs="?",
+            const=1.0,
+            metavar="WEIGHT",
+        ),
+    ] = 0.0
+    unlabelled: Annotated[
+        Path | None,
+        Option("folder of further images for --distil, which need no label", parse=Path, metavar="DIR"),
+    ] = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not go together."""
+        if self.unlabelled is not None and not self.distil:
+            raise UsageError("--unlabelled needs --distil: without labels, images can only show what the encoder sees")
 
     def check_device(self) -> None:
         """Refuse a precision that the device is not good for.
