@@ -6,6 +6,7 @@ from typing import Annotated
 
 from clip_export.encoders.feature_names import feature_name
 from clip_export.encoders.open_clip_model import OpenClipModel
+from clip_toolkit.numbers import whole
 from clip_toolkit.options import Group, Option
 
 Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on the hub")]
@@ -17,6 +18,15 @@ Feature = Annotated[
         "(default: what it was trained on, or pooled)",
         parse=feature_name,
         metavar="NAME",
+    ),
+]
+
+InputSize = Annotated[
+    int | None,
+    Option(
+        "pixels of a side that images are given to the encoder with, for speed, such as 160 of 224 (default: its own)",
+        parse=whole(),
+        metavar="N",
     ),
 ]
 

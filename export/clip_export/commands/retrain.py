@@ -101,6 +101,7 @@ def _training(command: RetrainCommand) -> TrainCommand:
         judging=judging if rule is None else replace(judging, operating_point=OperatingRule.parse(rule)),
         revision=None if Path(known.id).is_absolute() or known.folder else known.revision,
         feature=known.feature,
+        input_size=known.input_size,
         open_clip=known.open_clip_model,
     )
 

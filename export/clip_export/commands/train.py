@@ -64,7 +64,12 @@ def run(command: TrainCommand) -> int:
         prepared, training = tuned.prepared, tuned.training
     judgement = compare(judge, prepared, training, words)
     reference = encoder_reference(
-        command.encoder, encoder.checkpoint, encoder.revision, encoder.feature, text=prepared.texts is not None
+        command.encoder,
+        encoder.checkpoint,
+        encoder.revision,
+        encoder.feature,
+        text=prepared.texts is not None,
+        input_size=encoder.input_size,
     )
     head = finish_head(command, prepared, training, chosen, reference, judgement=judgement, alone=alone)
     head = save_finished(command, head, encoder, tuned)
@@ -92,7 +97,7 @@ def _encoder(command: TrainCommand) -> Encoder:
     from clip_export.training.finetuning.halves import check_blocks
 
     feature = command.feature or ("projected" if command.start else "pooled")
-    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip, command.input_size)
     if command.tuning is not None:
         check_blocks(encoder, command.tuning.blocks)
         if command.tuning.distil:
@@ -160,7 +165,7 @@ def _explain(command: TrainCommand, image: Path) -> int:
         raise OutputError(f"{command.out}: expected a file ending in .png")
     check_writable(command.out)
     feature = command.feature or "pooled"
-    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip)
+    encoder = Encoder.from_pretrained(command.encoder, command.revision, feature, command.open_clip, command.input_size)
     draw_steps(encoder, image, command.out)
     show(f"wrote {command.out}")
     return 0

@@ -58,7 +58,13 @@ def finish_head(
 
 
 def encoder_reference(
-    encoder: str, checkpoint: Checkpoint, revision: str | None, feature: str, *, text: bool = False
+    encoder: str,
+    checkpoint: Checkpoint,
+    revision: str | None,
+    feature: str,
+    *,
+    text: bool = False,
+    input_size: int | None = None,
 ) -> EncoderReference:
     """Return what a head file says of its encoder, which ``encoder`` names on the command line.
 
@@ -68,6 +74,7 @@ def encoder_reference(
         revision: of the encoder.
         feature: that the head reads.
         text: whether it reads that of a text, too.
+        input_size: as in `clip_export.encoders.image.Encoder`.
     """
     portable = str(Path(encoder).resolve()) if Path(encoder).exists() else encoder  # found from any folder
     tokenizer = tokenizer_digest(checkpoint.source) if text else None
@@ -79,6 +86,7 @@ def encoder_reference(
         tokenizer=tokenizer,
         open_clip_model=checkpoint.open_clip_model,
         licenses=checkpoint.licenses,
+        input_size=input_size,
     )
 
 

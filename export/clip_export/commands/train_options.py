@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from clip_export.commands import TRAIN
-from clip_export.commands.encoder_options import Feature, OpenClip, Revision
+from clip_export.commands.encoder_options import Feature, InputSize, OpenClip, Revision
 from clip_export.encoders.feature_names import POOLED, PROJECTED, token_feature
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.options import DataOptions, TrainingOptions
@@ -154,6 +154,7 @@ class TrainCommand:
             "fine-tuning",
             without={
                 "--text-column": "image and text are read by frozen towers",
+                "--input-size": "blocks are tuned at the size that the encoder was trained at",
                 "--sweep": "sweep first, then pass the options that it found",
             },
         ),
@@ -161,6 +162,7 @@ class TrainCommand:
     judging: Annotated[JudgingOptions, Group("judging")] = JudgingOptions()
     revision: Revision = None
     feature: Feature = None
+    input_size: InputSize = None
     open_clip: OpenClip = None
 
     @property
@@ -208,6 +210,7 @@ class TrainCommand:
             "--text-column": self.examples.text_column is not None,
             "--unfreeze": self.tuning is not None,
             "--init": self.start is not None,
+            "--input-size": self.input_size is not None,
             "--report": self.judging.report is not None,
         }
         for name, is_given in needs.items():

@@ -14,6 +14,7 @@ from clip_export.encoders.checkpoint import Checkpoint, encoder_name
 from clip_export.encoders.families import Family
 from clip_export.encoders.families.family import BlockSettings
 from clip_export.encoders.feature_names import POOLED, PROJECTED, TokenFeature, token_feature
+from clip_export.encoders.input_size import check_input_size, resize_positions, resize_processor
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_export.encoders.processors import load_processor, preprocessing_of
@@ -37,6 +38,7 @@ class Encoder:
         processor: the checkpoint's image processor (Pillow backend).
         preprocessing: the processor's rule.
         checkpoint: where it came from.
+        input_size: pixels of a side, where that is not the checkpoint's own.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Encoder:
     processor: Any = field(repr=False)
     preprocessing: Preprocessing
     checkpoint: Checkpoint = field(repr=False)
+    input_size: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -56,6 +59,7 @@ class Encoder:
         revision: str | None = None,
         feature: str = POOLED,
         open_clip_model: OpenClipModel | None = None,
+        input_size: int | None = None,
     ) -> Encoder:
         """Load an encoder.
 
@@ -65,6 +69,7 @@ class Encoder:
             revision: branch, tag or commit on the hub.
             feature: ``pooled``, ``projected``, or of a depth, such as ``class+mean@6``.
             open_clip_model: of a bare file.
+            input_size: pixels of a side that its images are to have, if not those it was trained at.
 
         Raises:
             EncoderError: it cannot be found or loaded, weights are missing, its kind or options are not supported, or
@@ -84,6 +89,14 @@ class Encoder:
         _check_tower(tower, checkpoint, preprocessing)
         if tokens is not None:
             check_tokens(tokens, checkpoint, rules.settings(tower.config).depth)
+        if input_size == preprocessing.size and not preprocessing.patch:
+            input_size = None
+        if input_size is not None:
+            check_input_size(input_size, tower, checkpoint)
+            processor = resize_processor(processor, input_size)
+            preprocessing = preprocessing_of(processor)
+            if not rules.takes_any_size:
+                resize_positions(tower, input_size)
         return cls(
             id=encoder,
             revision=checkpoint.commit,
@@ -94,6 +107,7 @@ class Encoder:
             processor=processor,
             preprocessing=preprocessing,
             checkpoint=checkpoint,
+            input_size=input_size,
         )
 
     @property
@@ -139,6 +153,8 @@ class Encoder:
                 f"assumed: the resize is Pillow's; that of transformers' {self.family.image.processor} is "
                 "torchvision's, which gives up to one step of 1/255 more or less"
             )
+        if self.input_size is not None:
+            yield f"input of {self.input_size} pixels a side, for which the table of positions is interpolated"
         if self.tokens is not None:
             yield (
                 f"{self.feature}: tokens after block {self.tokens.depth} of {self.blocks.depth}, pooled and normalised "

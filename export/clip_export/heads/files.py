@@ -33,7 +33,8 @@ from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
-_FORMAT_VERSION = 3  # 1 knows no fine-tuned encoders, no text, and leaves out the feature's normalisation; 2 no novelty
+_FORMAT_VERSION = 3
+"""1 knows no tuned encoders, no text, and leaves out the normalisation of features; 2 no novelty and no input size."""
 _MOST_LAYERS = 64
 TEMPERATURES = (1e-3, 1e3)
 """Least and largest that is believed: beyond, every image would be answered alike."""
@@ -137,7 +138,7 @@ def save_head(head: TrainedHead, path: Path) -> None:
 def _version(head: TrainedHead) -> int:
     """Return the oldest format that can hold the head; its readers ignore fields that they do not know."""
     assert head.encoder is not None
-    if head.novelty is not None:
+    if head.novelty is not None or head.encoder.input_size is not None:
         return _FORMAT_VERSION
     news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
     return 2 if any(news) else 1

@@ -35,6 +35,7 @@ class EncoderReference:
         tokenizer: of heads that read texts, as in `clip_export.encoders.digest.tokenizer_digest`; None in older files.
         open_clip_model: of an encoder in a bare file.
         licenses: as in `clip_toolkit.spec.classifier.EncoderSpec`, as they were at the training.
+        input_size: pixels of a side, where that is not the encoder's own.
     """
 
     id: str
@@ -46,6 +47,7 @@ class EncoderReference:
     tokenizer: str | None = None
     open_clip_model: OpenClipModel | None = None
     licenses: tuple[License, ...] = field(default=(), metadata=LATER)
+    input_size: int | None = field(default=None, metadata=LATER)
 
     def seen_from(self, head: Path) -> EncoderReference:
         """Return the reference as the file ``head`` keeps it."""

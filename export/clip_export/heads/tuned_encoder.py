@@ -107,9 +107,11 @@ def referenced_encoder(
         )
     model = open_clip_model or (None if known is None else known.open_clip_model)
     if known is None or encoder is not None:
-        known = EncoderReference(str(encoder), None, known.feature if known else "pooled")
+        known = replace(known or EncoderReference(""), id=str(encoder), revision=None, tokenizer=None)
         model = model if Path(known.id).is_file() else open_clip_model
-    loaded = Encoder.from_pretrained(known.id, revision or known.revision, feature or known.feature, model)
+    loaded = Encoder.from_pretrained(
+        known.id, revision or known.revision, feature or known.feature, model, known.input_size
+    )
     before, now = known.revision, loaded.revision
     if revision is None and before and now and before != now:
         raise HeadError(

@@ -46,6 +46,11 @@ def optimum_differences(
             f"cross-check: Optimum exports whole towers, and {encoder.feature} ends at a block. "
             "Leave out --cross-check."
         )
+    if encoder.input_size is not None:
+        raise EncoderError(
+            f"cross-check: Optimum exports towers at their own input size, not at {encoder.input_size}. "
+            "Leave out --cross-check."
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = export_with_optimum(encoder.checkpoint, Path(folder))
         pooled = _pooled(path, torch.cat([pixel_values(encoder, file) for file in files]).numpy())
