@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from clip_export.training.options import BatchSize, Seed
-from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, number
+from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, number, whole
 from clip_toolkit.options import Option
 from clip_toolkit.spec.tasks import MULTI_LABEL, SINGLE_LABEL
 
@@ -54,7 +54,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class TuningData:
-    """Which images are learnt from, and which are held out."""
+    """Which images are learnt from, which are held out, and at which sizes encoders see them."""
 
     task: Annotated[str, Option("what DATA names of each image", choices=(SINGLE_LABEL, MULTI_LABEL))] = SINGLE_LABEL
     groups: Annotated[
@@ -64,4 +64,14 @@ class TuningData:
     test_fraction: Annotated[float, Option("share of images held out for the final confirmation", parse=_PART)] = 0.2
     seed: Seed = 0
     batch_size: BatchSize = 32
+    input_sizes: Annotated[
+        tuple[int, ...],
+        Option(
+            "also try every encoder at these input sizes, pixels of a side, such as 160 and 192 of 224",
+            "--input-size",
+            parse=whole(),
+            nargs="+",
+            metavar="N",
+        ),
+    ] = ()
     all_files: Annotated[bool, Option("of a folder, take files of any suffix")] = False

@@ -33,6 +33,7 @@ def tuned_head(
             encoder.revision,
             receipt["chosen feature"],
             licenses=encoder.checkpoint.licenses,
+            input_size=encoder.input_size,
         ),
         dataset.labels,
         {"images": len(prepared.reading.kept), "skipped": len(prepared.reading.errors), **counts, **receipt},
@@ -51,6 +52,7 @@ def receipt_of(
     return {
         "chosen by": f"clip-tune, {choice.why} of {measured} measured files",
         "chosen feature": found.feature,
+        "chosen encoder": found.encoder,
         "chosen precision": found.precision,
         "time": f"{time_text(found)} for one image, {reference} {time_text(reference)}; {machine}",
         "size": f"{size_text(found)} without its proof, {reference} {size_text(reference)}",

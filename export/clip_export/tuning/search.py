@@ -68,10 +68,14 @@ class Search:
     def measure(self, scored: Sequence[Found], max_latency: float | None) -> list[Found]:
         """Write and time files of the features that are worth it, in float32 and int8, each with its better head.
 
-        Those are the two ends of each encoder, and between them what nothing beats in accuracy and expected time.
+        Those are the two ends of each encoder, and between them what nothing beats in accuracy and expected time. Of
+        encoders at other input sizes the ends are left out, too, once the time is over.
         """
-        ends = [end for subject in self.subjects for end in _ends(subject.name, scored)]
-        measured = self._measured(ends)
+        ends, measured = list[Found](), list[Found]()
+        for subject in self.subjects:
+            own = subject.encoder.input_size is None
+            ends += _ends(subject.name, scored)
+            measured += self._measured(ends[-2:], float("inf") if own else self.deadline)
         between = [item for item in self._worth_a_file(scored, measured, max_latency) if item not in ends]
         measured += self._measured(between, self.deadline)
         self._say_left(len(ends) + len(between) - len(measured) // 2, "measured")
@@ -116,9 +120,10 @@ class Search:
         """Return what nothing beats, with times expected on the line through one block and all blocks."""
         expected = []
         for subject in self.subjects:
-            shallow, whole = sorted(
-                item.seconds for item in ends if item.encoder == subject.name and item.precision == FLOAT32
-            )
+            both = [item.seconds for item in ends if item.encoder == subject.name and item.precision == FLOAT32]
+            if len(both) < 2:
+                continue
+            shallow, whole = sorted(both)
             blocks = subject.encoder.blocks.depth
             step = (whole - shallow) / max(blocks - 1, 1)
             expected += [

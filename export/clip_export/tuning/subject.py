@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,9 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The encoder's name, as its file will say it."""
-        return self.encoder.spec().id
+        """The encoder's name, as its file will say it, and its input size if that is not its own."""
+        size = self.encoder.input_size
+        return self.encoder.spec().id + ("" if size is None else f" at {size}")
 
     @property
     def learnt(self) -> list[int]:
@@ -103,16 +104,28 @@ class Subject:
         return digest.hexdigest()
 
 
-def read_subject(dataset: Dataset, encoder: str, asked: TuningData, cache: Path | None, bar: Bar) -> Subject:
+def read_encoders(encoders: Sequence[str], sizes: Sequence[int]) -> Iterator[Encoder]:
+    """Load every encoder at its own input size, and at those of ``sizes`` that are other ones.
+
+    Raises:
+        EncoderError: one cannot be loaded or take the size, or its graph is a trace, which cannot be cut.
+    """
+    for name in encoders:
+        own = Encoder.from_pretrained(name)
+        if own.family.image.traced:
+            raise EncoderError(f"{name}: {own.family.name} encoders have no depths to choose from. Use clip-train.")
+        yield own
+        for size in dict.fromkeys(sizes):
+            if size != own.preprocessing.size:
+                yield Encoder.from_pretrained(name, input_size=size)
+
+
+def read_subject(dataset: Dataset, used: Encoder, asked: TuningData, cache: Path | None, bar: Bar) -> Subject:
     """Encode a data set with an encoder, once for the pooled feature and once for those of all depths, and split it.
 
     Raises:
         DatasetError: no file can be read, or the data set cannot be split.
-        EncoderError: the encoder cannot be loaded, or its graph is a trace, which cannot be cut.
     """
-    used = Encoder.from_pretrained(encoder)
-    if used.family.image.traced:
-        raise EncoderError(f"{encoder}: {used.family.name} encoders have no depths to choose from. Use clip-train.")
     pooled, depths = (
         _encoded(used if name == POOLED else reading(used, name), dataset, asked, cache, bar)
         for name in (POOLED, next(name for name in features_of(used) if name != POOLED))

@@ -22,7 +22,7 @@ from clip_export.tuning.options import Limits, TuningData
 from clip_export.tuning.receipt import receipt_of, tuned_head
 from clip_export.tuning.record import Record
 from clip_export.tuning.search import Search
-from clip_export.tuning.subject import Subject, read_subject
+from clip_export.tuning.subject import Subject, read_encoders, read_subject
 from clip_export.tuning.timing import TOO_SCATTERED, machine
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import EncoderError
@@ -120,7 +120,8 @@ def tune(
 def _subjects(
     dataset: Dataset, encoders: Sequence[str], asked: TuningData, cache: Path | None, bar: Bar
 ) -> list[Subject]:
-    subjects = [read_subject(dataset, encoder, asked, cache, bar) for encoder in encoders]
+    used = list(read_encoders(encoders, asked.input_sizes))
+    subjects = [read_subject(dataset, encoder, asked, cache, bar) for encoder in used]
     names = [subject.name for subject in subjects]
     for name in names:
         if names.count(name) > 1:

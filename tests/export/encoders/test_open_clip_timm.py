@@ -15,8 +15,7 @@ from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.graph.tracing import trace
 from clip_export.quantization.layers.linears import find_linears, with_plain_linears
 from clip_export.training.finetuning.halves import check_blocks
-from clip_export.tuning.options import TuningData
-from clip_export.tuning.subject import read_subject
+from clip_export.tuning.subject import read_encoders
 from clip_toolkit.errors import EncoderError, MissingDependencyError
 from tiny_open_clip import save_open_clip
 
@@ -108,7 +107,7 @@ def test_what_needs_blocks_is_refused(checkpoint: CheckpointOf, encoder: Callabl
     with pytest.raises(EncoderError, match="timm encoders cannot be fine-tuned"):
         check_blocks(encoder("mobileclip"), 1)
     with pytest.raises(EncoderError, match=r"timm encoders have no depths to choose from\. Use clip-train"):
-        read_subject(None, folder, TuningData(), None, None)
+        list(read_encoders([folder], ()))
 
 
 def test_a_missing_timm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -44,6 +44,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_smaller_inputs_are_tried_where_there_is_time(photos: Path, tmp_path: Path, checkpoint):
+    options = (photos, "--encoder", checkpoint("clip"), "--cache", tmp_path / "cache", "--input-size")
+    assert "patches of 8. Nearest are 24 or 32." in run("clip-tune", *options, 24, 30, cwd=tmp_path).stderr
+    hasty = run("clip-tune", *options, 24, 32, "--minutes", "1e-6", cwd=tmp_path)
+    assert re.search(r"\d+ features were not measured, since the time is over", hasty.stderr)
+    assert run("clip-tune", *options, 24, 32, cwd=tmp_path).returncode == 0
+    record = json.loads((tmp_path / "tuned" / "tuning.json").read_text(encoding="utf-8"))
+    assert {re.match(r"clip( at \d+)?", key)[0] for key in record["times"]} == {"clip", "clip at 24"}
+    least = min(size for *_, size in record["times"].values())  # fewer positions, fewer bytes
+    done = run("clip-tune", *options, 24, 32, "--max-size", f"{(least + 1) / 1e3}KB", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    head = load_head(tmp_path / "tuned" / "head.pt")
+    assert (head.training["chosen encoder"], head.encoder.input_size) == ("clip at 24", 24)
+    assert run("clip-export", "--head", "tuned/head.pt", cwd=tmp_path).returncode == 0
+    assert read_spec(tmp_path / "model.onnx").preprocessing.size == 24
+
+
+@pytest.mark.usefixtures("quick")
 def test_from_images_to_a_head_and_on_after_an_interruption(
     photos: Path, tmp_path: Path, checkpoint, monkeypatch: pytest.MonkeyPatch
 ):
