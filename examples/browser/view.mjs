@@ -41,7 +41,7 @@ export function showAnswer(spec, answer) {
   const remarks = [
     ...(spec.task === 'single-label' && scores[0].marked ? ['decided by threshold'] : []),
     ...(answer.is_novel ? ['unlike the training images: the answer may mean nothing'] : []),
-    ...(answer.set ? [`one of these should be right: ${answer.set.join(', ')}`] : []),
+    ...(answer.set && !answer.is_novel ? [`one of these should be right: ${answer.set.join(', ')}`] : []),
     ...(answer.truncated ? ['the end of the text was not read'] : []),
   ];
   say(headline(answer), [...share, ...remarks, time].join(' · '), scores, spec);

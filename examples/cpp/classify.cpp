@@ -138,12 +138,13 @@ bool classify(Ort::Session& session, const Spec& spec, const std::string& image,
     } else {
       const auto scores = answer(spec, reading.numbers);
       print_table(image, spec, scores);
-      if (spec.set_quantile) {
+      const bool novel = is_novel(spec, reading);
+      if (spec.set_quantile && !novel) {  // of images unlike those it was made by, a set promises nothing
         std::printf("    one of these should be right:");
         for (const auto& label : set_of(spec, scores)) std::printf(" %s", printable(label).c_str());
         std::printf("\n");
       }
-      if (is_novel(spec, reading)) std::printf("    unlike the training images (novelty %.4g)\n", *reading.novelty);
+      if (novel) std::printf("    unlike the training images (novelty %.4g)\n", *reading.novelty);
     }
     return true;
   } catch (const std::exception& error) {

@@ -22,8 +22,8 @@ export function table(records) {
   const novel = records.flatMap(({ is_novel, novelty }, number) =>
     is_novel ? [`${images[number]}: unlike the training images (novelty ${novelty.toPrecision(4)})\n`] : [],
   );
-  const sets = records.flatMap(({ set }, number) =>
-    set ? [`${images[number]}: one of these should be right: ${set.map(printable).join(', ')}\n`] : [],
+  const sets = records.flatMap(({ set, is_novel }, number) =>
+    set && !is_novel ? [`${images[number]}: one of these should be right: ${set.map(printable).join(', ')}\n`] : [],
   );
   const marked = body.some((text) => text.endsWith('*\n'));
   const quantity = records[0].values ? 'value' : 'probability';

@@ -87,7 +87,9 @@ def problems_html(problems: Sequence[str]) -> str:
 
 
 def _set_note(prediction: Prediction) -> str:
-    return "" if prediction.set is None else f"One of these should be right: {', '.join(prediction.set)}."
+    if prediction.set is None or prediction.is_novel:  # a set promises nothing of images unlike those it was made by
+        return ""
+    return f"One of these should be right: {', '.join(prediction.set)}."
 
 
 def _threshold_note(prediction: Prediction) -> str:

@@ -76,8 +76,9 @@ def test_an_image_unlike_the_training_images_is_told(demo: Path, pixels: NDArray
     assert "Unlike" not in answer_html("a.png", replace(prediction, novelty=1.0), 1)
 
 
-def test_a_set_of_labels_is_told():
-    assert "One of these should be right: &lt;b&gt;ill, normal." in answer_html(
-        "a.png", replace(answer([0.3, 0.7]), set_quantile=0.8), 1
-    )
+def test_a_set_of_labels_is_told_where_its_promise_holds():
+    promised = replace(answer([0.3, 0.7]), set_quantile=0.8)
+    assert "One of these should be right: &lt;b&gt;ill, normal." in answer_html("a.png", promised, 1)
+    novel = replace(promised, novelty=2.0, novelty_threshold=1.0)
+    assert "should be right" not in answer_html("a.png", novel, 1)
     assert "should be right" not in answer_html("a.png", answer([0.3, 0.7]), 1)
