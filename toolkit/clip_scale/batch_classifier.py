@@ -204,6 +204,7 @@ def _opened(settings: BatchClassifier) -> Classifier:
         max_pixels=settings.max_pixels,
         allow_truncated=settings.allow_truncated,
         fast_decode=settings.fast_decode,
+        throughput=True,
     )
 
 

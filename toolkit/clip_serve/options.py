@@ -58,6 +58,9 @@ class BatchingOptions:
     max_delay_ms: Annotated[
         float, Option("how long a run waits for images still being decoded", parse=_milliseconds, metavar="MS")
     ] = 2.0
+    throughput: Annotated[
+        bool, Option("one thread a run: more images a second under load, and a longer wait for a lone one")
+    ] = False
 
 
 @dataclass(frozen=True)

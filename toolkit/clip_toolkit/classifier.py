@@ -44,6 +44,7 @@ def load(
     allow_truncated: bool = False,
     fast_decode: bool | None = None,
     prepack: bool = True,
+    throughput: bool = False,
     isolate: Limits | None = None,
 ) -> Classifier:
     """Open a model file of ``clip-export``.
@@ -60,6 +61,8 @@ def load(
             where the file says that it decides them as before (docs/runtime.md).
         prepack: lay out the weights anew for speed. Without, the model opens sooner and takes less memory, which pays
             for a handful of images.
+        throughput: on the CPU, give each run of the network one thread, and run as many at once as there are threads:
+            more images a second with `Classifier.predict_many`, and a longer wait for a single one.
         isolate: decode images from files and bytes in worker processes within these limits, for images from strangers
             (docs/runtime.md gives the price).
 
@@ -73,9 +76,8 @@ def load(
     path = find_model(model).path
     spec = read_spec(path)
     options = DecodeOptions(max_pixels, allow_truncated, _draft_side(spec, fast_decode))
-    return Classifier(
-        spec, open_session(path, device, threads, spec.ops, prepack, needs=spec.onnxruntime), resize, options, isolate
-    )
+    session = open_session(path, device, threads, spec.ops, prepack, throughput=throughput, needs=spec.onnxruntime)
+    return Classifier(spec, session, resize, options, isolate)
 
 
 def _draft_side(spec: ModelSpec, fast_decode: bool | None) -> int | None:

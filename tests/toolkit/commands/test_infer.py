@@ -256,12 +256,13 @@ def test_options_reach_the_classifier(image: str, monkeypatch: pytest.MonkeyPatc
         main([image, "--device", "cpu", "--threads", "1", "--resize", "graph", "--batch-size", "3", "--fast-decode"])
         == 0
     )
-    decoding = {"max_pixels": 2**27, "allow_truncated": False, "fast_decode": True, "prepack": False, "isolate": None}
+    decoding = {"max_pixels": 2**27, "allow_truncated": False, "fast_decode": True, "isolate": None}
+    decoding |= {"prepack": False, "throughput": False}
     assert opened == [("cpu", 1, "graph", decoding)]
     assert batches == [3]
     assert "CPUExecutionProvider, threads: 1" in capsys.readouterr().err
     assert main([*[image] * 9, "--device", "cpu"]) == 0
-    assert opened[-1][-1]["prepack"] is True
+    assert opened[-1][-1]["prepack"] is opened[-1][-1]["throughput"] is True
     assert opened[-1][-1]["fast_decode"] is None
     assert main([image, "--no-fast-decode"]) == 0
     assert opened[-1][-1]["fast_decode"] is False

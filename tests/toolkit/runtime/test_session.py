@@ -53,6 +53,17 @@ def test_a_classifier_answers_the_same_in_another_process(
     assert copy.spec == classifier.spec
 
 
+def test_runs_of_one_thread_give_the_same_answers(demo: Path, pixels: Pixels):
+    usual, many = (load(demo, device="cpu", threads=2, throughput=throughput) for throughput in (False, True))
+    assert (many.threads, reopened(pickle.dumps(many))._session.opening) == (2, many._session.opening)
+    inside = [each._session._inner.get_session_options().intra_op_num_threads for each in (usual, many)]
+    assert inside == [2, 1]
+    images = [pixels, pixels[::2], pixels[:, ::-1]] * 4
+    for one, other in zip(usual.predict_many(images, 2), many.predict_many(images, 2), strict=True):
+        assert np.array_equal(one.logits, other.logits)
+        assert np.array_equal(one.embedding, other.embedding)
+
+
 def test_the_graphs_resize_stays_when_a_classifier_is_copied(demo: Path):
     assert reopened(pickle.dumps(load(demo, device="cpu", resize="graph"))).resize == "graph"
 

@@ -48,7 +48,7 @@ def _see(options: EvalOptions, spec: ModelSpec) -> Seen:
         say(f"{options.data}: taken to be what {options.model} said")
         return see_results(options.data, spec)
     running, progress = options.running, Progress(sys.stderr, None)
-    classifier = load(options.model, running.device, running.threads)
+    classifier = load(options.model, running.device, running.threads, throughput=True)
     found = see_folder(classifier, options.data, running.batch_size, progress.step, all_files=options.all_files)
     progress.clear()
     return found

@@ -226,7 +226,9 @@ def _classifier(options: IndexOptions | QueryOptions | NextOptions | ImportOptio
 
     located = find_model(options.model)
     is_one_image = isinstance(options, QueryOptions)  # for which laying out the weights anew costs more than it saves
-    classifier = load(located.path, options.device, options.threads, prepack=not is_one_image)
+    classifier = load(
+        located.path, options.device, options.threads, prepack=not is_one_image, throughput=not is_one_image
+    )
     if located.is_demo:
         say("no model given: using the built-in demo, whose encoder has seen nothing but drawn shapes")
     say(*classifier.notes)

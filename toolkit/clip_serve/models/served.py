@@ -86,6 +86,7 @@ def open_model(path: Path, options: ServeOptions) -> Opened:
             device.threads,
             max_pixels=limits.max_pixels,
             allow_truncated=limits.allow_truncated,
+            throughput=options.batching.throughput,
             isolate=isolate,
         )
         kind = Images(classifier)

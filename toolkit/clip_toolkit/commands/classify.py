@@ -71,6 +71,7 @@ def classify(located: Located, options: InferOptions) -> int:
 def _open(located: Located, options: InferOptions) -> Classifier:
     running, decoding = options.running, options.decoding
     raise_pillows_limit(decoding.max_pixels or MAX_PIXELS)
+    are_few = _are_few(options)
     classifier = load(
         located.path,
         running.device,
@@ -79,7 +80,8 @@ def _open(located: Located, options: InferOptions) -> Classifier:
         max_pixels=decoding.max_pixels or MAX_PIXELS,
         allow_truncated=decoding.allow_truncated,
         fast_decode=decoding.fast_decode,
-        prepack=not _are_few(options),
+        prepack=not are_few,
+        throughput=not are_few,
         isolate=options.limits,
     )
     if located.is_demo:

@@ -35,8 +35,8 @@ def reopen(opening: Opening, digest: str, read: Callable[[Path], Spec]) -> tuple
     spec = read(opening.path)
     if _digest(spec) != digest:
         raise ModelError(f"{opening.path}: holds another model than when this one was pickled. Load it again.")
-    path, device, threads, prepack = opening
-    return spec, open_session(path, device, threads, spec.ops, prepack, needs=spec.onnxruntime)
+    path, device, threads, prepack, throughput = opening
+    return spec, open_session(path, device, threads, spec.ops, prepack, throughput=throughput, needs=spec.onnxruntime)
 
 
 def _digest(spec: ModelSpec | TextTowerSpec) -> str:

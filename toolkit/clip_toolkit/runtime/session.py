@@ -39,12 +39,14 @@ class Opening(NamedTuple):
         device: as it was asked for.
         threads: likewise; None for all cores that the process may use.
         prepack: whether weights are laid out anew.
+        throughput: whether a run has one thread, so that as many run at once as there are threads.
     """
 
     path: Path
     device: str = "auto"
     threads: int | None = None
     prepack: bool = True
+    throughput: bool = False
 
 
 class Session:
@@ -114,6 +116,7 @@ def open_session(
     ops: str = "standard",
     prepack: bool = True,
     *,
+    throughput: bool = False,
     needs: str = OLDEST_ONNXRUNTIME,
 ) -> Session:
     """Open a model file on a device.
@@ -121,9 +124,11 @@ def open_session(
     Args:
         path: the model file.
         device: one of `clip_toolkit.runtime.plugins.ALL_DEVICES`.
-        threads: threads inside one operator; default `usable_cores`.
+        threads: threads inside one operator, or with ``throughput`` runs at once; default `usable_cores`.
         ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
         prepack: lay out the weights anew for speed; without, a session opens sooner, in less memory, and runs slower.
+        throughput: on the CPU, give each run one thread: runs side by side wait for each other at every operator
+            where they share theirs.
         needs: oldest version of ONNX Runtime that gives the file's answers; of an older one a note tells.
 
     Raises:
@@ -133,7 +138,7 @@ def open_session(
     """
     if device not in ALL_DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(ALL_DEVICES)}, got {device!r}")
-    opening = Opening(path.absolute(), device, threads, prepack)
+    opening = Opening(path.absolute(), device, threads, prepack, throughput)
     remark = outdated(needs)
     try:
         session = _open(path, opening, ops)
@@ -182,7 +187,8 @@ def _open_on(device: str, path: Path, opening: Opening, ops: str) -> Session:
 
 def _opened(path: Path, engine: Engine, notes: tuple[str, ...], opening: Opening) -> Session:
     threads = opening.threads or usable_cores()
-    inner = _inner(os.fspath(path), str(path), engine, threads, prepack=opening.prepack)
+    inside = 1 if opening.throughput and engine.provider == CPU else threads
+    inner = _inner(os.fspath(path), str(path), engine, inside, prepack=opening.prepack)
     return Session(inner, engine.provider, notes, threads, opening)
 
 
