@@ -24,6 +24,7 @@ from clip_export.quantization.layers.linears import with_plain_linears
 from clip_export.quantization.search import Choice, Int8Search
 from clip_export.quantization.targets import find_target
 from clip_export.samples.pictures import picture
+from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from encoders import SHAPES, save_shape
 
@@ -94,7 +95,8 @@ def make_files(name: str, folder: Path) -> Path:
         images = Feeds({"image": np.stack([np.asarray(picture(side, side, seed)) for seed in range(8)])})
         search = Int8Search(with_plain_linears(model), images, find_target("auto"), "ort", SINGLE_LABEL, 0.0, print)
         for path, made in zip(paths, (model, search.build(Choice("min-max"))), strict=True):
-            path.write_bytes(made.SerializeToString())
+            with written_atomically(path) as temporary:  # what is there is taken for whole by the next run
+                temporary.write_bytes(made.SerializeToString())
     return folder
 
 
