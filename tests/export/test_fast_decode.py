@@ -89,7 +89,9 @@ def test_images_that_it_does_not_touch_prove_nothing(
 def test_decisions_that_change_are_named(images: Callable[..., Path]):
     model = Path(__file__).parents[2] / "models" / "demo.onnx"
     spec = read_spec(model)
-    found, source = judging_images(images(2 * LARGE, ".jpg"), Wanted(spec.labels, spec.preprocessing), None)
+    wanted = Wanted(spec.labels, spec.preprocessing)
+    found, source, unreadable = judging_images(images(2 * LARGE, ".jpg"), wanted, None)
+    assert not unreadable
     options = scaled_images(found, source, spec.preprocessing, 0.99)
     wrong = replace(options, images=tuple((image, 255 - pixels) for image, pixels in options.images))
     with pytest.raises(ParityError, match=r"on [0-9.]+% of 20 images, less than 99\.00% \(.*\.jpg: "):

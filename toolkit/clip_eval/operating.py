@@ -53,7 +53,9 @@ def thresholds_change(found: dict[str, float], rule: OperatingRule, dataset: Dat
     """Return what another operating point changes in a spec: reference statistics count labels by the one before."""
     how = f"{rule}, chosen by clip-eval on {_images(dataset)}"
     before = "; figures of the training and agreement of a quantization are those of the thresholds before"
-    return Change({"thresholds": found, "reference": None}, {"operating point": f"{how}{before}", "reference": None})
+    # Fast decoding was judged by the decisions before, and would be used on.
+    fields = {"thresholds": found, "reference": None, "fast_decode": None}
+    return Change(fields, {"operating point": f"{how}{before}", "reference": None})
 
 
 def check_coverage(spec: ModelSpec, dataset: Dataset, share: float) -> None:

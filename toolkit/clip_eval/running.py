@@ -119,9 +119,11 @@ def run_models(
 def _pixels(classifiers: Sequence[Classifier], path: Path) -> list[Pixels] | ImageError:
     first, *others = classifiers
     try:
+        if all(other.options != first.options for other in others):  # JPEGs that are scaled down as they are decoded
+            return [classifier.pixels(path) for classifier in classifiers]
         if all(other.spec.preprocessing == first.spec.preprocessing for other in others):
             return [first.pixels(path)] * len(classifiers)
-        image = decode(path)
+        image = decode(path, first.options)
     except ImageError as error:
         return error
     try:

@@ -16,6 +16,7 @@ from clip_toolkit.errors import DeviceError, ModelError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.replay import selftest
 from clip_toolkit.runtime.devices import import_onnxruntime
+from clip_toolkit.runtime.memory import memory_in_force
 from clip_toolkit.runtime.plugins import FASTEST, installed_devices
 from clip_toolkit.runtime.processor import cpu_flags, usable_cores
 
@@ -26,7 +27,8 @@ def fastest_device(path: Path, threads: int | None = None, report: Callable[[str
     """Return the device that runs one image in the least time, of those that pass the selftest.
 
     All that are installed are opened and take turns on the golden pictures. What came of it is kept in the user's cache
-    folder, under a digest of the model file, the version of ONNX Runtime, the devices, the processor and the threads.
+    folder, under a digest of the model file, the version of ONNX Runtime, the devices, the processor, the threads
+    and the limit of memory.
 
     Args:
         path: the model file, of a classifier.
@@ -82,7 +84,7 @@ def _key(path: Path, devices: list[str], threads: int) -> str:
     with path.open("rb") as file:
         model = hashlib.file_digest(file, "sha256").hexdigest()
     processor = [platform.machine(), platform.processor(), *sorted(cpu_flags())]
-    facts = [model, import_onnxruntime().__version__, devices, processor, threads]
+    facts = [model, import_onnxruntime().__version__, devices, processor, threads, memory_in_force()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -95,7 +97,7 @@ def _remembered() -> dict[str, str]:
     """Return the device of each key; none where the file is missing or damaged."""
     try:
         found = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last of a user without a home folder
         return {}
     return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
@@ -105,5 +107,5 @@ def _remember(devices: Mapping[str, str], report: Callable[[str], None]) -> None
         _file().parent.mkdir(parents=True, exist_ok=True)
         with written_atomically(_file()) as temporary:
             temporary.write_text(json.dumps(devices), encoding="utf-8")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         report(f"not remembered: {error}")

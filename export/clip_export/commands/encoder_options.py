@@ -24,7 +24,7 @@ Feature = Annotated[
 InputSize = Annotated[
     int | None,
     Option(
-        "pixels of a side that images are given to the encoder with, for speed, such as 160 of 224 (default: its own)",
+        "input size in pixels a side, such as 160 instead of 224, for speed (default: the encoder's own)",
         parse=whole(),
         metavar="N",
     ),

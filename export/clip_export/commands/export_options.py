@@ -190,7 +190,11 @@ class ExportCommand:
     ] = False
     sign: Annotated[
         Path | None,
-        Option("sign the file by this private key (PEM, ECDSA), in FILE.sig (extra sign)", parse=Path, metavar="KEY"),
+        Option(
+            "sign the file with this private key (PEM, ECDSA) and write FILE.sig (extra sign)",
+            parse=Path,
+            metavar="KEY",
+        ),
     ] = None
     cross_check: Annotated[
         str | None, Option("also compare with the file of a second exporter", choices=("optimum",))

@@ -57,7 +57,8 @@ def fast_decode_options(
     """
     if not asked:
         return None
-    images, source = judging_images(asked if isinstance(asked, Path) else None, wanted, remembered)
+    images, source, unreadable = judging_images(asked if isinstance(asked, Path) else None, wanted, remembered)
+    say(*wanted.listing.notes(), *(f"skipped: {error}" for error in unreadable))
     return scaled_images(images, source, wanted.preprocessing, least)
 
 

@@ -79,7 +79,7 @@ def finetune_encoder(
         f"encoder {before}"
     )
     if encoder.tokens is not None:
-        say(f"the fine-tuned encoder is good for {encoder.feature} alone: later blocks have not learnt with it")
+        say(f"the fine-tuned encoder fits {encoder.feature} alone: later blocks were not trained with it")
     summary = {
         "encoder before fine-tuning": encoder.spec().id,
         "unfrozen blocks": options.blocks,

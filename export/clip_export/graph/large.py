@@ -47,7 +47,7 @@ def check_size(
     if weights * _BYTES[precision] <= _LARGEST:
         return
     smaller = [name for name in others if weights * _BYTES[name] <= _LARGEST]
-    remedy = f"clip-export --quantize {' or '.join(smaller)} fits" if smaller else "Use a smaller encoder"
+    remedy = f"Use clip-export --quantize {' or '.join(smaller)}" if smaller else "Use a smaller encoder"
     raise EncoderError(
         f"{encoder}: {weights * _BYTES[precision] / 2**30:.1f} GiB of weights in {precision}, and one ONNX file "
         f"holds 2 GiB. {remedy}."

@@ -242,7 +242,7 @@ def test_a_cut_encoder_is_distilled_to_a_proved_file(crosses: Path, tmp_path: Pa
     assert "unlabelled: 4 images" in done.stdout
     assert "1 images are in the data set, and left out here" in done.stderr
     assert "hidden states below the last 2 of 2 blocks: 120 computed, 0 from the cache" in done.stdout
-    assert "the fine-tuned encoder is good for class+mean@2 alone" in done.stderr
+    assert "the fine-tuned encoder fits class+mean@2 alone" in done.stderr
     head = load_head(tmp_path / "head.pt")
     assert head.training["distilled from"] == "class+mean@4 on 108 images and views, 4 without a label"
     with pytest.raises(HeadError, match=r"has learnt class\+mean@2, not class\+mean@1. Leave out --feature"):

@@ -54,7 +54,9 @@ def test_the_float_file_is_proved_and_quantized(export: Export, mode: str, share
 
 
 def test_a_refusal_names_what_fits(export: Export, tmp_path: Path):
-    with pytest.raises(EncoderError, match=r"in float32, .* holds 2 GiB\. clip-export --quantize fp16 or int8 or int4"):
+    with pytest.raises(
+        EncoderError, match=r"in float32, .* holds 2 GiB\. Use clip-export --quantize fp16 or int8 or int4"
+    ):
         export(None)
     assert not [*tmp_path.iterdir()]
 

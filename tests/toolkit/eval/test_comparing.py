@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_task_model
 from onnx_bytes import metadata
+from PIL import Image
 
 from clip_eval import running
 from clip_eval.commands.evaluate import main
@@ -98,6 +99,17 @@ def test_each_image_is_decoded_once(
     assert len(opened) == 40
     assert found["comparison"]["agreement"]["value"] == 1  # a mean colour is that of any size
     assert found["first"]["score"] == evaluated(one, data)["score"]
+
+
+def test_each_model_sees_pixels_of_its_own_decoding(model: Model, tmp_path: Path):
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
+    picture = tmp_path / "large.jpg"
+    Image.fromarray(noise).resize((2048, 2048)).save(picture)
+    both = [load(model(SINGLE_LABEL), device="cpu", fast_decode=fast) for fast in (False, True)]
+    exact, fast = running._pixels(both, picture)
+    assert not np.array_equal(exact, fast)
+    for classifier, pixels in zip(both, (exact, fast), strict=True):
+        np.testing.assert_array_equal(pixels, classifier.pixels(picture))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ def test_records_show_sets_and_those_of_rejected_images_have_none(
         inside = sum(len(found.set or ()) for found in expected.values() if not found.is_novel)
         assert sum(line.endswith(" +") or " + " in line for line in shown.splitlines()[1:-2]) == inside
         assert "+ in the set that holds the right label of as many images as clip-infer --describe says" in shown
+        assert infer.main([*pictures, "--model", str(sets)]) == 0  # with labels, of which nothing is promised
+        assert sum(" +" in line for line in capsys.readouterr().out.splitlines()[1:-2]) == inside
         return
     rows = json.loads(shown) if form == "json" else list(csv.DictReader(shown.splitlines()))
     for row in rows:

@@ -17,7 +17,7 @@ from clip_toolkit.commands.infer import main
 from clip_toolkit.errors import ModelError, SpecError
 from clip_toolkit.explaining.explainer import Explainer
 from clip_toolkit.explaining.occlusion import occlusion
-from clip_toolkit.explaining.overlay import explained_label, overlay, seen_part
+from clip_toolkit.explaining.overlay import explained_label, laid_over, laid_over_seen, overlay, seen_part
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.spec.classifier import Preprocessing
 from clip_toolkit.spec.model_file import read_spec
@@ -103,6 +103,16 @@ def test_the_part_that_is_seen_is_what_preprocessing_keeps(mode: str):
     assert found == pytest.approx(expected)
     again = Image.fromarray(picture).transform((30, 30), Image.Transform.EXTENT, found)
     assert np.abs(np.asarray(again, float) - preprocess(picture, rule)).mean() < 12
+
+
+@pytest.mark.parametrize("rule", [("crop", 32, 28), ("crop", 28, 28), ("pad", 28, 28), ("squash", 28, 28)], ids=str)
+def test_a_map_lies_alike_over_the_image_and_over_what_was_seen_of_it(rule: tuple[str, int, int]):
+    rule = Preprocessing(*rule, "bicubic", **MEAN_STD)
+    picture = np.kron(np.random.default_rng(3).integers(0, 255, (6, 9, 3), np.uint8), np.ones((20, 20, 1), np.uint8))
+    map_ = np.random.default_rng(4).normal(size=(4, 4)).astype(np.float32)
+    whole = laid_over(Image.fromarray(picture), map_, rule)
+    seen = laid_over_seen(Image.fromarray(preprocess(picture, rule)), map_).resize(whole.size)
+    assert np.abs(np.asarray(whole, float) - np.asarray(seen, float)).mean() < 10
 
 
 def test_an_overlay_colours_what_speaks_for_the_label_alone():

@@ -18,7 +18,7 @@ from serve_client import Client
 
 from clip_serve import ServeOptions
 from clip_toolkit import Classifier, load
-from clip_toolkit.explaining.overlay import explained_label, laid_over
+from clip_toolkit.explaining.overlay import explained_label, laid_over_seen
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 
@@ -173,7 +173,7 @@ def test_what_speaks_for_the_label_comes_as_a_picture(
     assert found["overlay"]["shows"] == explained_label(expected)
     head, encoded = found["overlay"]["image"].split(",")
     assert head == "data:image/png;base64"
-    drawn = laid_over(pixels, expected.relevance, classifier.spec.preprocessing)
+    drawn = laid_over_seen(pixels, expected.relevance)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))), np.asarray(drawn))
     [plain] = telling.post("/v1/predict", images[0], "image/jpeg").json["predictions"]
     assert "overlay" not in plain

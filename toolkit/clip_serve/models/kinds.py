@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import TextError
-from clip_toolkit.explaining.overlay import laid_over
+from clip_toolkit.explaining.overlay import laid_over_seen
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.replay import Drift, selftest, selftest_text
 from clip_toolkit.runtime.graph_check import output_sizes
@@ -112,7 +112,7 @@ class Images:
     def overlay(self, item: _Pixels, result: Prediction) -> Image.Image:
         """Lay what speaks for the label over what the model was given; only of a file that `explains`."""
         assert result.relevance is not None
-        return laid_over(Image.fromarray(item.pixels), result.relevance, self.spec.preprocessing)
+        return laid_over_seen(Image.fromarray(item.pixels), result.relevance)
 
     def replay(self) -> list[Drift]:
         """Compare with the answers that the file holds."""

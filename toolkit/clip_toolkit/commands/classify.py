@@ -81,7 +81,7 @@ def _open(located: Located, options: InferOptions) -> Classifier:
         allow_truncated=decoding.allow_truncated,
         fast_decode=decoding.fast_decode,
         prepack=not are_few,
-        throughput=not are_few,
+        throughput=not are_few and options.explaining.explain is None,  # which may run the network by itself
         isolate=options.limits,
     )
     if located.is_demo:

@@ -38,13 +38,13 @@ def run(options: InferOptions) -> int:
         from clip_toolkit.runtime.memory import limit_memory
 
         limit_memory(options.running.max_memory)
-    if options.running.device == FASTEST:
+    action, _ = options.actions.chosen or (None, None)
+    if options.running.device == FASTEST and action in (None, "selftest"):  # the others open no device
         from clip_toolkit.fastest import fastest_device
 
         device = fastest_device(located.path, options.running.threads, say)
         options = replace(options, running=replace(options.running, device=device))
-    if options.actions.chosen is not None:
-        action, _ = options.actions.chosen
+    if action is not None:
         return {"describe": _describe, "selftest": _selftest, "doctor": _doctor}[action](located.path, options)
 
     from clip_toolkit.commands.classify import classify

@@ -124,7 +124,10 @@ class DecodingOptions:
     allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
     fast_decode: Annotated[
         bool | None,
-        Option("scale JPEGs down while decoding (default: where the model file was judged so)", const=True),
+        Option(
+            "scale JPEGs down while decoding (default: only for files that passed clip-export --fast-decode)",
+            const=True,
+        ),
         Option("decode JPEGs exactly", "--no-fast-decode", const=False),
     ] = None
 

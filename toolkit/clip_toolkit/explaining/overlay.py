@@ -20,6 +20,7 @@ _SIDE = 480  # pixels of the shorter side of the image in an overlay
 _STRIP = 64  # pixels of what stands below it
 _OPACITY = 0.75  # of the strongest part; of others it falls with the root of their strength
 _FONT = 15.0  # pixels
+_FILTER = Image.Resampling.BICUBIC
 
 
 def seen_part(height: int, width: int, rule: Preprocessing) -> tuple[float, float, float, float]:
@@ -49,15 +50,24 @@ def laid_over(image: Image.Image, map_: NDArray[np.float32], rule: Preprocessing
     """Draw a map over the part of an image that the encoder sees, in grey.
 
     Args:
-        image: the whole image, RGB, or what the encoder sees of it.
+        image: the whole image, RGB.
         map_: float32 ``[rows, columns]`` over what the encoder sees; what is not positive gets no colour.
         rule: the encoder's, which says what it sees.
     """
     left, top, right, bottom = seen_part(image.height, image.width, rule)
     scale = _SIDE / min(right - left, bottom - top)
     size = (round((right - left) * scale), round((bottom - top) * scale))
-    seen = image.transform(size, Image.Transform.EXTENT, (left, top, right, bottom), Image.Resampling.BICUBIC)
-    strength = _strength(map_, size)
+    return _mixed(image.transform(size, Image.Transform.EXTENT, (left, top, right, bottom), _FILTER), map_)
+
+
+def laid_over_seen(seen: Image.Image, map_: NDArray[np.float32]) -> Image.Image:
+    """Draw a map as `laid_over` does, over pixels that the encoder was given."""
+    scale = _SIDE / min(seen.size)
+    return _mixed(seen.resize((round(seen.width * scale), round(seen.height * scale)), _FILTER), map_)
+
+
+def _mixed(seen: Image.Image, map_: NDArray[np.float32]) -> Image.Image:
+    strength = _strength(map_, seen.size)
     grey = np.asarray(seen.convert("L"), float)[..., None]
     mixed = grey + _OPACITY * np.sqrt(strength)[..., None] * (_coloured(strength) - grey)
     return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))

@@ -74,7 +74,7 @@ def verify(model: Path, key: Path) -> None:
     except Exception as error:  # whatever it is, the signature does not hold
         reason = "other bytes were signed" if "Hash mismatch" in str(error) else first_line(error)
         raise SignatureError(
-            f"{model}: {signature.name} does not confirm these bytes by {key} ({reason}). "
+            f"{model}: {signature.name} is not a signature of this file by {key} ({reason}). "
             "Do not run the file unless you know why."
         ) from error
 

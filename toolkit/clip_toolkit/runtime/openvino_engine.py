@@ -61,8 +61,14 @@ def is_installed() -> bool:
 
 def _import_openvino() -> Any:
     """Import it without its telemetry, which would report the import; it then falls back on a stub of its own."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not to be had
-    return import_module("openvino")
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
+        return import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # not to be had
+    try:
+        return import_module("openvino")
+    finally:
+        sys.modules.pop(telemetry, None)
 
 
 def _port(port: Any) -> _Port:

@@ -220,6 +220,8 @@ def _openvino(model: str, name: str, threads: int) -> OpenVinoSession:
         raise DeviceError("device openvino: OpenVINO does not keep to --max-memory. Use --device cpu.")
     try:
         return openvino_engine.OpenVinoSession(model, threads)
+    except ImportError as error:
+        raise DeviceError(f"device openvino: OpenVINO is damaged ({first_line(error)}). Install it anew.") from error
     except Exception as error:  # likewise
         reason = "files for it are made with --ops standard"
         raise ModelError(f"{name}: OpenVINO cannot open it: {reason} ({first_line(error)})") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -192,8 +192,13 @@ def _legend(records: list[Record]) -> Iterator[str]:
     yield from (_MARK[several] for several in sorted(starred))
     if any(item.get("is_novel") for item in records):
         yield _NOVEL
-    if any(item.get("set") for item in records):
+    if any(map(_promised, records)):
         yield _SET
+
+
+def _promised(item: Record) -> Sequence[str]:
+    """Labels one of which is promised to be right; of images unlike the training images nothing is."""
+    return () if item.get("is_novel") else item.get("set") or ()
 
 
 def _name(item: Record) -> str:
@@ -215,7 +220,7 @@ def _answers(item: Record) -> list[tuple[str, str]]:
     ranked = sorted(scores, key=lambda label: (label not in predicted, -scores[label]))
     by_threshold = "labels" in item or predicted != [item["top"][0]["label"]]
     starred = predicted if by_threshold else ()
-    several = item.get("set") or ()
+    several = _promised(item)
     shown = ranked[: max(len(item["top"]), len(predicted))]
     shown += [label for label in ranked[len(shown) :] if label in several]
     marks = {label: " *" * (label in starred) + " +" * (label in several) for label in shown}

@@ -134,24 +134,27 @@ def refit_images(data: Path | None, evidence: Evidence | None, wanted: Wanted) -
 
 def judging_images(
     data: Path | None, wanted: Wanted, remembered: DataReference | None
-) -> tuple[tuple[LabelledImage, ...], str]:
-    """Return images to judge by where nothing is tuned, and where they come from, for people.
+) -> tuple[tuple[LabelledImage, ...], str, tuple[str, ...]]:
+    """Return images to judge by where nothing is tuned, where they come from, and what cannot be read, for people.
 
     Args:
-        data: folder or manifest, all of which judges; None takes the held-out files of the training data.
+        data: folder or manifest, of which the first `MOST_EVALUATION` judge; None takes the held-out files of the
+            training data.
         wanted: what they are for.
         remembered: what the head file says of its data.
 
     Raises:
         QuantizationError: there is no such folder, or none that is remembered.
     """
+    reader = _Reader(wanted)
     if data is not None:
-        return tuple(_Reader(wanted).read(find_images(data, wanted), MOST_EVALUATION)), data.name
+        return tuple(reader.read(find_images(data, wanted), MOST_EVALUATION)), data.name, tuple(map(str, reader.errors))
     if remembered is None or not Path(remembered.folder).exists():
         raise QuantizationError("there are no training data to judge by. Name a folder of typical images.")
     data, is_held_out = Path(remembered.folder), _held_out(remembered)
     files = filter(is_held_out, find_images(data, wanted))
-    return tuple(_Reader(wanted).read(files, MOST_EVALUATION)), f"held-out images of the training data {data.name}"
+    images = tuple(reader.read(files, MOST_EVALUATION))
+    return images, f"held-out images of the training data {data.name}", tuple(map(str, reader.errors))
 
 
 def _held_out(remembered: DataReference) -> Callable[[FoundImage], bool]:

@@ -51,8 +51,8 @@ class FinetuningOptions:
     distil: Annotated[
         float,
         Option(
-            "with a --feature of a depth, also learn to give what the whole encoder gives; WEIGHT is that of this, of "
-            "the labels 1 (default: 1)",
+            "with a --feature of a depth, also learn to reproduce the whole encoder's feature; WEIGHT scales that "
+            "loss, the labels' counts 1 (default: 1)",
             parse=POSITIVE,
             nargs="?",
             const=1.0,
@@ -68,7 +68,7 @@ class FinetuningOptions:
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
         if self.unlabelled is not None and not self.distil:
-            raise UsageError("--unlabelled needs --distil: without labels, images can only show what the encoder sees")
+            raise UsageError("--unlabelled needs --distil: images without labels are used for distilling alone")
 
     def check_device(self) -> None:
         """Refuse a precision that the device is not good for.
