@@ -50,7 +50,14 @@ class Subject:
 
 
 def _clip(
-    width: int, depth: int, heads: int, patch: int, projection: int, *, activation: str = "quick_gelu"
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int,
+    projection: int,
+    *,
+    activation: str = "quick_gelu",
+    size: int = 224,
 ) -> transformers.PreTrainedModel:
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
@@ -59,7 +66,7 @@ def _clip(
             num_hidden_layers=depth,
             num_attention_heads=heads,
             patch_size=patch,
-            image_size=224,
+            image_size=size,
             projection_dim=projection,
             hidden_act=activation,
         )
@@ -74,6 +81,12 @@ def _blip() -> transformers.PreTrainedModel:
     text = {"num_hidden_layers": 1}  # the text decoder is never run
     return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config={"image_size": 384}))
 
+
+def _large_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+
+
+LARGE = Subject("CLIP ViT-L/14-336", "clip", lambda: _clip(1024, 24, 16, 14, 768, size=336), _large_processor)
 
 SUBJECTS = {
     "b32": Subject("CLIP ViT-B/32", "clip", lambda: _clip(768, 12, 12, 32, 512), CLIPImageProcessor),

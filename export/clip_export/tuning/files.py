@@ -48,7 +48,7 @@ class Files:
         typical = train[:: max(1, len(train) // _CALIBRATION)][:_CALIBRATION]
         paths = {precision: self.folder / f"{precision}.onnx" for precision in (FLOAT32, INT8)}
         paths[FLOAT32].write_bytes(model.SerializeToString())
-        paths[INT8].write_bytes(_int8(model, subject.pixels[typical]).SerializeToString())
+        paths[INT8].write_bytes(static_int8(model, subject.pixels[typical]).SerializeToString())
         return paths
 
     def measure(self, found: Found, path: Path, subject: Subject, first: Subject) -> tuple[float, float, float, int]:
@@ -74,7 +74,7 @@ class Files:
             return runner(path, first.encoder.preprocessing.size)
 
 
-def _int8(model: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
+def static_int8(model: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
     """Quantize as clip-export begins to: static ranges. Its own search starts there, and ends no slower."""
     plain = with_plain_linears(model)
     seen = observe(plain, Feeds({"image": images}), [layer.source for layer in find_linears(plain).values()])
