@@ -10,6 +10,9 @@ from clip_export.tuning.candidates import Found
 from clip_export.tuning.options import Limits
 from clip_toolkit.errors import TuningError
 
+KNEE_DROP = 0.05
+"""What accuracy may fall below the best unasked: beside a file that is fast and bad, a bad one looks like a knee."""
+
 
 class Choice(NamedTuple):
     """The file that was chosen, and the rule that did."""
@@ -59,7 +62,9 @@ def choose(found: Sequence[Found], limits: Limits) -> Choice:
             min(near, key=lambda item: item.seconds), f"the fastest within {limits.max_drop:g} points of the best"
         )
     if limits.max_latency is None and limits.max_size is None:
-        return Choice(knee(small), "the knee of accuracy against time")
+        near = [item for item in small if item.accuracy.value >= best.accuracy.value - KNEE_DROP]
+        found_knee = knee(small)
+        return Choice(found_knee if found_knee in near else knee(near), "the knee of accuracy against time")
     return Choice(best, "the most accurate within the limits")
 
 

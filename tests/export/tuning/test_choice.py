@@ -50,6 +50,19 @@ def test_limits(limits: Limits, chosen: str, why: str):
     assert why in choice.why
 
 
+def test_a_knee_that_costs_too_much_is_not_chosen_unasked():
+    files = [
+        found("class@1", 0.40, 1),
+        found("class+mean@2", 0.82, 1.2),
+        found("mean@3", 0.98, 2),
+        found("pooled", 1, 4),
+    ]
+    assert knee(files).feature == "class+mean@2"
+    assert choose(files, Limits()).found.feature == "pooled"
+    near = [*files, found("mean@4", 0.995, 2.1)]
+    assert choose(near, Limits()).found.feature == "mean@4"
+
+
 def test_where_nothing_is_above_the_line_the_knee_is_the_most_accurate():
     assert knee(FILES[:2]).feature == "mean@2"
     assert knee([found("mean@1", 0.72, 1), found("mean@2", 0.725, 3), found("mean@3", 0.81, 4)]).feature == "mean@3"
