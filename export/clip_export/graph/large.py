@@ -68,7 +68,7 @@ def load_own(path: Path) -> Classifier:
     if not _weights_of(path).exists():
         return load(path, device="cpu")
     (metadata,) = onnx.load(path, load_external_data=False).metadata_props
-    return Classifier(ModelSpec.from_json(metadata.value), open_graph(path))
+    return Classifier(ModelSpec.from_json(metadata.value), open_graph(path, prepack=False))  # once is large enough
 
 
 def own_size(path: Path) -> int:
@@ -85,7 +85,7 @@ def opened(model: onnx.ModelProto) -> Iterator[Session]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder, "network.onnx")
         _write_apart(model, path)
-        yield open_graph(path)
+        yield open_graph(path, prepack=False)
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -163,16 +163,18 @@ def _open(path: Path, opening: Opening, ops: str) -> Session:
     return _opened(path, Engine(CPU), tuple(notes), opening)
 
 
-def open_graph(model: bytes | Path, threads: int | None = None) -> Session:
+def open_graph(model: bytes | Path, threads: int | None = None, *, prepack: bool = True) -> Session:
     """Open a graph without metadata, from its bytes or its file, on the CPU.
+
+    ``prepack`` is that of `open_session`.
 
     Raises:
         MissingDependencyError, ModelError: as `open_session`.
     """
     threads = threads or usable_cores()
     if isinstance(model, Path):
-        return Session(_inner(os.fspath(model), str(model), Engine(CPU), threads), threads=threads)
-    return Session(_inner(model, "the graph", Engine(CPU), threads), threads=threads)
+        return Session(_inner(os.fspath(model), str(model), Engine(CPU), threads, prepack=prepack), threads=threads)
+    return Session(_inner(model, "the graph", Engine(CPU), threads, prepack=prepack), threads=threads)
 
 
 def _open_on(device: str, path: Path, opening: Opening, ops: str) -> Session:
