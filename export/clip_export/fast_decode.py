@@ -85,7 +85,14 @@ def judge_fast_decode(path: Path, options: FastDecodeOptions) -> tuple[FastDecod
             f"--fast-decode: {f'{worst} ' if worst else ''}{agreement}, less than {options.min_agreement:.2%}"
             f"{f' ({flips})' if flips else ''}. No file was written. Leave it out."
         )
-    return _receipt(found, options), decisions
+    receipt = FastDecodeReceipt(
+        side=options.side,
+        images=found.images,
+        source=options.source,
+        min_agreement=options.min_agreement,
+        **found.told(),
+    )
+    return receipt, decisions
 
 
 def _answers(classifier: Classifier, pairs: Iterable[tuple[NDArray[np.uint8], str | None]]) -> list[Prediction]:
@@ -96,18 +103,3 @@ def _answers(classifier: Classifier, pairs: Iterable[tuple[NDArray[np.uint8], st
         texts = [(text or "") if reads_texts else None for _, text in batch]
         answers += classifier.predict_pixels([pixels for pixels, _ in batch], texts)
     return answers
-
-
-def _receipt(found: Decisions, options: FastDecodeOptions) -> FastDecodeReceipt:
-    return FastDecodeReceipt(
-        side=options.side,
-        images=found.images,
-        source=options.source,
-        agreement=found.agreement,
-        min_agreement=options.min_agreement,
-        flips=tuple(flip for _, flip in found.flips),
-        mean_shift=found.mean_shift,
-        largest_shift=found.largest_shift,
-        accuracy_before=found.accuracy_before,
-        accuracy_after=found.accuracy_after,
-    )

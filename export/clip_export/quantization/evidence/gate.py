@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,17 @@ class Decisions:
     largest_shift: float
     accuracy_before: float | None
     accuracy_after: float | None
+
+    def told(self) -> dict[str, Any]:
+        """Return what a receipt says of it, by the receipt's fields; of the flips without the images' names."""
+        return {
+            "agreement": self.agreement,
+            "flips": tuple(flip for _, flip in self.flips),
+            "mean_shift": self.mean_shift,
+            "largest_shift": self.largest_shift,
+            "accuracy_before": self.accuracy_before,
+            "accuracy_after": self.accuracy_after,
+        }
 
 
 def predictions(
