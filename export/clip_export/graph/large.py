@@ -24,21 +24,22 @@ from clip_toolkit.spec.classifier import ModelSpec
 
 FLOAT32 = "float32"
 
+SMALLER = ("fp16", "int8", "int4")
+"""Precisions that take less."""
+
 _LARGEST = 2**31 - 2**24  # bytes of weights: the limit of a protobuf message, less room for everything else
 _BYTES = {FLOAT32: 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.6}  # of a weight
 _SMALL = 1024  # bytes of a constant that stays in the graph, such as a shape
 
 
-def check_size(
-    encoder: str, network: nn.Module, precision: str = FLOAT32, others: Sequence[str] = ("fp16", "int8", "int4")
-) -> None:
+def check_size(encoder: str, network: nn.Module, precision: str = FLOAT32, others: Sequence[str] = SMALLER) -> None:
     """Refuse weights that one file does not hold.
 
     Args:
         encoder: of which they are.
         network: that holds them in float32.
         precision: of the file.
-        others: precisions to advise where they take less.
+        others: precisions to advise where they fit.
 
     Raises:
         EncoderError: there are more than 2 GiB of them.
@@ -69,6 +70,11 @@ def load_own(path: Path) -> Classifier:
         return load(path, device="cpu")
     (metadata,) = onnx.load(path, load_external_data=False).metadata_props
     return Classifier(ModelSpec.from_json(metadata.value), open_graph(path, prepack=False))  # once is large enough
+
+
+def load_alike(path: Path, other: Path) -> tuple[Classifier, Classifier]:
+    """Open a model of `save_own` and another file so that their speeds compare: both laid out anew, or neither."""
+    return load_own(path), load(other, device="cpu", prepack=not _weights_of(path).exists())
 
 
 def own_size(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clip_export.encoders.feature_names import TokenFeature
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.tokens import poolings_of
-from clip_export.graph.large import FLOAT32, check_size
+from clip_export.graph.large import FLOAT32, SMALLER, check_size, without_weights
 from clip_export.graph.model_file import IR_VERSION
 from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
@@ -86,6 +86,7 @@ def network_graph(
     further: Further = MappingProxyType({}),
     explained: bool = False,
     precision: str = FLOAT32,
+    others: Sequence[str] = SMALLER,
 ) -> onnx.ModelProto:
     """Build the ONNX model of encoder and head, without metadata.
 
@@ -98,6 +99,7 @@ def network_graph(
         further: heads beside this one; the names of their outputs end in theirs.
         explained: give the tensors that `clip_export.graph.relevance` reads their names, `TOKENS`.
         precision: of the file that is made of it.
+        others: that could be asked for in its place.
 
     Raises:
         EncoderError: more weights than one file of that precision holds.
@@ -107,7 +109,7 @@ def network_graph(
         assert isinstance(vit, VisionTransformer)  # exports refuse others
         vit.tells_tokens = True
     network = Network(vit, head, answers, further).eval()
-    check_size(encoder.id, network, precision)
+    check_size(encoder.id, network, precision, others)
     names = list(output_names(answers.task))
     for name, (_, made) in further.items():
         names += output_names(made.task, name)[:-1]
@@ -140,10 +142,13 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
     if input_kind == "pixels":
         return body
     first = preprocess_graph(encoder.preprocessing)
-    graph = compose.merge_graphs(first.graph, body.graph, [("pixels", "pixels")], name="clip_classifier")
+    bare = without_weights(body)  # which the two functions below would copy
+    graph = compose.merge_graphs(first.graph, bare.graph, [("pixels", "pixels")], name="clip_classifier")
     model = onnx.helper.make_model(
         graph, opset_imports=[*first.opset_import, *body.opset_import], ir_version=IR_VERSION
     )
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*first.graph.initializer, *body.graph.initializer])
     declare_opsets(model)
     return model
 

@@ -25,15 +25,18 @@ def canonical_vit(
 ) -> VisionTransformer:
     """Rebuild the encoder as the canonical vision transformer in float32, up to the block that its feature reads.
 
+    Weights that are not rewritten are those of the encoder itself.
+
     Args:
         encoder: the encoder.
         operators: spelling of attention and SiLU.
         takes_pixel_values: expect normalised ``pixel_values`` and fold nothing into the patch convolution.
     """
     config = _config(encoder, takes_pixel_values)
-    model = VisionTransformer(config, operators)
-    model.load_state_dict(_weights(encoder, config))
-    return model.eval().requires_grad_(False)
+    with torch.device("meta"):
+        model = VisionTransformer(config, operators).eval().requires_grad_(False)
+    model.load_state_dict(_weights(encoder, config), assign=True)
+    return model
 
 
 def _config(encoder: Encoder, takes_pixel_values: bool) -> ViTConfig:

@@ -14,7 +14,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from clip_export.graph.large import load_own, own_size
+from clip_export.graph.large import load_alike, load_own, own_size
 from clip_export.graph.model_file import save_model
 from clip_export.heads.files import Head
 from clip_export.heads.mlp import VLMtoMLP
@@ -117,16 +117,11 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
             asked for without its images.
     """
     judge = _Judge(path, scratch, options)
-    model = with_plain_linears(onnx.load(path))
-    if options.mode != "fp16" and not find_linears(model):
-        raise QuantizationError(
-            f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. Leave out --quantize."
-        )
     refused: list[Attempt] = []
-    for candidate in _candidates(model, judge.spec, options):
+    for candidate in _candidates(path, judge.spec, options):
         fitted, candidate_head = candidate, head
         if options.refit:
-            candidate_head, fitted = _refitted(model, candidate, head, judge.spec, options.refit)
+            candidate_head, fitted = _refitted(_network(path), candidate, head, judge.spec, options.refit)
         decisions = judge.decisions(fitted.model)
         worst = min(decisions, key=lambda name: decisions[name].agreement)
         attempt = Attempt(fitted.text, worst, judge.spec.heads[worst].task, decisions[worst])
@@ -135,14 +130,26 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
             receipts = judge.receipts(fitted, decisions)
             return Quantized(fitted.model, candidate_head, decisions, receipts, judge.embeddings())
         refused.append(attempt)
-    raise refusal(options, refused)
+    can_refit = isinstance(head, VLMtoMLP) and not judge.spec.tasks and not options.refit
+    raise refusal(options, refused, can_refit=can_refit)
 
 
-def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOptions) -> Iterator[_Candidate]:
+def _network(path: Path) -> onnx.ModelProto:
+    """Load the float network anew wherever it is needed: a large one that was kept would take most of the memory."""
+    return with_plain_linears(onnx.load(path))
+
+
+def _candidates(path: Path, spec: ModelSpec, options: QuantizationOptions) -> Iterator[_Candidate]:
     """Ways to quantize, the preferred one first, each made when the one before has failed."""
     if options.mode == "fp16":
-        yield _Candidate("half precision", quantize_fp16(model, tuning_feeds(spec, options.evidence)))
-    elif options.mode == "int4":
+        yield _Candidate("half precision", quantize_fp16(_network(path), tuning_feeds(spec, options.evidence)))
+        return
+    model = _network(path)
+    if not find_linears(model):
+        raise QuantizationError(
+            f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. Leave out --quantize."
+        )
+    if options.mode == "int4":
         # Behind an outlier channel weights are small, and would all be rounded to nothing beside others of their block.
         inputs = tuning_feeds(spec, options.evidence)
         seen = observe(model, inputs, [layer.source for layer in find_linears(model).values()])
@@ -163,23 +170,24 @@ def _candidates(model: onnx.ModelProto, spec: ModelSpec, options: QuantizationOp
             yield _Candidate(str(choice), search.build(choice), choice.float_layers, search.tried)
 
 
-def refusal(options: QuantizationOptions, refused: Sequence[Attempt]) -> QuantizationError:
-    """Name the best attempt, the first of those that are equally good."""
+def refusal(options: QuantizationOptions, refused: Sequence[Attempt], *, can_refit: bool) -> QuantizationError:
+    """Name the best attempt, the first of those that are equally good, and what may help."""
     best = max(refused, key=lambda attempt: attempt.decisions.agreement)
     of_several = f"the best of {len(refused)} attempts ({best.text}) " if len(refused) > 1 else ""
     flips = "; ".join(
         f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
         for name, flip in best.decisions.flips[:5]
     )
+    refit = ["let the head adapt with --refit"] if can_refit else []
     remedies = {
-        "int8": "Give more typical images with --calibration, let the head adapt with --refit, or use --quantize int4",
-        "int4": "Use --quantize int8, or let the head adapt with --refit",
-        "fp16": "Use --quantize int8",
+        "int8": ["give more typical images with --calibration", *refit, "use --quantize int4"],
+        "int4": ["use --quantize int8", *refit],
+        "fp16": ["use --quantize int8"],
     }
     return QuantizationError(
         f"{options.mode}: {of_several}{best.agreement}, less than "
         f"{options.min_agreement:.2%}{f' ({flips})' if flips else ''}. No file was written. "
-        f"{remedies[options.mode]}; if such changes do not matter to you, lower --min-agreement."
+        f"You can {', or '.join(remedies[options.mode])}; if such changes do not matter to you, lower --min-agreement."
     )
 
 
@@ -253,8 +261,7 @@ class _Judge:
         size = self.spec.preprocessing.size
         image = np.zeros((1, size, size, 3), np.uint8)
         tokens = None if self.tokenizer is None else self.tokenizer.encode((self.texts or [""])[:1])
-        files = (self.path, self.scratch)
-        return speed_ratio(*(partial(load_own(path).run, image, tokens) for path in files))
+        return speed_ratio(*(partial(each.run, image, tokens) for each in load_alike(self.path, self.scratch)))
 
 
 def _refitted(

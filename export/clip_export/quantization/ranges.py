@@ -57,11 +57,13 @@ class Activation:
         return Activation(self.channel_low / factor, self.channel_high / factor, self.sample / factor)
 
 
-def run(model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+def run(
+    model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str], batch: int = BATCH
+) -> Iterator[list[NDArray[Any]]]:
     """Values of ``outputs`` for each batch of examples, by ONNX Runtime on the CPU."""
     with opened(model) as session:
-        for start in range(0, len(feeds), BATCH):
-            yield session.run(outputs, feeds[start : start + BATCH].arrays)
+        for start in range(0, len(feeds), batch):
+            yield session.run(outputs, feeds[start : start + batch].arrays)
 
 
 def observe(model: onnx.ModelProto, feeds: Feeds, tensors: Iterable[str]) -> dict[str, Activation]:

@@ -102,9 +102,9 @@ class Int8Search:
 
     def __post_init__(self) -> None:
         """Look at the activations."""
-        self._layers = find_linears(self.model)
+        self._sources = {name: layer.source for name, layer in find_linears(self.model).items()}
         self._convolutions = find_convolutions(self.model)
-        tensors = [layer.source for layer in self._layers.values()]
+        tensors = [*self._sources.values()]
         tensors += [name for node in self._convolutions.values() for name in (node.input[0], node.output[0])]
         seen = observe(self.model, self.inputs, tensors)
         self._equalised: dict[float | None, tuple[onnx.ModelProto, dict[str, Activation]]] = {None: (self.model, seen)}
@@ -189,7 +189,7 @@ class Int8Search:
             self._chosen[key] = {name: RANGES[choice.ranges](activation) for name, activation in seen.items()}
         ranges = self._chosen[key]
         # Sixteen bits have room for everything.
-        whole = {self._layers[name].source for name in choice.fine_layers if name in self._layers}
+        whole = {self._sources[name] for name in choice.fine_layers if name in self._sources}
         return ranges | {source: RANGES["min-max"](seen[source]) for source in whole}
 
     def _best_of(self, choices: list[Choice]) -> Choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.graph import large
 from clip_export.heads.files import TrainedHead
+from clip_export.heads.no_head import no_head
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.targets import find_target
 from clip_toolkit.errors import EncoderError, ModelError
+from clip_toolkit.runtime.session import Session
 
 Export = Callable[[str | None], Path]
 
@@ -53,12 +56,55 @@ def test_the_float_file_is_proved_and_quantized(export: Export, mode: str, share
     assert spec.quantization.largest_shift < 0.02
 
 
+def test_the_file_is_that_of_any_other_encoder(export: Export, monkeypatch: pytest.MonkeyPatch):
+    graphs = [onnx.load(export("fp16")).graph]
+    monkeypatch.setattr(large, "_LARGEST", 2**31)
+    graphs.append(onnx.load(export("fp16")).graph)
+    assert graphs[0] == graphs[1]
+
+
+def test_no_more_than_two_networks_are_open_at_once(export: Export, monkeypatch: pytest.MonkeyPatch):
+    """Each may take most of the memory: two while they are compared in speed, or one beside a resize."""
+    opened, most, make = weakref.WeakSet(), [], Session.__init__
+
+    def counted(self: Session, *arguments: object, **options: object) -> None:
+        make(self, *arguments, **options)
+        opened.add(self)
+        most.append(len(opened))
+
+    monkeypatch.setattr(Session, "__init__", counted)
+    export("fp16")
+    assert max(most) == 2
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_speeds_compare_weights_that_lie_alike(is_large: bool, export: Export, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def recorded(*files: Path, **options: bool) -> clip_toolkit.Classifier:
+        asked.append(options.get("prepack", True))
+        return clip_toolkit.load(*files, **options)
+
+    monkeypatch.setattr(large, "load", recorded)
+    monkeypatch.setattr(large, "_LARGEST", 200_000 if is_large else 2**31)
+    export("fp16")
+    assert asked[-1] is not is_large
+
+
 def test_a_refusal_names_what_fits(export: Export, tmp_path: Path):
     with pytest.raises(
         EncoderError, match=r"in float32, .* holds 2 GiB\. Use clip-export --quantize fp16 or int8 or int4"
     ):
         export(None)
     assert not [*tmp_path.iterdir()]
+
+
+def test_an_encoder_alone_is_not_advised_to_quantize(
+    encoder: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(large, "_LARGEST", 200_000)
+    with pytest.raises(EncoderError, match=r"holds 2 GiB\. Use a smaller encoder\."):
+        export_classifier(no_head(encoder("clip").dim), encoder("clip"), tmp_path / "encoder.onnx")
 
 
 def test_nor_does_one_that_is_too_large_in_every_form(export: Export, monkeypatch: pytest.MonkeyPatch):

@@ -259,10 +259,11 @@ def test_a_refusal_names_the_best_attempt():
         Attempt(f"blocks of {block} weights", "", SINGLE_LABEL, Decisions(100, agreement, (), 0.1, 0.5, None, None))
         for block, agreement in ((128, 0.91), (64, 0.95), (32, 0.93))
     ]
-    error = refusal(QuantizationOptions("int4", targets.TARGETS["x86"]), attempts)
+    error = refusal(QuantizationOptions("int4", targets.TARGETS["x86"]), attempts, can_refit=True)
     assert str(error).startswith(
         "int4: the best of 3 attempts (blocks of 64 weights) decides as the float file on 95.00%"
     )
+    assert "You can use --quantize int8, or let the head adapt with --refit; if" in str(error)
 
 
 def a_few(photos: Path, folder: Path, *names: str, count: int = 40) -> Path:

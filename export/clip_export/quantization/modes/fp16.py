@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 from clip_export.graph.large import without_weights
 from clip_export.quantization.evidence.feeds import Feeds
-from clip_export.quantization.ranges import observe
+from clip_export.quantization.ranges import run, with_outputs
 from clip_toolkit.errors import QuantizationError
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -21,7 +21,7 @@ def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """Convert the network to half precision.
 
     Args:
-        model: float32, which is changed: two of them may be more than there is memory for.
+        model: float32.
         feeds: examples as the network takes them, to look for overflow with.
 
     Raises:
@@ -31,12 +31,11 @@ def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
 
     _check_weights(model)
     _check_activations(model, feeds)
-    types = onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(types)
-    _halve_weights(model)
     halved: onnx.ModelProto = convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"]
+        _with_halved_weights(model),
+        keep_io_types=True,
+        disable_shape_infer=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
     )
     return halved
 
@@ -48,21 +47,33 @@ def _check_weights(model: onnx.ModelProto) -> None:
             raise _overflow(f"the weight {item.name}", float(np.abs(value).max()))
 
 
-def _halve_weights(model: onnx.ModelProto) -> None:
-    """Take these from the converter, which passes over each a dozen times."""
+def _with_halved_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network with all shapes told, and its matrices in half precision.
+
+    Those are taken from the converter, which passes over each a dozen times.
+    """
+    bare = onnx.shape_inference.infer_shapes(without_weights(model))
+    del bare.graph.initializer[:]
     for item in model.graph.initializer:
-        if item.data_type == onnx.TensorProto.FLOAT and len(item.dims) > 1:
-            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), item.name))
+        is_matrix = item.data_type == onnx.TensorProto.FLOAT and len(item.dims) > 1
+        bare.graph.initializer.append(_halved(item) if is_matrix else item)
+    return bare
+
+
+def _halved(item: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(item).astype(np.float16), item.name)
 
 
 def _check_activations(model: onnx.ModelProto, feeds: Feeds) -> None:
     nodes = list(model.graph.node)
     start = max((i + 1 for i, node in enumerate(nodes) if _PREPROCESSED in node.output), default=0)
     names = [node.output[0] for node in nodes[start:] if node.op_type in _FLOAT_OPERATORS]
-    for name, seen in observe(model, feeds, names).items():
-        largest = float(seen.channel_largest.max())
-        if not largest <= LARGEST:
-            raise _overflow(f"the activation {name}", largest)
+    largest = np.zeros(len(names))
+    for values in run(with_outputs(model, names), feeds, names, batch=1):  # of each image all activations at once
+        largest = np.maximum(largest, [np.abs(value).max() for value in values])
+    for name, value in zip(names, largest, strict=True):
+        if not value <= LARGEST:
+            raise _overflow(f"the activation {name}", value)
 
 
 def _overflow(what: str, value: float) -> QuantizationError:
