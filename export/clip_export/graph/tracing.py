@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
-from unittest.mock import patch
 
 import onnx
 import torch
@@ -36,7 +35,7 @@ def trace(
         sizes: dimensions that vary, of every input by name; default the first one of each, ``batch``.
 
     Raises:
-        EncoderError: the exporter cannot trace it.
+        EncoderError: the exporter cannot trace it, or there is not enough memory.
     """
     batch = {0: torch.export.Dim("batch", min=1)}
     varying = tuple(dict(sizes[name]) if sizes else batch for name in examples)
@@ -45,17 +44,27 @@ def trace(
         try:
             captured = torch.export.export(network, tuple(examples.values()), dynamic_shapes=varying, strict=False)
             program = _translated(captured, varying, tuple(examples), tuple(outputs))
-        except Exception as error:
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
-            raise EncoderError(
-                f"PyTorch {torch.__version__} cannot trace the network to ONNX ({reason}). Use another encoder."
-            ) from error
+        except Exception as error:  # a tower of others may raise anything
+            raise _untraceable(error) from error
     assert program is not None, "the exporter returns a program when it is given no file"
     model = program.model_proto
     model.ir_version = IR_VERSION
     _name_after_modules(model)
     _strip_traces(model)
     return model
+
+
+def _untraceable(error: Exception) -> EncoderError:
+    cause = error.__cause__ or error  # the exporter's own errors fill a screen
+    words = " ".join(str(cause).split())[:300]
+    reason = f"{type(cause).__name__}: {words}" if words else type(cause).__name__
+    if isinstance(cause, MemoryError) or "CPUAllocator" in words:  # of which PyTorch tells in words alone
+        remedy = "There is not enough memory: free some"
+    elif isinstance(cause, AssertionError | RuntimeError | ValueError):  # what the exporter raises
+        remedy = "Use another encoder"
+    else:
+        remedy = "Use another encoder, and report this: it may be our own fault"
+    return EncoderError(f"PyTorch {torch.__version__} cannot trace the network to ONNX ({reason}). {remedy}.")
 
 
 def _to_dtype(x: Any, dtype: int) -> Any:
@@ -91,9 +100,19 @@ def _translated(
         )
 
     if not any(_mutates(node) for node in captured.graph.nodes):
-        with suppress(torch.onnx.OnnxExporterError), patch.object(captured, "run_decompositions", lambda _: captured):
+        with suppress(torch.onnx.OnnxExporterError), _kept_whole(captured):
             return translate()
     return translate()
+
+
+@contextmanager
+def _kept_whole(captured: torch.export.ExportedProgram) -> Iterator[None]:
+    """Let the exporter take a network for decomposed as it is: it has no argument for that."""
+    vars(captured)["run_decompositions"] = lambda _: captured
+    try:
+        yield
+    finally:
+        del vars(captured)["run_decompositions"]
 
 
 def _mutates(node: fx.Node) -> bool:

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from clip_export.graph.tracing import trace
+from clip_toolkit.errors import EncoderError
 
 
 class Squared(nn.Module):
@@ -48,3 +49,30 @@ def test_the_graph_computes_what_the_module_computes(name: str, monkeypatch: pyt
     assert bool(decomposed) == (name != "whole")
     onnx.checker.check_model(model)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+class Failing(nn.Module):
+    """Raises an error of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002 (the exporter names inputs after arguments)
+        """Raise it."""
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("depends on data"), r"\(RuntimeError: depends on data\)\. Use another encoder\."),
+        (AssertionError(), r"\(AssertionError\)\. Use another encoder\."),
+        (TypeError("ours"), r"\(TypeError: ours\)\. Use another encoder, and report this"),
+        (MemoryError(), r"\(MemoryError\)\. There is not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "There is not enough memory"),
+    ],
+)
+def test_what_cannot_be_traced_is_named(error: Exception, said: str):
+    with pytest.raises(EncoderError, match=said):
+        trace(Failing(error), {"x": torch.zeros(3, 6)}, ("y",))
