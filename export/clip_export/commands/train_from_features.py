@@ -9,14 +9,15 @@ from clip_export.commands.train_options import TrainCommand
 from clip_export.commands.train_results import compare, show_kept_epoch, show_results
 from clip_export.commands.train_stages import show_prepared, train
 from clip_export.encoders.checkpoint import Checkpoint
+from clip_export.encoders.image import input_size_of
 from clip_export.features.table import FeatureTable
 from clip_export.heads.references import EncoderReference
 from clip_export.training.feature_preparation import prepare_features
 from clip_export.training.judging.decisions import Judge
 from clip_toolkit.errors import DatasetError
-from clip_toolkit.spec.classifier import EncoderSpec
 from clip_toolkit.spec.description import lay_out
 from clip_toolkit.spec.licenses import license_rows
+from clip_toolkit.stream.feature_table import FeatureSource
 from clip_toolkit.terminal import show, write
 
 
@@ -29,7 +30,7 @@ def train_from_features(command: TrainCommand, data: Path) -> int:
     """
     options, judging = command.examples, command.judging
     table = FeatureTable.read(data, options.task)
-    reference = _reference(command, table.source.encoder, data)
+    reference = _reference(command, table.source, data)
     labels = table.dataset.labels
     judge = Judge(table.dataset.task, labels, judging.operating_point, judging.positive, judging.calibrate)
     show(f"{len(table.rows)} rows of {len(table.files)} files, labels: {', '.join(labels)}; encoder {command.encoder}")
@@ -46,9 +47,10 @@ def train_from_features(command: TrainCommand, data: Path) -> int:
     return 0
 
 
-def _reference(command: TrainCommand, made: EncoderSpec, data: Path) -> EncoderReference:
+def _reference(command: TrainCommand, source: FeatureSource, data: Path) -> EncoderReference:
     """Return the command's encoder, whose weights are not loaded, if it is the one that the features are made by."""
     checkpoint = Checkpoint.find(command.encoder, command.revision, command.open_clip)
+    made = source.encoder
     revision, feature = checkpoint.commit, command.feature or made.feature
     if revision != made.revision:
         raise DatasetError(
@@ -57,4 +59,5 @@ def _reference(command: TrainCommand, made: EncoderSpec, data: Path) -> EncoderR
         )
     if feature != made.feature:
         raise DatasetError(f"{data}: has {made.feature} features. Leave out --feature {feature}, or write others.")
-    return encoder_reference(command.encoder, checkpoint, revision, feature)
+    size = input_size_of(checkpoint, source.preprocessing)
+    return encoder_reference(command.encoder, checkpoint, revision, feature, input_size=size)

@@ -215,6 +215,23 @@ def _processor(checkpoint: Checkpoint) -> tuple[Any, Preprocessing]:
         raise EncoderError(f"{checkpoint.id}: {error}") from error
 
 
+def input_size_of(checkpoint: Checkpoint, rule: Preprocessing) -> int | None:
+    """Return the input size that a rule of preprocessing gives a checkpoint, or None for the checkpoint's own.
+
+    Raises:
+        EncoderError: it is the rule of the checkpoint at no size.
+    """
+    processor, own = _processor(checkpoint)
+    if rule == own:
+        return None
+    if preprocessing_of(resize_processor(processor, rule.size)) != rule:
+        raise EncoderError(
+            f"{checkpoint.id}: its image processor does not prepare images as they were ({rule.mode}, {rule.resize} to "
+            f"{rule.size} pixels, {rule.resample}). Name the encoder that has read them."
+        )
+    return rule.size
+
+
 def _is_of_image_tower(weight: str, checkpoint: Checkpoint) -> bool:
     rules = checkpoint.family.image
     own = tuple(filter(None, (f"{rules.module}.", rules.projection)))

@@ -1,6 +1,7 @@
 """``clip-export --encoder-only``, ``clip-scale features`` and ``clip-train FEATURES``, one after the other."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,16 @@ import pytest
 from PIL import Image
 
 from clip_export.commands.export_options import parse_args as parse_export_args
+from clip_export.commands.train import main as train
 from clip_export.commands.train_options import parse_args
+from clip_export.encoders.image import Encoder
 from clip_export.heads.files import load_head
+from clip_export.heads.tuned_encoder import referenced_encoder
 from clip_scale.commands.scale import main as scale
 from clip_toolkit import load
 from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.spec.classifier import NO_HEAD
+from clip_toolkit.stream.feature_table import FeatureRow, FeatureSource, write_features
 from commands_in_process import run
 
 pytest.importorskip("pyarrow", reason="needs the parquet extra")
@@ -70,6 +75,38 @@ def test_features_of_another_encoder(
     assert done.returncode == 1
     assert said in done.stderr
     assert not (tmp_path / "head.pt").exists()
+
+
+def features_at(encoder: Encoder, path: Path) -> Path:
+    """Write random features of eight images, as an encoder would."""
+    rng = np.random.default_rng(1)
+    rows = [FeatureRow(f"{n}.png", "ab"[n % 2], "", "", f"{n:064}", None) for n in range(8)]
+    with path.open("wb") as file:
+        features = [rng.normal(size=encoder.dim).astype(np.float32) for _ in rows]
+        write_features(rows, features, FeatureSource(encoder.spec(), encoder.preprocessing), file)
+    return path
+
+
+@pytest.mark.parametrize("size", [32, 24])
+def test_a_head_remembers_at_which_input_size_its_features_were_made(
+    size: int, checkpoint: Callable[[str], Path], tmp_path: Path
+):
+    used = Encoder.from_pretrained(str(checkpoint("clip")), input_size=size)
+    data, head = features_at(used, tmp_path / "features.parquet"), tmp_path / "head.pt"
+    assert train([str(data), "--encoder", used.id, "--epochs", "1", "-o", str(head)]) == 0
+    reference = load_head(head).encoder
+    assert reference.input_size == used.input_size
+    assert referenced_encoder(head, reference).preprocessing == used.preprocessing
+
+
+def test_features_of_images_that_were_prepared_otherwise(
+    encoder: Callable[..., Encoder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    used = encoder("clip")
+    other = replace(used, preprocessing=replace(used.preprocessing, resample="bilinear"))
+    data = features_at(other, tmp_path / "features.parquet")
+    assert train([str(data), "--encoder", used.id, "-o", str(tmp_path / "head.pt")]) == 1
+    assert "does not prepare images as they were" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [("--report", "pages"), ("--augment", "2"), ("--unfreeze", "1")])
