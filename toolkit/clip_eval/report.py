@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ from clip_eval.comparing import Comparison, Flip
 from clip_eval.evaluation import Evaluation
 from clip_eval.listing import SIDES, Judged, comparison_facts, flip_texts, flips_title, mistakes_title
 from clip_eval.plots import Line, plot
-from clip_eval.running import Relevance, Run
-from clip_toolkit.judging.answers import Answers
+from clip_eval.running import Run
+from clip_toolkit.explaining.mistakes import MAPS_NOTE, Relevance, mistake_thumbnail
 from clip_toolkit.judging.curves import Curve
 from clip_toolkit.judging.figures import Interval, figure_text
-from clip_toolkit.judging.mistakes import Mistake
 from clip_toolkit.judging.page import Section, Shaded, Thumbnail, figures_table, gallery, html_table, render, write_page
 from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES
@@ -105,30 +103,12 @@ def _sections(judged: Judged) -> Iterator[Section]:
 
 def _mistakes(found: Evaluation, run: Run, relevance: Relevance | None, most: int) -> Iterator[Section]:
     if most and found.mistakes:
-        shown = (_mistake(found, mistake, run, relevance) for mistake in found.mistakes[:most])
+        shown = (
+            mistake_thumbnail(mistake, found.answers, run.dataset, mistake.row, relevance)
+            for mistake in found.mistakes[:most]
+        )
         title = mistakes_title(found, most)
-        yield Section("Mistakes", title if relevance is None else f"{title}. {_MAPS_NOTE}", html=gallery(shown))
-
-
-_MAPS_NOTE = (
-    "Below each, in grey, the part that the model sees; in colour what speaks for its largest logit, from violet (a "
-    "little) to light yellow (the most in that image)."
-)
-
-
-def _mistake(found: Evaluation, mistake: Mistake, run: Run, relevance: Relevance | None) -> Thumbnail:
-    row, said, true = mistake
-    lines = [f"predicted {said}", f"true: {true}"]
-    if relevance is not None:
-        lines.append(f"in colour: {_largest(found.answers, row)}")
-    draw = None if relevance is None else partial(relevance.draw, row)
-    return Thumbnail.of(run.dataset.files[row], run.dataset.relative(row), lines, draw)
-
-
-def _largest(answers: Answers, row: int) -> str:
-    """Name what a map speaks for."""
-    name = answers.labels[answers.logits[row].argmax()]
-    return f"a large {name}" if answers.task == REGRESSION else name
+        yield Section("Mistakes", title if relevance is None else f"{title}. {MAPS_NOTE}", html=gallery(shown))
 
 
 def _compared(comparison: Comparison, run: Run, most: int) -> Iterator[Section]:

@@ -79,7 +79,7 @@ def run(command: TrainCommand) -> int:
     if judging.report is not None:
         from clip_export.training.report.report import write_report
 
-        pages = write_report(judging.report, prepared, training, head, judgement=judgement, alone=alone)
+        pages = write_report(judging.report, prepared, training, head, encoder, judgement=judgement, alone=alone)
         show(*(f"wrote {page}" for page in pages))
     return 0
 

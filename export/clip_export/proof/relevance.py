@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clip_export.encoders.image import Encoder
 from clip_export.graph.relevance import Relevance
@@ -13,6 +15,7 @@ from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_toolkit import Classifier, decode
 from clip_toolkit.errors import EncoderError, HeadError
+from clip_toolkit.images import ImageSource
 from clip_toolkit.images.preprocess import preprocess
 from clip_toolkit.spec.classifier import Preprocessing
 from clip_toolkit.spec.tasks import REGRESSION
@@ -43,22 +46,30 @@ def check_explained(head: TrainedHead, encoder: Encoder, *, reads_texts: bool) -
         raise HeadError("--explain goes with a regression of one value: of several, none is the decided one.")
 
 
-def reference_maps(vit: VisionTransformer, head: VLMtoMLP, rule: Preprocessing, files: Sequence[bytes]) -> Maps:
-    """Compute the maps of image files in PyTorch, one image at a time, row by row.
+def relevance_maps(
+    vit: VisionTransformer, head: VLMtoMLP, rule: Preprocessing, images: Iterable[ImageSource]
+) -> Iterator[NDArray[np.float32]]:
+    """Compute the maps of images in PyTorch, one at a time: float32 ``[rows, columns]``.
 
     Args:
         vit: the canonical encoder, of standard operators and for uint8 pixels.
         head: the head behind it.
         rule: the encoder's.
-        files: image files.
+        images: what `clip_toolkit.decode` takes.
+
+    Raises:
+        ImageError: one cannot be decoded.
     """
     explain = Relevance(vit, head).eval()
-    found = []
-    with torch.inference_mode():
-        for file in files:
-            pixels = torch.from_numpy(preprocess(decode(file), rule).copy())[None]
-            found.append(tuple(explain(*vit.last_tokens(pixels)).flatten().tolist()))
-    return tuple(found)
+    for image in images:
+        pixels = torch.from_numpy(preprocess(decode(image), rule).copy())[None]
+        with torch.inference_mode():
+            yield explain(*vit.last_tokens(pixels))[0].numpy()
+
+
+def reference_maps(vit: VisionTransformer, head: VLMtoMLP, rule: Preprocessing, files: Sequence[bytes]) -> Maps:
+    """Compute the maps of image files as `relevance_maps` does, row by row."""
+    return tuple(tuple(map_.ravel().tolist()) for map_ in relevance_maps(vit, head, rule, files))
 
 
 def own_maps(classifier: Classifier, files: Sequence[bytes]) -> Maps:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clip_toolkit.classifier import NO_RELEVANCE, Classifier
+from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ModelError, OutputError
 from clip_toolkit.explaining.occlusion import occlusion
 from clip_toolkit.explaining.overlay import explained_label, overlay
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.images import open_image
 from clip_toolkit.images.preprocess import preprocess
+from clip_toolkit.network import NO_RELEVANCE
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.spec.classifier import check_one_head
 from clip_toolkit.spec.tasks import FILE

@@ -6,6 +6,8 @@ read in grey, and by the colour-blind. No step of it is grey itself, as the imag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -107,10 +109,16 @@ def _fitting(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
 
 
 def explained_label(prediction: Prediction) -> str:
-    """Say what a map of this prediction is about: the label with the largest logit, and its probability."""
+    """Say what a map of this prediction is about, and how probable that is, or how large."""
+    index = int(prediction.logits.argmax())
+    subject = f"what speaks for {explained(prediction.labels, prediction.logits, prediction.task)}"
     if prediction.task == REGRESSION:
-        name, value = next(iter(prediction.values.items()))
-        return f"what speaks for a large {name} (here {value:.5g})"
-    (best,) = prediction.top(1)
-    decided = "" if best.label in prediction.decisions else ", most probable but not predicted"
-    return f"what speaks for {best.label} ({best.probability:.1%}{decided})"
+        return f"{subject} (here {prediction.logits[index]:.5g})"
+    decided = "" if prediction.labels[index] in prediction.decisions else ", most probable but not predicted"
+    return f"{subject} ({prediction.probabilities[index]:.1%}{decided})"
+
+
+def explained(labels: Sequence[str], logits: NDArray[np.float32], task: str) -> str:
+    """Name what a map speaks for: the label with the largest logit; of a regression, that the value is large."""
+    name = labels[int(logits.argmax())]
+    return f"a large {name}" if task == REGRESSION else name

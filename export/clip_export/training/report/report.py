@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from clip_export.encoders.checkpoint import encoder_name
+from clip_export.encoders.image import Encoder
 from clip_export.heads.files import TrainedHead
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.baseline import baseline_name
@@ -40,6 +41,7 @@ def write_report(
     prepared: Prepared,
     training: Training,
     head: TrainedHead,
+    encoder: Encoder,
     *,
     judgement: Judgement,
     alone: Parts | None = None,
@@ -51,6 +53,7 @@ def write_report(
         prepared: the examples.
         training: how the head was trained.
         head: the head, with temperature and thresholds.
+        encoder: the one whose features it has learnt from.
         judgement: its figures, and those of what it is compared with.
         alone: of a head that reads texts, what image and text are worth by themselves.
 
@@ -80,7 +83,7 @@ def write_report(
     sections.insert(
         1, Section("Label by label", _VALUE_NOTE if head.task == REGRESSION else _LABEL_NOTE, html=by_label)
     )
-    sections += mistakes_section(evaluation, prepared)
+    sections += mistakes_section(evaluation, prepared, head, encoder)
     suspects = find_suspects(prepared) if head.task == SINGLE_LABEL and prepared.has_images else None
     if suspects is not None:
         sections += mislabelled_section(suspects, prepared)
