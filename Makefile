@@ -9,7 +9,7 @@ EXAMPLES := examples/node examples/browser
 
 # One process a core, each with one thread: tiny models gain nothing from two. Files stay whole, and with them their fixtures.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
-test test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
+demo notebooks test test-slow test-openvino test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-arm64 test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
 .PHONY: docs notebooks models tiny-clip examples environments dist bench clean

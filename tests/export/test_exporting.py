@@ -25,8 +25,6 @@ from clip_toolkit.errors import HeadError, OutputError, ParityError
 from clip_toolkit.images.preprocess import normalise
 from tiny_models import SIZE
 
-pytestmark = pytest.mark.transformers
-
 Exported = Callable[..., Path]
 EncoderOf = Callable[..., Encoder]
 HeadFor = Callable[[Encoder], TrainedHead]
@@ -38,6 +36,7 @@ FUSED = {"clip": "QuickGelu", "siglip": "Gelu", "blip": "Gelu"}
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("kind", "ops"), VARIANTS)
+@pytest.mark.transformers
 def test_every_family_passes_inference_selftest_and_description(
     exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str, ops: str
 ):
@@ -71,6 +70,7 @@ def test_parity_from_image_bytes(exported: Exported, name: str, kind: str, ops: 
 
 
 @pytest.mark.parametrize(("name", "feature"), [("clip", "projected"), ("blip-retrieval", "projected")])
+@pytest.mark.transformers
 def test_projected_feature(exported: Exported, encoder: EncoderOf, name: str, feature: str):
     classifier = clip_toolkit.load(exported(name, feature))
     assert classifier.spec.encoder.feature == "projected"
@@ -78,6 +78,7 @@ def test_projected_feature(exported: Exported, encoder: EncoderOf, name: str, fe
 
 
 @pytest.mark.parametrize(("name", "feature"), [("clip", "class+mean@2"), ("siglip", "mean@1")])
+@pytest.mark.transformers
 def test_an_encoder_that_is_cut_behind_a_block(exported: Exported, encoder: EncoderOf, name: str, feature: str):
     path, used = exported(name, feature), encoder(name, feature)
     classifier = clip_toolkit.load(path)
@@ -95,6 +96,7 @@ def test_an_encoder_that_is_cut_behind_a_block(exported: Exported, encoder: Enco
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.transformers
 def test_the_files_answers_are_pytorchs_at_any_batch(
     exported: Exported, encoder: EncoderOf, head_for: HeadFor, batch: int
 ):

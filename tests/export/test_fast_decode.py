@@ -23,8 +23,6 @@ from clip_toolkit.errors import ParityError
 from clip_toolkit.spec.model_file import read_spec
 from tiny_models import SIZE
 
-pytestmark = pytest.mark.transformers
-
 LARGE = 6 * SIZE
 """Sides from which on a JPEG is scaled down."""
 

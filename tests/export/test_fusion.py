@@ -33,8 +33,6 @@ from commands_in_process import run as command
 from commands_in_process import train
 from tiny_models import LONG_TEXT, TEXT_FAMILIES, TINY_CLIP
 
-pytestmark = pytest.mark.transformers
-
 LABELS = ("ant", "bee", "cow")
 TEXTS = ("the red circle", "", "круг 東京", LONG_TEXT)
 
@@ -85,6 +83,7 @@ def logits(predictions: Sequence[Prediction]) -> np.ndarray:
         ("blip-retrieval", "standard", "image"),
     ],
 )
+@pytest.mark.transformers
 def test_the_file_decides_as_transformers(made: Callable[..., Made], name: str, ops: str, kind: str):
     file = made(name, ops, kind)
     pictures = golden_files(32)
@@ -121,6 +120,7 @@ def test_what_is_in_the_file(made: Callable[..., Made]):
     assert [vector.text is None for vector in spec.golden] == [False] * 4
 
 
+@pytest.mark.transformers
 def test_texts_that_are_cut_are_said_to_be(made: Callable[..., Made]):
     classifier = load(made("siglip")[-1], device="cpu")
     pictures = golden_files(32)
@@ -201,6 +201,7 @@ def test_calibration_without_texts_is_refused(trained: Path, tmp_path: Path):
     assert "a folder has none. Give a CSV file with the columns path, label and question" in done.stderr
 
 
+@pytest.mark.transformers
 def test_an_edited_tokenizer_is_refused(trained: Path, tmp_path: Path):
     encoder = shutil.copytree(TINY_CLIP, tmp_path / "encoder")
     head = load_head(trained / "head.pt")

@@ -30,8 +30,6 @@ from clip_toolkit.commands.infer import main as infer
 from clip_toolkit.errors import EncoderError, ParityError, QuantizationError
 from tiny_models import SIZE, TINY_CLIP
 
-pytestmark = pytest.mark.transformers
-
 Checkpoint = Callable[[str], Path]
 Captured = pytest.CaptureFixture[str]
 TowerOf = Callable[[str], TextEncoder]
@@ -78,6 +76,7 @@ def tokens(used: TextEncoder, texts: list[str]) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.transformers
 def test_canonical_transformer_equals_the_transformers_model(tower: TowerOf, name: str):
     expected = text_features(tower(name), TEXTS)
     assert expected.std() > 0.05  # the tiny model says something
@@ -85,6 +84,7 @@ def test_canonical_transformer_equals_the_transformers_model(tower: TowerOf, nam
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.transformers
 def test_clips_of_both_rules_for_the_end_of_a_text(checkpoint: Checkpoint, tmp_path: Path):
     """Old configurations say 2 whatever their tokenizer does, and then the largest token is the end."""
     folder = Path(shutil.copytree(checkpoint("clip"), tmp_path / "copy"))
@@ -117,6 +117,7 @@ def test_last_block_computes_one_token_alone(tower: TowerOf):
     assert model.blocks[0](torch.randn(2, 7, 32)).shape == (2, 7, 32)
 
 
+@pytest.mark.transformers
 def test_blips_attention_to_pictures_stays_behind(tower: TowerOf):
     names = canonical_text(tower("blip-retrieval")).state_dict()
     assert any("crossattention" in name for name in tower("blip-retrieval").model.state_dict())
@@ -124,6 +125,7 @@ def test_blips_attention_to_pictures_stays_behind(tower: TowerOf):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.transformers
 def test_tokens_are_those_of_transformers(tower: TowerOf, name: str):
     tokenizer = Tokenizer(tokenizer_spec(tower(name)))
     texts = [*TEXTS, *PROOF_TEXTS]
@@ -135,6 +137,7 @@ def test_tokens_are_those_of_transformers(tower: TowerOf, name: str):
     assert TEXTS[-1] in cut
 
 
+@pytest.mark.transformers
 def test_a_converted_sentencepiece_gives_the_tokens_of_the_slow_one(tower: TowerOf):
     """Texts at random from what its steps treat differently, more than an export tries."""
     used = tower("siglip")
@@ -153,11 +156,13 @@ class Slow:
     is_fast = False
 
 
+@pytest.mark.transformers
 def test_a_tokenizer_of_python_code_is_refused_by_name(tower: TowerOf):
     with pytest.raises(EncoderError, match=r"Slow runs in Python alone.*fast tokenizer"):
         tokenizer_spec(replace(tower("clip"), tokenizer=Slow()))
 
 
+@pytest.mark.transformers
 def test_padding_on_the_left_is_refused_where_it_would_move_words(checkpoint: Checkpoint, tmp_path: Path):
     folder = Path(shutil.copytree(checkpoint("blip-retrieval"), tmp_path / "copy"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -166,6 +171,7 @@ def test_padding_on_the_left_is_refused_where_it_would_move_words(checkpoint: Ch
         tokenizer_spec(TextEncoder.from_pretrained(str(folder)))
 
 
+@pytest.mark.transformers
 def test_a_tokenizer_that_gives_other_tokens_is_refused(tower: TowerOf, monkeypatch: pytest.MonkeyPatch):
     def shouted(used: TextEncoder, texts: list[str]) -> dict[str, torch.Tensor]:
         return tokenised(used, [text.upper() + "!" for text in texts])
@@ -176,6 +182,7 @@ def test_a_tokenizer_that_gives_other_tokens_is_refused(tower: TowerOf, monkeypa
 
 
 @pytest.mark.parametrize(("name", "ops"), FILES)
+@pytest.mark.transformers
 def test_the_files_answers_are_those_of_transformers(
     text_file: Callable[..., Path], tower: TowerOf, name: str, ops: str
 ):
@@ -257,6 +264,7 @@ def test_a_file_out_of_tolerance_never_appears(tower: TowerOf, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "blip-retrieval"])
+@pytest.mark.transformers
 def test_image_features_are_those_of_transformers(checkpoint: Checkpoint, name: str):
     encoder = Encoder.from_pretrained(str(checkpoint(name)), feature="projected")
     values = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
@@ -311,6 +319,7 @@ def test_int8_in_standard_operators_is_refused(tower: TowerOf, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.transformers
 def test_a_checkpoint_without_a_text_tower(checkpoint: Checkpoint, tmp_path: Path, capsys: Captured):
     assert export(["--text-tower", "--encoder", str(checkpoint("blip")), "-o", str(tmp_path / "t.onnx")]) == 1
     assert "BlipForConditionalGeneration has no text tower" in capsys.readouterr().err

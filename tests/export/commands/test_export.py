@@ -1,5 +1,6 @@
 """The command lines as their users run them: real processes, real files, a hub on the loopback interface."""
 
+import importlib
 import json
 import os
 import re
@@ -21,11 +22,11 @@ from clip_export.heads.references import EncoderReference
 from clip_toolkit.files.signature import verify
 from clip_toolkit.spec.licenses import License
 from clip_toolkit.spec.model_file import read_spec
+from commands_in_process import Done
 from commands_in_process import run as run_here
+from forked_process import run_forked
 from hub_server import COMMIT, serve
 from tiny_models import TINY_CLIP
-
-pytestmark = pytest.mark.transformers
 
 Checkpoint = Callable[[str], Path]
 
@@ -36,17 +37,13 @@ MODULES = {
 }
 
 
-def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours; whatever goes wrong, its users must not see a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", MODULES[command], *map(str, arguments)],
-        cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name != "CLIP_MODEL"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def main_of(command: str) -> Callable[[list[str]], int]:
+    return importlib.import_module(MODULES[command]).main
+
+
+def run(command: str, *arguments: object, cwd: Path) -> Done:
+    """Run a command of ours in a process of its own; whatever goes wrong, its users must not see a traceback."""
+    done = run_forked(main_of(command), [str(item) for item in arguments], cwd=cwd)
     assert "Traceback" not in done.stderr
     return done
 
@@ -89,6 +86,7 @@ def workshop(photos: Path, checkpoint: Checkpoint, tmp_path_factory: pytest.Temp
     return folder
 
 
+@pytest.mark.transformers
 def test_train_export_infer(workshop: Path, photos: Path):
     images = [photos / "box" / "1.jpg", photos / "disc" / "2.jpg"]
     done = run("clip-infer", *images, "--format", "jsonl", cwd=workshop)
@@ -136,9 +134,9 @@ def test_unreadable_training_images_are_named_counted_and_skipped(photos: Path, 
 
 
 IN_TURN = """
-import json, sys
+import json, os, sys
 from clip_export.commands import export, train
-mains = {"clip-train": train.main, "clip-export": export.main}
+mains = {"clip-train": train.main, "clip-export": export.main, "rm": lambda paths: os.unlink(*paths) or 0}
 print(json.dumps([mains[command](arguments) for command, *arguments in json.loads(sys.argv[1])]))
 """
 
@@ -157,6 +155,7 @@ def run_in_turn(*commands: tuple[object, ...], cwd: Path, **environment: str) ->
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.transformers
 def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, tmp_path: Path):
     train = ("clip-train", photos, "--encoder", "someone/tiny", "--epochs", 2)
     export = ("clip-export", "--head", "head.pt")
@@ -164,30 +163,25 @@ def test_hub_by_id_and_revision_and_then_from_the_cache(photos: Path, tmp_path: 
     with serve("someone/tiny", TINY_CLIP) as address:
         empty = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "empty"), "HF_HUB_DISABLE_XET": "1"}
         filled = empty | {"HF_HOME": str(tmp_path / "cache")}
-        unknown = (*train, "--revision", "v9")
-        codes, said = run_in_turn((*train, "--revision", "main"), unknown, cwd=tmp_path, **filled)
-        assert codes == [0, 1], said
-        assert "v9" in said.splitlines()[-1]
-        codes, said = run_in_turn((*train[:3], "someone/other"), cwd=tmp_path, **empty)
-        assert codes == [1]
-        assert "someone/other" in said
-    codes, said = run_in_turn(export, cwd=tmp_path, **filled)
-    assert codes == [0], said
-    spec = read_spec(tmp_path / "model.onnx")
-    assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
-    assert spec.encoder.licenses == (License("mit"),)
+        main, unknown = ((*train, "--revision", revision) for revision in ("main", "v9"))
+        codes, said = run_in_turn(main, unknown, (*train[:3], "someone/other"), cwd=tmp_path, **filled)
+        assert codes == [0, 1, 1], said
+        unknown_revision, unknown_id = said.splitlines()[-2:]
+        assert "v9" in unknown_revision
+        assert "someone/other" in unknown_id
     [card] = (tmp_path / "cache").rglob("README.md")
-    card.unlink()
-    codes, said = run_in_turn((*export, *named), train, cwd=tmp_path, **filled)
-    assert codes == [0, 0], said
-    again = read_spec(tmp_path / "named.onnx")
+    codes, said = run_in_turn(export, ("rm", card), (*export, *named), train, cwd=tmp_path, **filled)
+    assert codes == [0, 0, 0, 0], said
+    spec, again = (read_spec(tmp_path / name) for name in ("model.onnx", "named.onnx"))
+    assert (spec.encoder.id, spec.encoder.revision) == ("someone/tiny", COMMIT)
     assert again.golden == spec.golden
-    assert again.encoder.licenses == (License("mit"),)  # as the head remembers it
+    assert spec.encoder.licenses == again.encoder.licenses == (License("mit"),)  # at last as the head remembers it
     codes, said = run_in_turn(train, cwd=tmp_path, **empty)
     assert codes == [1]
     assert "local folder" in said
 
 
+@pytest.mark.transformers
 def test_notebook_head_with_encoder_and_labels(checkpoint: Checkpoint, photos: Path, tmp_path: Path):
     head = VLMtoMLP(48, 16, 2)
     torch.save({f"net.{name}": tensor for name, tensor in head.layers.state_dict().items()}, tmp_path / "notebook.pt")
@@ -238,14 +232,6 @@ def test_signed_by_a_key_or_not_written_at_all(tmp_path: Path):
     verify(tmp_path / "signed.onnx", tmp_path / "key.pub")
 
 
-LIMITED = """
-import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_an_encoder_that_changed_after_the_training_is_refused(photos: Path, checkpoint: Checkpoint, tmp_path: Path):
     encoder = Path(shutil.copytree(checkpoint("clip"), tmp_path / "encoder"))
     assert run_here("clip-train", photos, "--encoder", encoder, "--epochs", 2, cwd=tmp_path).returncode == 0
@@ -274,16 +260,17 @@ def test_a_feature_that_the_head_was_not_trained_on_is_said():
     assert line == "assumed: the head takes the projected feature, though it was trained on the pooled one."
 
 
+def export_in_small_files() -> int:
+    import resource  # which Windows has not
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    return main_of("clip-export")(["--head", "head.pt"])
+
+
 def test_a_full_disk_leaves_what_was_there(workshop: Path):
     """A limit on the size of files gives the same error a full disk does, without filling one."""
     before = (workshop / "model.onnx").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "clip_export.commands.export", "--head", "head.pt"],
-        cwd=workshop,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_forked(export_in_small_files, cwd=workshop)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "cannot be written" in done.stderr
@@ -320,7 +307,8 @@ def test_help_and_version_import_neither_torch_nor_onnxruntime(command: str, tmp
     ],
 )
 def test_usage_errors_exit_with_2(arguments: tuple[str, ...], tmp_path: Path):
-    assert run(*arguments, cwd=tmp_path).returncode == 2
+    with pytest.raises(SystemExit, match="2"):
+        run_here(*arguments, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("command", ["clip-train", "clip-export"])
@@ -336,3 +324,10 @@ def test_without_the_extra_the_command_says_what_to_install(command: str, tmp_pa
     assert done.stderr.strip() == (
         f"{command}: this command needs torch, transformers. Install: pip install 'clip-toolkit[export,cpu]'"
     )
+
+
+def test_python_without_docstrings_is_named_before_anything_is_loaded(tmp_path: Path):
+    command = [sys.executable, "-OO", "-m", MODULES["clip-train"], "photos", "--encoder", "x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("clip-train: Python runs without docstrings (-OO, PYTHONOPTIMIZE=2)")

@@ -4,11 +4,14 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +20,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from clip_export.commands.train import main as run_main
 from clip_export.heads.files import load_head
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.training import checkpoints
 from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import ENCODER, classified, failed, run, train
+from forked_process import run_forked
 from tiny_models import TINY_CLIP
 
 
@@ -226,38 +232,31 @@ def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "head.pt"
 
 
-BREAKING_OFF = """
-import os, signal, sys, threading
-# Of our own, whatever the tests were started with; SIGTERM has to do where SIGINT is ignored, as under nohup.
-interrupts = int(sys.argv[1]) == signal.SIGINT
-signal.signal(signal.SIGINT, signal.default_int_handler if interrupts else signal.SIG_IGN)
-from clip_export.training import checkpoints
-class Checkpoints(checkpoints.Checkpoints):
-    kept = 0
-    def keep(self, state):
-        super().keep(state)
-        self.kept += 1
-        if self.kept == 20:  # a moment later, in the midst of whatever it does by then
-            threading.Timer(0.003, os.kill, (os.getpid(), int(sys.argv[1]))).start()
-checkpoints.INTERVAL, checkpoints.Checkpoints = 0, Checkpoints
-from clip_export.commands.train import main
-sys.exit(main(sys.argv[2:]))
-"""
+def train_and_break_off(stop: signal.Signals, arguments: list[str]) -> int:
+    """Train, and signal this process a moment after its twentieth checkpoint, in the midst of whatever it does then."""
+    # SIGTERM has to do where SIGINT is ignored, as under nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler if stop == signal.SIGINT else signal.SIG_IGN)
+
+    class Breaking(checkpoints.Checkpoints):
+        kept = 0
+
+        def keep(self, state: dict[str, object]) -> None:
+            super().keep(state)
+            self.kept += 1
+            if self.kept == 20:
+                threading.Timer(0.003, os.kill, (os.getpid(), stop)).start()
+
+    checkpoints.INTERVAL, checkpoints.Checkpoints = 0, Breaking
+    return run_main(arguments)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_broken_off_training_resumes_to_the_same_head(
     uninterrupted: Path, pictures: Path, tmp_path: Path, stop: signal.Signals
 ):
-    arguments = [str(item) for item in (stop.value, pictures / "photos", *LONG, *ENCODER)]
+    arguments = [str(item) for item in (pictures / "photos", *LONG, *ENCODER)]
     for options in ([], ["--resume"]):
-        process = subprocess.run(
-            [sys.executable, "-c", BREAKING_OFF, *arguments, *options],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        process = run_forked(train_and_break_off, stop, [*arguments, *options], cwd=tmp_path)
         assert process.returncode == (130 if stop == signal.SIGINT else -stop)
         assert "Traceback" not in process.stderr
         assert ("continue with --resume" in process.stderr) == (stop == signal.SIGINT)
@@ -268,19 +267,24 @@ def test_a_broken_off_training_resumes_to_the_same_head(
 
 
 def test_a_training_that_ignores_interrupts_stops_on_sigterm(pictures: Path, tmp_path: Path):
-    arguments = [str(item) for item in (signal.SIGTERM.value, pictures / "photos", *LONG, *ENCODER)]
-    command = [sys.executable, "-c", BREAKING_OFF, *arguments]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    arguments = [str(item) for item in (pictures / "photos", *LONG, *ENCODER)]
+    process = run_forked(train_and_break_off, signal.SIGTERM, arguments, cwd=tmp_path)
     assert process.returncode == 128 + signal.SIGTERM
     assert "continue with --resume" in process.stderr
     assert "Traceback" not in process.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head.pt.checkpoint"]
 
 
+def run_script(path: Path, arguments: list[str]) -> int:
+    sys.argv = [str(path), *arguments]
+    runpy.run_path(str(path), run_name="__main__")
+    return 0
+
+
 def test_the_courses_loop_gives_the_same_head(pictures: Path, tmp_path: Path):
     options = [str(pictures / "photos"), "--encoder", str(TINY_CLIP), "--epochs", "3", "--lr", "1e-3", "--seed", "4"]
     loop = Path(__file__).parents[3] / "examples" / "course_loop.py"
-    subprocess.run([sys.executable, str(loop), *options], cwd=tmp_path, capture_output=True, check=True)
+    assert run_forked(run_script, loop, options, cwd=tmp_path).returncode == 0
     train(pictures / "photos", *options[3:], "--keep-last", cwd=tmp_path)
     course, ours = (load_head(tmp_path / name).module.state_dict() for name in ("course.pt", "head.pt"))
     start = VLMtoMLP(128, 256, 2).state_dict()
@@ -355,8 +359,10 @@ def check_predictions(table: str, page: str, pictures: Path, task: str) -> None:
     judged = [row for row in rows if row["side"] == "validation"]
     wrong = [row["path"] for row in judged if task == "regression" or row["true"] != row["predicted"]]
     assert set(re.findall(r"<figcaption><b>(.*?)</b>", page.replace("<wbr>", ""))) == set(wrong)
+    assert page.count("data:image/jpeg;base64,") == 2 * page.count("in colour: ")  # each mistake and its map
     if wrong:
         assert re.search(r"All \d+; the (largest|most confident) first", page)
+        assert page.count("in colour: ") == page.count("<figure>") >= len(wrong)
 
 
 def test_labels_are_text_in_the_report_and_never_markup(pictures: Path, tmp_path: Path):

@@ -27,8 +27,6 @@ from clip_toolkit.spec.model_file import read_spec
 from commands_in_process import classified, failed, run, train
 from tiny_models import TINY_CLIP
 
-pytestmark = pytest.mark.transformers
-
 UNFREEZE = ("--unfreeze", 2, "--encoder-lr", "1e-3", "--encoder-epochs", 3, "--epochs", 15, "--batch-size", 16)
 
 
@@ -64,6 +62,7 @@ def encoder_of(folder: Path) -> Path:
     return folder / load_head(folder / "head.pt").encoder.folder
 
 
+@pytest.mark.transformers
 def test_from_folder_to_runtime(crosses: Path, tuned: Path):
     said = (tuned / "said").read_text(encoding="utf-8")
     assert "hidden states below the last 2 of 4 blocks: 64 computed, 0 from the cache" in said
@@ -87,6 +86,7 @@ def test_the_quantized_file_decides_the_same(tuned: Path):
     assert read_spec(tuned / "small.onnx").quantization.agreement >= 0.99
 
 
+@pytest.mark.transformers
 def test_the_saved_encoder_is_a_whole_checkpoint(tuned: Path):
     model = transformers.CLIPModel.from_pretrained(encoder_of(tuned))
     before = transformers.CLIPModel.from_pretrained(TINY_CLIP)
@@ -100,6 +100,7 @@ def test_the_saved_encoder_is_a_whole_checkpoint(tuned: Path):
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "blip", "blip-retrieval", "clip-projected"])
+@pytest.mark.transformers
 def test_every_family_is_saved_and_read(
     checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path, name: str
 ):
@@ -120,6 +121,7 @@ def test_every_family_is_saved_and_read(
     assert not torch.allclose(loaded.features(values), before, atol=1e-3)
 
 
+@pytest.mark.transformers
 def test_a_checkpoint_of_transformers_5_is_saved_and_read(
     checkpoint: Callable[[str], Path], head_for: Callable[[Encoder], TrainedHead], tmp_path: Path
 ):
@@ -137,6 +139,7 @@ def test_a_checkpoint_of_transformers_5_is_saved_and_read(
         referenced_encoder(tmp_path / "head.safetensors", head.encoder)
 
 
+@pytest.mark.transformers
 def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path):
     def export(*options: object) -> tuple[int, str]:
         done = run("clip-export", "--head", "head.pt", *options, cwd=tmp_path)
@@ -169,6 +172,7 @@ def test_an_encoder_that_is_missing_moved_or_changed(tuned: Path, tmp_path: Path
     assert export("--encoder", encoder_of(tuned)) == (0, "")
 
 
+@pytest.mark.transformers
 def test_changed_preprocessing_is_noticed_too(tuned: Path, tmp_path: Path):
     shutil.copytree(tuned, tmp_path, dirs_exist_ok=True)
     path = encoder_of(tmp_path) / "preprocessor_config.json"

@@ -20,7 +20,7 @@ from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import load_head
 from clip_toolkit import load
 from clip_toolkit.errors import ExpectError, ParityError
-from clip_toolkit.spec.description import notebook_text
+from clip_toolkit.spec.evidence import notebook_text
 from clip_toolkit.spec.model_file import read_spec
 from clip_toolkit.spec.receipts import NotebookReceipt
 from commands_in_process import Done, run

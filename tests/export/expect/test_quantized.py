@@ -19,7 +19,7 @@ from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.targets import find_target
 from clip_toolkit import load
 from clip_toolkit.errors import QuantizationError
-from clip_toolkit.spec.description import notebook_rows
+from clip_toolkit.spec.evidence import notebook_rows
 from clip_toolkit.spec.receipts import NotebookReceipt
 
 RECEIPT = NotebookReceipt(24, "logits", "images", 0.0, 1e-3, 3.0)

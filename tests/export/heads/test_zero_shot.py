@@ -31,8 +31,6 @@ from clip_toolkit.errors import HeadError
 from clip_toolkit.spec.model_file import read_spec
 from tiny_tokenizers import CONTEXT
 
-pytestmark = pytest.mark.transformers
-
 Checkpoint = Callable[[str], Path]
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -71,6 +69,7 @@ def exported(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "blip-retrieval"])
+@pytest.mark.transformers
 def test_probabilities_are_those_of_transformers(exported: Callable[..., Path], checkpoint: Checkpoint, name: str):
     answers = list(load(exported(name), device="cpu").predict_many(PICTURES))
     wanted = by_transformers(checkpoint(name), [f"a photo of a {label}" for label in LABELS])
@@ -99,6 +98,7 @@ def test_the_file_says_how_it_was_made_and_has_no_text_tower(
     assert infer(["--selftest", str(path)]) == 0
 
 
+@pytest.mark.transformers
 def test_an_ensemble_is_the_normalised_mean_of_normalised_prompts(checkpoint: Checkpoint):
     tower = TextEncoder.from_pretrained(str(checkpoint("clip")))
     found = zero_shot(tower, ["red", "blue"], ["a {}", "{} {}", "of the {}"])
@@ -131,6 +131,7 @@ def test_readers_that_would_not_normalise_are_told_to_upgrade(
     assert versions == [2, 1]
 
 
+@pytest.mark.transformers
 def test_it_quantizes(exported: Callable[..., Path], tmp_path: Path):
     for seed in range(48):
         Image.fromarray(np.asarray(picture(40, 40, seed))).save(tmp_path / f"{seed}.png")
@@ -198,6 +199,7 @@ def test_words_that_make_no_classifier(
     assert not output.exists()
 
 
+@pytest.mark.transformers
 def test_one_label_is_enough_for_siglip_alone(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch):
     assert zero_shot_head(TextEncoder.from_pretrained(str(checkpoint("siglip"))), ["red"]).labels == ("red",)
     with pytest.raises(HeadError, match="only label"):
@@ -207,6 +209,7 @@ def test_one_label_is_enough_for_siglip_alone(checkpoint: Checkpoint, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["siglip", "clip"])
+@pytest.mark.transformers
 def test_a_label_that_the_tokenizer_leaves_out_is_refused(checkpoint: Checkpoint, name: str):
     tower = TextEncoder.from_pretrained(str(checkpoint(name)))
     if name == "siglip":  # which reads no punctuation
@@ -216,6 +219,7 @@ def test_a_label_that_the_tokenizer_leaves_out_is_refused(checkpoint: Checkpoint
         assert zero_shot(tower, ["red", "!"]).directions.shape == (2, tower.dim)
 
 
+@pytest.mark.transformers
 def test_an_encoder_without_text_is_refused(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["--zero-shot", "--labels", "a", "b", "--encoder", str(checkpoint("blip"))]
     assert export([*words, "-o", str(tmp_path / "model.onnx")]) == 1

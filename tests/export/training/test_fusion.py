@@ -133,6 +133,7 @@ def test_a_picture_with_two_texts_is_two_examples(asked: Path, tmp_path: Path):
 def test_the_report_says_what_each_is_worth(asked: Path, tmp_path: Path):
     train(asked, "--text-column", "question", "--epochs", "2", "--report", "report", cwd=tmp_path)
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "in colour: " not in page
     assert re.search(r"on the image alone [\d.]+%, on the text alone [\d.]+%, on both [\d.]+%", page)
 
 

@@ -1,7 +1,9 @@
 """What keeps clip-app from starting is said in one line, with exit code 1."""
 
+import asyncio
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,15 @@ class TestWithGradio:
     """Needs the extra."""
 
     @pytest.fixture(autouse=True)
-    def _gradio(self) -> None:
+    def _gradio(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Close the event loops that it makes and forgets: whoever collects them, tests later, is warned."""
         pytest.importorskip("gradio", reason="needs the app extra")
+        loops, make = [], asyncio.new_event_loop
+        monkeypatch.setattr(asyncio, "new_event_loop", lambda: loops.append(make()) or loops[-1])
+        yield
+        asyncio.set_event_loop(None)
+        for loop in loops:
+            loop.close()
 
     def test_a_port_in_use(self, capsys: pytest.CaptureFixture[str]):
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from clip_eval.commands.evaluate import main as evaluate
 from clip_toolkit.commands.infer import main
 from clip_toolkit.errors import MissingDependencyError, SignatureError
 from clip_toolkit.files.signature import sign, signer, verify
@@ -43,9 +46,7 @@ def test_only_the_signed_bytes_run(model: Path, capsys: pytest.CaptureFixture[st
     assert said.err == "clip-infer: verified: model.onnx is what the owner of ours.pub signed\n"
     assert main(["--describe", "--verify", "ours.pub", "--quiet"]) == 0
     assert capsys.readouterr() == (said.out, "")
-    content = bytearray(model.read_bytes())
-    content[len(content) // 2] ^= 1
-    model.write_bytes(content)
+    altered(model)
     assert main(["--describe", "--verify", "ours.pub"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
@@ -109,3 +110,59 @@ def test_without_the_extra_it_says_what_to_install(model: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "model_signing", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'clip-toolkit\[sign\]'"):
         verify(model, Path("ours.pub"))
+
+
+def altered(model: Path) -> None:
+    """Change a byte of the weights."""
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+
+
+def test_a_service_runs_signed_files_alone(model: Path):
+    pytest.importorskip("starlette", reason="needs the serve extra")
+    from clip_serve import ServeOptions
+    from clip_serve.service import Service
+
+    options = ServeOptions((str(model),), verify=Path("ours.pub"))
+    service = Service(options)
+    assert "signed by the owner of ours.pub" in service.notes()[0]
+    before, said = dict(service.models), []
+    signed, marks = model.read_bytes(), service.repository.marks()
+    altered(model)
+    asyncio.run(service.reload(said.append))
+    assert re.match("reload failed, the models stay as they are: .*other bytes were signed", said.pop())
+    assert service.models == before
+    with pytest.raises(SignatureError, match="other bytes were signed"):
+        Service(options)
+    model.write_bytes(signed)
+    assert service.repository.marks()[1:] == marks[1:]
+    sign(model, signer(Path("ours.pem")))
+    assert service.repository.marks()[1:] != marks[1:]  # a signature that comes later is noticed
+    asyncio.run(service.reload(said.append))
+    assert said.pop().startswith("reloaded: model ")
+
+
+def test_clip_eval_reads_no_data_before_each_file_is_verified(model: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copy(model, "other.onnx")
+    shutil.copy("model.onnx.sig", "other.onnx.sig")
+    altered(Path("other.onnx"))
+    for arguments in (["model.onnx", "other.onnx", "data"], ["--drift", "other.onnx", "data"]):
+        assert evaluate([*arguments, "--verify", "ours.pub"]) == 1
+        assert "other.onnx: other.onnx.sig is not a signature of this file" in capsys.readouterr().err
+    assert evaluate(["model.onnx", "data", "--verify", "ours.pub"]) == 1
+    assert "verified: model.onnx is what the owner of ours.pub signed\n" in capsys.readouterr().err
+
+
+def test_clip_scale_starts_with_a_signed_file_alone(model: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from clip_scale.commands.scale import main as scale
+
+    command = ["run", "photos", "out", "--verify", "ours.pub"]
+    altered(model)
+    assert scale([*command, "--model", "model.onnx"]) == 1
+    assert "other bytes were signed" in capsys.readouterr().err
+    assert not Path("out").exists()
+    with pytest.raises(SystemExit, match="2"):
+        scale([*command, "--model", "s3://bucket/model.onnx"])
+    assert "--verify: goes with a model file of this machine" in capsys.readouterr().err

@@ -20,9 +20,9 @@ from clip_search import index as module
 from clip_search.scan import matrix
 from clip_search.scan.checksum import digest_of
 from clip_search.scan.matrix import FILES
-from clip_search.store.folder import Stamp
 from clip_toolkit import Classifier
 from clip_toolkit.errors import ModelError, SearchIndexError
+from clip_toolkit.files.stamp import Stamp
 from clip_toolkit.images import decoding
 
 
