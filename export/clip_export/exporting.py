@@ -9,16 +9,16 @@ from pathlib import Path
 import onnx
 from torch import nn
 
+from clip_export.draft_spec import checked_labels, draft_spec
 from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
-from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.expect.proving import Expected, prove_answers
 from clip_export.expect.quantized import check_quantized
 from clip_export.fast_decode import FastDecodeOptions, judge_fast_decode
 from clip_export.further_outputs import with_further_outputs
 from clip_export.graph.fused_network import fused_graph
-from clip_export.graph.large import FLOAT32, load_own, save_own
-from clip_export.graph.model_file import ONNXRUNTIME, save_model, tool_versions
+from clip_export.graph.large import FLOAT32, SMALLER, load_own, save_own
+from clip_export.graph.model_file import ONNXRUNTIME, save_model
 from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
@@ -35,10 +35,8 @@ from clip_export.samples.texts import PROOF_TEXTS
 from clip_toolkit import Classifier, load, selftest
 from clip_toolkit.errors import EncoderError, ExpectError, HeadError, ParityError
 from clip_toolkit.files.atomic import check_writable, temporary_beside, written_atomically
-from clip_toolkit.spec.classifier import ModelSpec, TextSpec
+from clip_toolkit.spec.classifier import NO_HEAD, ModelSpec
 from clip_toolkit.spec.rewriting import write_with
-from clip_toolkit.spec.tasks import SINGLE_LABEL
-from clip_toolkit.text.tokenization import is_valid_unicode
 
 CrossCheck = Callable[[Encoder, nn.Module, Sequence[bytes], Reference], dict[str, float]]
 """A second exporter's largest differences from PyTorch, by output."""
@@ -124,27 +122,25 @@ def export_classifier(
     if encoder.family.image.naflex:
         _check_naflex(encoder, options)
     check_writable(output)
-    spec = _readable(ModelSpec.joined(_spec(item, encoder, tower, own, options) for item, own in named))
+    spec = draft_spec(named, encoder, tower, kind=options.input, ops=options.ops, temperature=options.temperature)
     heads = {item.name: item for item, _ in named}
     model = _graph(encoder, tower, heads, spec, options)
     with written_atomically(output) as temporary, temporary_beside(output, is_folder=True) as scratch:
         unquantized = temporary if options.quantization is None else scratch / "float32.onnx"
         save_own(model, spec, unquantized)
-        opened = load_own(unquantized).heads
-        proved = [
+        spec = ModelSpec.joined(
             _proved(classifier, heads[name].module, encoder, tower, cross_checks=options.cross_checks)
-            for name, classifier in opened.items()
-        ]
-        spec = ModelSpec.joined(proved)
+            for name, classifier in load_own(unquantized).heads.items()
+        )
         save_own(model, spec, unquantized)
         check_replay(selftest(load_own(unquantized)))
         if options.expected is not None:
-            spec = _answering(spec, options.expected, opened, encoder, heads)
+            spec = _answering(spec, options.expected, load_own(unquantized).heads, encoder, heads)
             save_own(model, spec, unquantized)
         if options.quantization is None:
             exported = Exported(with_further_outputs(model, spec, head, encoder, options.explain, path=temporary))
         else:
-            del model, opened  # each as large as the file, and no longer needed
+            del model  # as large as the file, and no longer needed
             exported = _quantized(unquantized, spec, head, encoder, options, output=temporary)
         return _with_fast_decode(exported, options.fast_decode, temporary, scratch / "finished.onnx")
 
@@ -192,6 +188,7 @@ def _graph(
             further=further,
             explained=options.explain,
             precision=precision,
+            others=() if spec.head.source == NO_HEAD else SMALLER,
         )
     return fused_graph(encoder, tower, head, spec.input, ops=spec.ops, answers=answers, precision=precision)
 
@@ -228,20 +225,31 @@ def _quantized(
         for name, own in spec.heads.items()
     }
     save_model(quantized.model, ModelSpec.joined(specs.values()), output)
-    opened = load(output, device="cpu").heads
-    changed: tuple[str, ...] = ()
-    for name, own in specs.items():
-        if options.expected is not None and own.notebook is not None:
-            found = check_quantized(opened[name], options.expected.of(name), own.notebook, asked.min_agreement)
-            specs[name] = replace(own, notebook=found.receipt)
-            changed += tuple(f"{name}: {image}" if name else image for image in found.changed)
-        specs[name] = replace(specs[name], golden=own_golden_vectors(opened[name], own.golden))
-    spec = ModelSpec.joined(specs.values())
+    spec, changed = _with_own_answers(load(output, device="cpu").heads, specs, options.expected, asked.min_agreement)
     save_model(quantized.model, spec, output)
     check_replay(selftest(load(output, device="cpu")))
     head = replace(head, module=quantized.head)
     spec = with_further_outputs(quantized.model, spec, head, encoder, options.explain, path=output, quantized=quantized)
     return Exported(spec, quantized, changed)
+
+
+def _with_own_answers(
+    opened: Mapping[str, Classifier], specs: Mapping[str, ModelSpec], expected: Expected | None, min_agreement: float
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """Return the spec with the golden vectors of a quantized file itself, and the images decided otherwise than asked.
+
+    Those are named where the notebook's answers are known, whose receipts are renewed.
+    """
+    changed: tuple[str, ...] = ()
+    answered = []
+    for name, own in specs.items():
+        notebook = own.notebook
+        if expected is not None and notebook is not None:
+            found = check_quantized(opened[name], expected.of(name), notebook, min_agreement)
+            notebook = found.receipt
+            changed += tuple(f"{name}: {image}" if name else image for image in found.changed)
+        answered.append(replace(own, notebook=notebook, golden=own_golden_vectors(opened[name], own.golden)))
+    return ModelSpec.joined(answered), changed
 
 
 def _with_fast_decode(exported: Exported, asked: FastDecodeOptions | None, path: Path, scratch: Path) -> Exported:
@@ -252,78 +260,6 @@ def _with_fast_decode(exported: Exported, asked: FastDecodeOptions | None, path:
     write_with(path, scratch, {"fast_decode": receipt}, {})
     scratch.replace(path)
     return replace(exported, spec=replace(exported.spec, fast_decode=receipt), fast_decoded=decisions)
-
-
-def checked_labels(
-    head: TrainedHead, encoder: Encoder, labels: Sequence[str] | None, tower: TextEncoder | None = None
-) -> tuple[str, ...]:
-    """Return the labels that an export will write: ``labels``, or else the head's own.
-
-    Raises:
-        HeadError: the head does not fit the encoder or the labels.
-    """
-    layers = head.module.spec.layers
-    width = encoder.dim + (tower.dim if tower is not None else 0)
-    if layers[0] != width:
-        feature = f"{encoder.feature} feature{' with that of a text' if tower is not None else ''}"
-        raise HeadError(
-            f"the head takes {layers[0]} inputs, but the {feature} of {encoder.id} has {width}. "
-            "Use the encoder and feature that the head was trained on."
-        )
-    if layers[-1] < 2 and head.task == SINGLE_LABEL:
-        raise HeadError("the head has 1 output. A softmax over it would always say 100 %; train one output per class.")
-    labels = tuple(labels) if labels is not None else head.labels
-    if labels is None:
-        raise HeadError(f"the head file names no classes. Give all {layers[-1]} in training order with --labels.")
-    if len(labels) != layers[-1]:
-        raise HeadError(f"the head has {layers[-1]} outputs, but {len(labels)} labels were given: {', '.join(labels)}")
-    unseen = [label for label in labels if not label.strip() or any(ord(letter) < 32 for letter in label)]
-    if unseen:
-        raise HeadError(
-            f"the label {unseen[0]!r} is empty or holds control characters. Name the classes with --labels."
-        )
-    undecodable = [label for label in labels if not is_valid_unicode(label)]
-    if undecodable:
-        raise HeadError(f"the label {undecodable[0]!r} is not valid Unicode text. Name the classes with --labels.")
-    if len(set(labels)) != len(labels):
-        raise HeadError(f"the labels must differ from each other, got {', '.join(labels)}")
-    return labels
-
-
-def _spec(
-    head: TrainedHead, encoder: Encoder, tower: TextEncoder | None, labels: tuple[str, ...], options: ExportOptions
-) -> ModelSpec:
-    return ModelSpec(
-        labels=labels,
-        encoder=encoder.spec() if head.encoder is None else head.encoder.licensed(encoder.spec()),
-        preprocessing=encoder.preprocessing,
-        head=head.module.spec,
-        input=options.input,
-        ops=options.ops,
-        text=None if tower is None else TextSpec(tower.dim, tokenizer_spec(tower)),
-        task=head.task,
-        temperature=head.temperature if options.temperature is None else options.temperature,
-        thresholds=_renamed(head, labels),
-        training=head.training,
-        tools=tool_versions(),
-        name=head.name,
-    )
-
-
-def _readable(spec: ModelSpec) -> ModelSpec:
-    """Check that a reader of the file would take the spec, before half a minute of proof; return it."""
-    try:
-        return ModelSpec.from_json(spec.to_json())
-    except (ValueError, RecursionError) as error:  # a number or a nesting that JSON does not have, or a SpecError
-        raise HeadError(
-            f"the head cannot be exported: {str(error).removesuffix(' Export the model again.')}"
-        ) from error
-
-
-def _renamed(head: TrainedHead, labels: tuple[str, ...]) -> dict[str, float]:
-    """Return the head's thresholds under the labels that the file will have."""
-    names = dict(zip(head.labels or labels, labels, strict=True))
-    return {names[label]: value for label, value in head.thresholds.items()}
 
 
 def _proved(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
-from clip_toolkit.errors import MissingDependencyError
+from clip_toolkit.errors import EncoderError, MissingDependencyError
 
 _PACKAGES = (
     "torch",
@@ -23,14 +24,28 @@ _DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where a package is installed und
 
 
 def require_export_extra() -> None:
-    """Check that the ``export`` extra is installed, without importing it.
+    """Check that the ``export`` extra is installed and can run here, without importing it.
 
     Raises:
+        EncoderError: as `check_interpreter`.
         MissingDependencyError: a package is missing; the message says what to install.
     """
+    check_interpreter()
     missing = _missing(_PACKAGES)
     if missing:
         raise MissingDependencyError(f"this command needs {missing}. Install: pip install 'clip-toolkit[export,cpu]'")
+
+
+def check_interpreter() -> None:
+    """Check that transformers can run: it builds classes from its own documentation.
+
+    Raises:
+        EncoderError: Python has left docstrings out.
+    """
+    if sys.flags.optimize > 1:
+        raise EncoderError(
+            "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs. Unset it."
+        )
 
 
 def require(extra: str, *packages: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from clip_toolkit.commands.infer_options import MOST, DeviceOptions
+from clip_toolkit.commands.running_options import MOST, DeviceOptions
 from clip_toolkit.numbers import whole
 from clip_toolkit.options import Group, Option
 

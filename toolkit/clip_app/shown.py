@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from clip_toolkit.classifier import Classifier, load
-from clip_toolkit.commands.infer_options import DeviceOptions
+from clip_toolkit.commands.running_options import DeviceOptions
 from clip_toolkit.errors import ModelError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.spec.classifier import check_one_head

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from clip_toolkit.commands.infer_options import MOST, AllFiles, DeviceOptions
+from clip_toolkit.commands.running_options import MOST, AllFiles, DeviceOptions, Verify
 from clip_toolkit.data.dataset import TEST, TRAIN, VALIDATION
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
 from clip_toolkit.numbers import SHARE, number, whole
@@ -116,10 +116,16 @@ class EvalOptions:
     ] = None
     mistakes: Annotated[int, Option("mistakes to list, the most confident first", parse=whole(0), metavar="N")] = 10
     all_files: AllFiles = False
+    verify: Verify = None
     running: Annotated[RunningOptions, Group("running")] = RunningOptions()
     json: Annotated[bool, Option("print JSON")] = False
     report: Annotated[Path | None, Option("write one HTML page as well", parse=Path, metavar="FILE")] = None
     copy: Annotated[CopyOptions | None, Group("a copy of the model file")] = None
+
+    @property
+    def models(self) -> list[Path]:
+        """The model file, or both."""
+        return [self.model, *([] if self.other is None else [self.other])]
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""

@@ -6,37 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.errors import DatasetError, ImageError
-from clip_toolkit.explaining.overlay import laid_over
+from clip_toolkit.explaining.mistakes import Relevance
 from clip_toolkit.images import decode
 from clip_toolkit.judging.answers import Answers, Array
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.spec.classifier import Preprocessing
 from clip_toolkit.spec.decisions import decide
 from clip_toolkit.stream.pipeline import chunks, in_order
 
 _ROUNDS = 10  # of timing a batch; the fastest counts, which other work on the machine disturbs least
 
 Pixels = NDArray[np.uint8]
-
-
-class Relevance(NamedTuple):
-    """What speaks for the label with the largest logit: maps ``[n, rows, columns]`` over what the encoder sees."""
-
-    maps: Array
-    rule: Preprocessing
-
-    def draw(self, row: int, image: Image.Image) -> Image.Image:
-        """Lay the map of an example over its image."""
-        return laid_over(image, self.maps[row], self.rule)
 
 
 @dataclass(frozen=True)
@@ -148,8 +134,8 @@ def _novelty(predictions: Sequence[Prediction]) -> Array | None:
 
 
 def _relevance(classifier: Classifier, predictions: Sequence[Prediction]) -> Relevance | None:
-    found = [item.relevance for item in predictions if item.relevance is not None]
-    return Relevance(np.stack(found), classifier.spec.preprocessing) if found else None
+    maps = {row: item.relevance for row, item in enumerate(predictions) if item.relevance is not None}
+    return Relevance(maps, classifier.spec.preprocessing) if maps else None
 
 
 def _milliseconds(

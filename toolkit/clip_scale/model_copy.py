@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from clip_scale.stores import import_fsspec
 from clip_toolkit.errors import MissingDependencyError, ModelError, ModelNotFoundError, first_line
 from clip_toolkit.files.atomic import temporary_beside
+from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.images.sources import is_url
 
 
@@ -20,8 +20,7 @@ def digest_of(path: Path) -> str:
         ModelError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"{path}: there is no such model file on this machine") from error
     except OSError as error:

@@ -11,9 +11,10 @@ import numpy as np
 
 from clip_search.store.database import Database, Row
 from clip_search.store.embedding import embedded_many
-from clip_search.store.folder import FoundFile, Stamp, read_digest, stamp_of
+from clip_search.store.folder import FoundFile
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError, TransientImageError
+from clip_toolkit.files.stamp import Stamp, read_digest, stamp_of
 from clip_toolkit.prediction import Prediction
 
 _ROWS_A_COMMIT = 32

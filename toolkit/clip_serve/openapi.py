@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clip_serve.options import MOST_IMAGES
-from clip_toolkit.commands.infer_options import MOST
+from clip_toolkit.commands.running_options import MOST
 from clip_toolkit.version import __version__
 
 Schema = dict[str, Any]

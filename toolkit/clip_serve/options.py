@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from clip_toolkit.commands.infer_options import MOST, DeviceOptions, IsolationOptions, MaxMemory
+from clip_toolkit.commands.running_options import MOST, DeviceOptions, IsolationOptions, MaxMemory, Verify
 from clip_toolkit.images import MAX_PIXELS
 from clip_toolkit.numbers import number, whole
 from clip_toolkit.options import Group, Option, UsageError
@@ -112,6 +112,7 @@ class ServeOptions:
     admin: Annotated[bool, Option("let clients load and unload the models (the protocol's repository extension)")] = (
         False
     )
+    verify: Verify = None
     device: Annotated[DeviceOptions, Group("running")] = DeviceOptions()
     batching: Annotated[BatchingOptions, Group("batching")] = BatchingOptions()
     limits: Annotated[LimitOptions, Group("limits")] = LimitOptions()

@@ -140,7 +140,9 @@ class Service:
     def _note(self, served: Served) -> str:
         model = served.kind.model
         many = f"batches up to {served.sizes[-1]}" if len(served.sizes) > 1 else self._why_alone(served)
-        remarks = f" ({'; '.join(model.notes)})" if model.notes else ""
+        signed = () if self.options.verify is None else (f"signed by the owner of {self.options.verify}",)
+        notes = (*signed, *model.notes)
+        remarks = f" ({'; '.join(notes)})" if notes else ""
         return f"{served.name} {served.version}: {model.provider}, threads: {model.threads}, {many}{remarks}"
 
     def _why_alone(self, served: Served) -> str:

@@ -24,7 +24,7 @@ _HOMES = {
     "ModelError": "errors",
     "ModelNotFoundError": "errors",
     "ModelSpec": "spec.classifier",
-    "Outputs": "classifier",
+    "Outputs": "network",
     "Prediction": "prediction",
     "Score": "prediction",
     "SpecError": "errors",
@@ -50,7 +50,6 @@ __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier as Classifier
-    from clip_toolkit.classifier import Outputs as Outputs
     from clip_toolkit.classifier import load as load
     from clip_toolkit.errors import ClipToolkitError as ClipToolkitError
     from clip_toolkit.errors import DeviceError as DeviceError
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from clip_toolkit.images import decode as decode
     from clip_toolkit.images import open_image as open_image
     from clip_toolkit.images.preprocess import preprocess as preprocess
+    from clip_toolkit.network import Outputs as Outputs
     from clip_toolkit.prediction import Prediction as Prediction
     from clip_toolkit.prediction import Score as Score
     from clip_toolkit.replay import Drift as Drift

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.errors import ImageError
 from clip_toolkit.files.locate import find_model
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.limits import DRAFT_FACTOR
 from clip_toolkit.images.preparing import Preparation
-from clip_toolkit.images.preprocess import by_shape, normalise
+from clip_toolkit.images.preprocess import by_shape
+from clip_toolkit.network import Network, Outputs
 from clip_toolkit.prediction import Prediction
-from clip_toolkit.runtime.graph_check import check_graph, check_resize, quantization_notes
+from clip_toolkit.runtime.graph_check import check_resize, quantization_notes
 from clip_toolkit.runtime.isolation_limits import Limits
 from clip_toolkit.runtime.reopening import remember, reopen
 from clip_toolkit.runtime.session import Opening, Session, open_session
 from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
 from clip_toolkit.spec.model_file import read_spec
-from clip_toolkit.spec.tasks import NOVELTY, RELEVANCE, output_names
+from clip_toolkit.spec.tasks import NOVELTY, RELEVANCE
 from clip_toolkit.stream.pipeline import chunks, in_order
 from clip_toolkit.text.pairs import Pair, check_pairing, paired
-from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
-from clip_toolkit.text.tokenization import Tokenizer, Tokens
+from clip_toolkit.text.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from clip_toolkit.runtime.isolation import IsolatedPreparation
@@ -106,29 +105,7 @@ def _reopened(opening: Opening, digest: str, resize: str, options: DecodeOptions
     return Classifier(spec, session, resize, options, isolate)
 
 
-NO_RELEVANCE = "the file has no output relevance. Export it again with clip-export --explain."
-
-NO_NOVELTY = (
-    "the file does not tell how far an image is from the training images. Train its head with clip-train --novelty, "
-    "and export it again."
-)
-
-
-class Outputs(NamedTuple):
-    """What the network returns for a batch, float32.
-
-    Attributes:
-        probabilities: ``[batch, classes]``; ``[batch, 0]`` for a regression.
-        logits: ``[batch, classes]``; the values of a regression.
-        embedding: ``[batch, dim]``.
-    """
-
-    probabilities: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    embedding: NDArray[np.float32]
-
-
-class Classifier:
+class Classifier(Network):
     """A model file, opened. Safe to share between threads, and picklable: another process opens the file again.
 
     Attributes:
@@ -160,15 +137,13 @@ class Classifier:
             resize: as in `load`.
             options: how images are decoded.
             isolate: as in `load`.
-            head: what the names of that head's outputs end in; None for the whole file.
+            head: as in `Network`.
 
         Raises:
             ModelError: ``resize`` is unknown, or ``graph`` where the graph has no faithful one.
         """
         check_resize(resize, spec, session.provider)
-        if head is None:
-            check_graph(spec, session)
-        self.spec, self._head = spec, head or ""
+        super().__init__(spec, session, head)
         self.tokenizer = Tokenizer(spec.text.tokenizer) if spec.text is not None else None
         self.provider = session.provider
         self.options = options or DecodeOptions()
@@ -182,7 +157,6 @@ class Classifier:
         self.isolate = isolate
         prepare = Preparation(self.options, spec.preprocessing, in_graph=resize == "graph")
         self._prepare = prepare if isolate is None else _isolated(prepare, isolate, self.threads)
-        self._session = session
 
     def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...]]:
         """Pickle how the file was opened; unpickling raises `ModelError` where it holds another model by then."""
@@ -282,73 +256,6 @@ class Classifier:
             found |= zip(group, batch, strict=True)
         return [found[i] for i in range(len(pixels))]
 
-    def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
-        """Run the network on a batch of equally large images, with the resize inside the graph.
-
-        Args:
-            image: uint8 RGB ``[batch, height, width, 3]``; of the model's own size for files that take
-                ``pixel_values``.
-            tokens: of `tokenizer`, one text for each image, in models that read text.
-
-        Raises:
-            ImageError: another rank, dtype or number of channels, a zero side, or a size that the file cannot take.
-            TextError: the model reads text and there are no tokens, or the other way round.
-            ModelError: ONNX Runtime fails on it.
-        """
-        return self._run(image, tokens, [(self.spec, self._head)])[0][0]
-
-    def novelty(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> NDArray[np.float32]:
-        """Return how far each image of a batch is from the training images, float32 ``[batch]``.
-
-        Args:
-            image: as in `run`.
-            tokens: likewise.
-
-        Raises:
-            ModelError: the file has no such output, or what `run` raises.
-        """
-        if self.spec.novelty is None:
-            raise ModelError(NO_NOVELTY)
-        return self._run(image, tokens, [(self.spec, self._head)])[1][NOVELTY]
-
-    def relevance(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return what speaks for the label with the largest logit, float32 ``[batch, rows, columns]``.
-
-        Args:
-            image: as in `run`.
-
-        Raises:
-            ModelError: the file has no such output, or what `run` raises.
-        """
-        if self.spec.relevance is None:
-            raise ModelError(NO_RELEVANCE)
-        return self._run(image, None, [(self.spec, self._head)])[1][RELEVANCE]
-
-    def _run(
-        self, image: NDArray[np.uint8], tokens: Tokens | None, heads: Sequence[tuple[ModelSpec | TaskSpec, str]]
-    ) -> tuple[list[Outputs], dict[str, NDArray[np.float32]]]:
-        """Run the network once, for heads and what the names of their outputs end in, and further outputs by name."""
-        check_pairing(self.spec, tokens is not None)
-        feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
-        names = [output_names(head.task, ending) for head, ending in heads]
-        further = [name for name in (NOVELTY, RELEVANCE) if getattr(self.spec, name) is not None]
-        wanted = [*dict.fromkeys(chain(*names)), *further]
-        found = dict(zip(wanted, self._session.run(wanted, feeds), strict=True))
-        return [_outputs([found[name] for name in own]) for own in names], {name: found[name] for name in further}
-
-    def _feeds(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or 0 in image.shape:
-            raise ImageError(
-                "image: expected uint8 RGB [batch, height, width, 3] with no zero side, "
-                f"got {image.dtype} {list(image.shape)}"
-            )
-        if self.spec.input == "image":
-            return {"image": image}
-        size = self.spec.preprocessing.size
-        if image.shape[1:3] != (size, size):
-            raise ImageError(f"image: this file takes {size}x{size} only, got {image.shape[2]}x{image.shape[1]}")
-        return {"pixel_values": normalise(image, self.spec.preprocessing)}
-
     def _stream(self, pairs: Iterable[Pair], batch_size: int, errors: str) -> Iterator[Prediction | ImageError]:
         for results in in_order(chunks(pairs, batch_size), self._results, self.threads):
             for result in results:
@@ -402,14 +309,6 @@ class Classifier:
     def _predictions(self, head: ModelSpec | TaskSpec, outputs: Outputs) -> list[Prediction]:
         rows = zip(*outputs, strict=True)
         return [Prediction(head.labels, *row, self.provider, head.task, head.thresholds) for row in rows]
-
-
-def _outputs(found: list[NDArray[np.float32]]) -> Outputs:
-    """Of a regression, which has no probabilities, the values stand as logits."""
-    if len(found) == len(Outputs._fields):
-        return Outputs(*found)
-    values, embedding = found
-    return Outputs(values[:, :0], values, embedding)
 
 
 def _without_frames(error: ImageError) -> ImageError:

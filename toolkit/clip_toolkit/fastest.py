@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -14,11 +12,13 @@ from pathlib import Path
 from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.errors import DeviceError, ModelError
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.files.locate import cache_folder
+from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.replay import selftest
 from clip_toolkit.runtime.devices import import_onnxruntime
 from clip_toolkit.runtime.memory import memory_in_force
 from clip_toolkit.runtime.plugins import FASTEST, installed_devices
-from clip_toolkit.runtime.processor import cpu_flags, usable_cores
+from clip_toolkit.runtime.processor import processor_facts, usable_cores
 
 _ROUNDS = 7
 
@@ -81,16 +81,12 @@ def _measured(opened: Mapping[str, Classifier]) -> dict[str, float]:
 
 
 def _key(path: Path, devices: list[str], threads: int) -> str:
-    with path.open("rb") as file:
-        model = hashlib.file_digest(file, "sha256").hexdigest()
-    processor = [platform.machine(), platform.processor(), *sorted(cpu_flags())]
-    facts = [model, import_onnxruntime().__version__, devices, processor, threads, memory_in_force()]
+    facts = [sha256_of(path), import_onnxruntime().__version__, devices, processor_facts(), threads, memory_in_force()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(folder) / "clip-toolkit" / "fastest.json"
+    return cache_folder() / "fastest.json"
 
 
 def _remembered() -> dict[str, str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_toolkit.classifier import Classifier, Outputs
+from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError, SpecError
 from clip_toolkit.images import DecodeOptions, decode
 from clip_toolkit.images.preprocess import preprocess
+from clip_toolkit.network import Outputs
 from clip_toolkit.runtime.devices import CPU
 from clip_toolkit.spec.classifier import GoldenVector
 from clip_toolkit.spec.tasks import NOVELTY, REGRESSION, RELEVANCE

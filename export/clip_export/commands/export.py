@@ -56,7 +56,8 @@ def _export_text(command: ExportCommand) -> None:
 def _export_classifier(command: ExportCommand) -> None:
     from clip_export.commands.export_notebook import expected_answers, notebook_receipt
     from clip_export.commands.export_quantization import changed_lines, flip_lines
-    from clip_export.exporting import checked_labels, export_classifier
+    from clip_export.draft_spec import checked_labels
+    from clip_export.exporting import export_classifier
     from clip_export.heads.checkpoints import agreed_labels
     from clip_export.triton_repository.writing import check_repository, write_repository
     from clip_toolkit.errors import ExpectError, HeadError
@@ -100,7 +101,8 @@ def _labels_of(spec: ModelSpec) -> Iterator[str]:
 
 def _tell(spec: ModelSpec | TextTowerSpec, output: Path, content: str, notes: Sequence[str] = ()) -> None:
     """Print the evidence in the file that was written, what else there is to say of it, and its name."""
-    from clip_toolkit.spec.description import lay_out, receipt_rows
+    from clip_toolkit.spec.description import lay_out
+    from clip_toolkit.spec.evidence import receipt_rows
     from clip_toolkit.spec.licenses import license_rows_of_file
 
     write(*lay_out([*license_rows_of_file(spec.encoder.licenses), *receipt_rows(spec)]))

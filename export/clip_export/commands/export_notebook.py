@@ -18,7 +18,7 @@ from clip_export.heads.files import TrainedHead
 from clip_export.heads.reading import Reading
 from clip_toolkit.errors import ExpectError
 from clip_toolkit.spec.classifier import ModelSpec
-from clip_toolkit.spec.description import notebook_rows
+from clip_toolkit.spec.evidence import notebook_rows
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from clip_toolkit.data.dataset import TRAIN, VALIDATION, Dataset
 from clip_toolkit.errors import DatasetError
 from clip_toolkit.files.atomic import written_atomically
 from clip_toolkit.files.csv_table import SEPARATOR, read_rows
+from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 
 Cells = Mapping[str, str]
@@ -97,7 +97,6 @@ def _answer(dataset: Dataset, index: int) -> dict[str, str]:
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; an empty text where it cannot be read, which the training will tell."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""

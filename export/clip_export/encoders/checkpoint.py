@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from clip_export.encoders.open_clip import OpenClipFiles, is_open_clip, open_cli
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import read_weights, weight_files
+from clip_export.extra import check_interpreter
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.licenses import License
 
@@ -63,7 +63,7 @@ class Checkpoint:
         Raises:
             EncoderError: it cannot be found, or its kind is not supported.
         """
-        _check_interpreter()
+        check_interpreter()
         if Path(encoder).is_file():
             bare = OpenClipFiles.of_file(Path(encoder), open_clip_model)
             return cls._of_config(encoder, Path(encoder).parent, open_clip_config(bare), bare)
@@ -252,13 +252,6 @@ def _of_class(config: Any, kind: Any) -> Any:
     """Return the part of a whole model's configuration that a class for one tower takes."""
     wanted = kind.config_class
     return config if isinstance(config, wanted) else getattr(config, wanted.base_config_key)
-
-
-def _check_interpreter() -> None:
-    if sys.flags.optimize > 1:  # transformers builds classes from its own documentation
-        raise EncoderError(
-            "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs. Unset it."
-        )
 
 
 def _check_adapter_alone(folder: Path) -> None:

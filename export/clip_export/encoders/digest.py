@@ -14,6 +14,7 @@ from clip_export.encoders.open_clip import is_open_clip, open_clip_files
 from clip_export.encoders.open_clip_processor import CONFIG as OPEN_CLIP
 from clip_export.encoders.processors import processor_files
 from clip_export.encoders.weights import weight_files
+from clip_toolkit.files.stamp import sha256_of
 
 _TOKENIZER = re.compile(r"(tokenizer|vocab|merges|special_tokens_map|added_tokens|spiece).*\.(json|txt|model)")
 
@@ -63,6 +64,5 @@ def digest_of_files(folder: Path, names: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in names:
-        with (folder / name).open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {sha256_of(folder / name)}\n".encode())
     return digest.hexdigest()

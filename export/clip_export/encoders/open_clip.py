@@ -20,6 +20,7 @@ from clip_export.encoders.open_clip_processor import CONFIG
 from clip_export.encoders.open_clip_towers import Description, is_siglip, is_timm
 from clip_export.encoders.weights import read_tensors
 from clip_toolkit.errors import EncoderError
+from clip_toolkit.files.stamp import sha256_of
 
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -66,9 +67,7 @@ class OpenClipFiles:
         Raises:
             OSError: the file cannot be read.
         """
-        with self.file.open("rb") as file:
-            weights = hashlib.file_digest(file, "sha256").hexdigest()
-        return hashlib.sha256(f"{weights} {json.dumps(self.content, sort_keys=True)}".encode()).hexdigest()
+        return hashlib.sha256(f"{sha256_of(self.file)} {json.dumps(self.content, sort_keys=True)}".encode()).hexdigest()
 
 
 def is_open_clip(folder: Path) -> bool:

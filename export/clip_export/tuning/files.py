@@ -74,12 +74,13 @@ class Files:
             return runner(path, first.encoder.preprocessing.size)
 
 
-def static_int8(model: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
+def static_int8(model: onnx.ModelProto, images: NDArray[np.generic], ops: str = "ort") -> onnx.ModelProto:
     """Quantize as clip-export begins to: static ranges. Its own search starts there, and ends no slower."""
     plain = with_plain_linears(model)
-    seen = observe(plain, Feeds({"image": images}), [layer.source for layer in find_linears(plain).values()])
+    feeds = Feeds({model.graph.input[0].name: images})
+    seen = observe(plain, feeds, [layer.source for layer in find_linears(plain).values()])
     ranges = {name: RANGES["min-max"](activation) for name, activation in seen.items()}
-    return quantize_int8(plain, Int8Scheme(find_target("auto"), "ort", ranges))
+    return quantize_int8(plain, Int8Scheme(find_target("auto"), ops, ranges))
 
 
 def features_by_file(path: Path, images: NDArray[np.uint8]) -> Tensor:

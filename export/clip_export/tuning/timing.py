@@ -36,13 +36,13 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def runner(path: Path, size: int) -> Run:
-    """Open a file that takes images, and return a run of one image of ``size`` pixels a side."""
-    session, image = open_graph(path), np.zeros((1, size, size, 3), np.uint8)
+def runner(path: Path, size: int, batch: int = 1) -> Run:
+    """Open a file that takes images, and return a run of a batch of ``size`` pixels a side."""
+    session, image = open_graph(path), np.zeros((batch, size, size, 3), np.uint8)
     return lambda: session.run(["logits"], {"image": image})
 
 
-def timed_in_turns(reference: Run, other: Run) -> tuple[float, float, float]:
+def timed_in_turns(reference: Run, other: Run, rounds: int = _ROUNDS) -> tuple[float, float, float]:
     """Return seconds of a run of the reference, how many of those the other one takes, and how far that scatters.
 
     Of each turn the fastest run counts, and of all rounds the median: what else runs only ever adds time. The scatter
@@ -50,9 +50,9 @@ def timed_in_turns(reference: Run, other: Run) -> tuple[float, float, float]:
     """
     runs = reference, other
     counts = [_count(run) for run in runs]
-    rounds = np.array([[_seconds(run, count) for run, count in zip(runs, counts, strict=True)] for _ in range(_ROUNDS)])
-    low, ratio, high = np.percentile(rounds[:, 1] / rounds[:, 0], [25, 50, 75])
-    return float(np.median(rounds[:, 0])), float(ratio), float((high - low) / ratio)
+    taken = np.array([[_seconds(run, count) for run, count in zip(runs, counts, strict=True)] for _ in range(rounds)])
+    low, ratio, high = np.percentile(taken[:, 1] / taken[:, 0], [25, 50, 75])
+    return float(np.median(taken[:, 0])), float(ratio), float((high - low) / ratio)
 
 
 def _count(run: Run) -> int:

@@ -99,8 +99,7 @@ def _open(options: EvalOptions) -> list[Classifier]:
     from clip_toolkit.classifier import load
     from clip_toolkit.spec.classifier import check_one_head
 
-    paths = [options.model, *([] if options.other is None else [options.other])]
-    classifiers = [load(path, options.running.device, options.running.threads) for path in paths]
+    classifiers = [load(path, options.running.device, options.running.threads) for path in options.models]
     for each in classifiers:
         check_one_head(each.spec, "clip-eval", "a file of each head")
     first, *others = classifiers
@@ -128,7 +127,7 @@ def _judged(options: EvalOptions, classifier: Classifier, done: Run, number: int
     from clip_eval.evaluation import evaluate
     from clip_eval.listing import Judged
 
-    path = options.other if number and options.other is not None else options.model
+    path = options.models[number]
     found = evaluate(
         done.answers[number],
         done.dataset,
@@ -151,6 +150,10 @@ def _main(argv: Sequence[str] | None) -> int:
     )
     options = parse_options(parser, EvalOptions, argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said
+    if options.verify is not None:
+        from clip_toolkit.files.signature import verify
+
+        say(*(verify(path, options.verify) for path in options.models))
     if options.drift:
         from clip_eval.commands import drift
 

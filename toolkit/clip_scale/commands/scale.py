@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,13 @@ def _classifier(options: ScaleOptions) -> BatchClassifier:
         model = str(located.path)
         if located.is_demo:
             say("no model given: using the built-in demo, which recognises drawn shapes")
-    classifier = BatchClassifier(
+    if options.verify is not None:
+        from clip_toolkit.files.signature import verify
+
+        verified = verify(Path(model), options.verify)
+        if not options.output.quiet:
+            say(verified)
+    classifier = BatchClassifier(  # whose workers take no other file, by its SHA-256
         model,
         threads=running.threads,
         device=running.device,

@@ -13,7 +13,15 @@ from clip_scale.commands import PROGRAM
 from clip_scale.running import FORMS
 from clip_scale.sources.labelled import LABEL
 from clip_scale.sources.source import PART_SIZE
-from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, ClassifyingOptions, DecodingOptions
+from clip_toolkit.commands.running_options import (
+    MODEL_HELP,
+    MOST,
+    AllFiles,
+    ClassifyingOptions,
+    DecodingOptions,
+    Verify,
+)
+from clip_toolkit.images.sources import is_url
 from clip_toolkit.numbers import NOT_NEGATIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, add_options, read_options
 
@@ -111,6 +119,7 @@ class SourceOptions:
     ]
     sink: Annotated[Path, Option("folder of the part files", "SINK", parse=Path)]
     all_files: AllFiles = False
+    verify: Verify = None
     engine: Annotated[EngineOptions, Group("engine")] = EngineOptions()
     running: Annotated[ClassifyingOptions, Group("running")] = ClassifyingOptions()
     decoding: Annotated[DecodingOptions, Group("decoding")] = DecodingOptions()
@@ -118,6 +127,8 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         """Refuse options that do not go together."""
+        if self.verify is not None and is_url(self.running.model or ""):
+            raise UsageError("--verify: goes with a model file of this machine, not with a URL")
         if self.output.part_size % self.running.batch_size:
             raise UsageError(f"--part-size: expected a multiple of the batch size, {self.running.batch_size}")
 

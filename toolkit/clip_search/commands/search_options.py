@@ -11,7 +11,7 @@ from clip_search.commands import PROGRAM
 from clip_search.results.duplicates import THRESHOLD
 from clip_search.store.database import TIMEOUT
 from clip_toolkit import listing
-from clip_toolkit.commands.infer_options import MODEL_HELP, MOST, AllFiles, QuoteFormulas, RunningOptions
+from clip_toolkit.commands.running_options import MODEL_HELP, MOST, AllFiles, QuoteFormulas, RunningOptions
 from clip_toolkit.numbers import number, whole
 from clip_toolkit.options import Option, Parser, UsageError, add_options, read_options
 

@@ -13,12 +13,12 @@ from clip_search.exchange.reading import Batch, Embeddings
 from clip_search.store.database import TIMEOUT, Database, Row
 from clip_search.store.derived import VOID_WHEN_CHANGED, Derived
 from clip_search.store.embedding import embedded
-from clip_search.store.folder import read_digest
 from clip_search.store.identity import EncoderIdentity
 from clip_search.store.opening import open_database
 from clip_search.updating import claim_root
 from clip_toolkit.classifier import Classifier
 from clip_toolkit.errors import ImageError, SearchIndexError
+from clip_toolkit.files.stamp import read_digest
 
 _COMPARED = 3  # images, spread over the first batch
 _LEAST_COSINE = 0.99  # int8 and other resizes of tiny-clip stay above 0.999, another encoder is nowhere near

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_search.store.database import Database
-from clip_search.store.folder import is_unchanged
+from clip_toolkit.files.stamp import is_unchanged
 
 PRESENT, CHANGED, MISSING = "present", "changed", "missing"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clip_search.store.connecting import connected
-from clip_search.store.folder import Stamp
 from clip_toolkit.errors import SearchIndexError
+from clip_toolkit.files.stamp import Stamp
 
 TIMEOUT = 30.0
 """Seconds to wait for another process that writes."""

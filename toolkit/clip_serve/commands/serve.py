@@ -34,7 +34,7 @@ def run(options: ServeOptions) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     from clip_serve.options import ServeOptions
-    from clip_toolkit.commands.infer_options import MODEL_HELP
+    from clip_toolkit.commands.running_options import MODEL_HELP
     from clip_toolkit.options import Parser, parse_options
 
     parser = Parser(

@@ -11,9 +11,10 @@ from clip_serve.models.served import Opened, open_model
 from clip_serve.options import ServeOptions
 from clip_toolkit.errors import ModelError
 from clip_toolkit.files.locate import find_model
+from clip_toolkit.files.signature import signature_path
 
 Marks = tuple[tuple[int, int, int] | None, ...]
-"""Inode, size and time of change of each file, by which a change shows; None for one that is missing."""
+"""Inode, size and time of change of each file, and of signatures that are asked for; None for one that is missing."""
 
 
 class Repository:
@@ -60,7 +61,8 @@ class Repository:
 
     def marks(self) -> Marks:
         """Look at the files from outside."""
-        return tuple(map(_mark, self.paths.values()))
+        signatures = map(signature_path, self.paths.values() if self._options.verify else ())
+        return tuple(map(_mark, (*self.paths.values(), *signatures)))
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

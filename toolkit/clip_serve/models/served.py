@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from clip_serve.models.kinds import Images, Kind, Source, Texts, exact_sizes
 from clip_serve.options import ServeOptions
 from clip_toolkit.classifier import load
 from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.files.signature import verify
+from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.images.sources import source_name
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.model_file import read_any_spec
@@ -66,14 +67,17 @@ class Opened:
 
 
 def open_model(path: Path, options: ServeOptions) -> Opened:
-    """Read a model file.
+    """Read a model file, which has to be signed where the options name a key.
 
     Raises:
+        SignatureError: it is not.
         ModelError: it is missing, foreign or damaged, was replaced meanwhile, or gives other answers than its own.
         DeviceError, MissingDependencyError: as in `clip_toolkit.load`.
     """
-    spec = read_any_spec(path)
     digest = _digest(path)
+    if options.verify is not None:
+        verify(path, options.verify)
+    spec = read_any_spec(path)
     device, limits = options.device, options.limits
     kind: Kind[Any, Any]
     if isinstance(spec, TextTowerSpec):
@@ -110,8 +114,10 @@ def _check_answers(path: Path, kind: Kind[Any, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 class Served:

@@ -13,7 +13,7 @@ from clip_serve.models.kinds import Source
 from clip_serve.models.served import Served, Timed
 from clip_serve.protocol.tensors import checked, json_object
 from clip_serve.service import Service
-from clip_toolkit.commands.infer_options import MOST
+from clip_toolkit.commands.running_options import MOST
 from clip_toolkit.numbers import whole
 
 _count = whole(most=MOST)

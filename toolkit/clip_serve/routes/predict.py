@@ -21,9 +21,9 @@ from clip_serve.models.served import Served, Timed
 from clip_serve.options import MOST_IMAGES
 from clip_serve.protocol.tensors import checked, from_base64, json_object
 from clip_serve.routes.asking import answer, count_of, service_of, text_or_none
-from clip_toolkit.classifier import NO_RELEVANCE
 from clip_toolkit.errors import TextError
 from clip_toolkit.explaining.overlay import explained_label
+from clip_toolkit.network import NO_RELEVANCE
 from clip_toolkit.stream.records import Record, record
 
 _TOP_K = 3

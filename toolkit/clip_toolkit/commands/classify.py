@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_toolkit.classifier import NO_NOVELTY, Classifier, load
+from clip_toolkit.classifier import Classifier, load
 from clip_toolkit.commands.infer_options import ExplainOptions, InferOptions
 from clip_toolkit.errors import ImageError, ModelError
 from clip_toolkit.files.locate import Located
+from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.images import MAX_PIXELS, DecodeOptions, ImageSource
 from clip_toolkit.images.folder import ImageListing
 from clip_toolkit.images.limits import raise_pillows_limit
 from clip_toolkit.listing import Style
+from clip_toolkit.network import NO_NOVELTY
 from clip_toolkit.prediction import Prediction
 from clip_toolkit.spec.tasks import FILE
 from clip_toolkit.stream.frames import frames, import_av
@@ -242,11 +243,9 @@ def _total(options: InferOptions) -> int | None:
 
 def _settings(classifier: Classifier, model: Path, options: InferOptions) -> dict[str, Any]:
     """All that decides about the records of a run, apart from its inputs."""
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "clip_toolkit": __version__,
-        "model": digest,
+        "model": sha256_of(model),
         "provider": classifier.provider,
         "batch_size": options.running.batch_size,
         "top_k": options.output.top_k,

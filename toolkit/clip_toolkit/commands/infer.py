@@ -1,4 +1,4 @@
-"""``clip-infer``: classify images, describe a model file, or test it or this machine.
+"""``clip-infer``: classify images, describe a model file, prepare it, or test it or this machine.
 
 Little is imported before `run_command` is there to say that an interrupt came.
 """
@@ -31,9 +31,9 @@ def run(options: InferOptions) -> int:
     if options.verify is not None:
         from clip_toolkit.files.signature import verify
 
-        verify(located.path, options.verify)
+        verified = verify(located.path, options.verify)
         if not options.output.quiet:
-            say(f"verified: {located.path} is what the owner of {options.verify} signed")
+            say(verified)
     if options.running.max_memory is not None:
         from clip_toolkit.runtime.memory import limit_memory
 
@@ -45,7 +45,9 @@ def run(options: InferOptions) -> int:
         device = fastest_device(located.path, options.running.threads, say)
         options = replace(options, running=replace(options.running, device=device))
     if action is not None:
-        return {"describe": _describe, "selftest": _selftest, "doctor": _doctor}[action](located.path, options)
+        return {"describe": _describe, "selftest": _selftest, "doctor": _doctor, "prepare": _prepare}[action](
+            located.path, options
+        )
 
     from clip_toolkit.commands.classify import classify
 
@@ -96,6 +98,23 @@ def _replay(path: Path, options: InferOptions) -> tuple[Classifier | TextEncoder
         return encoder, selftest_text(encoder)
     classifier = load(path, running.device, running.threads, running.resize)
     return classifier, selftest(classifier)
+
+
+def _prepare(path: Path, options: InferOptions) -> int:
+    from clip_toolkit.runtime.prepared import prepare, remove_prepared
+    from clip_toolkit.spec.model_file import read_any_spec
+
+    read_any_spec(path)  # which refuses what this runtime must not open
+    folder, failed = prepare(path), 1
+    try:
+        failed = _selftest(path, replace(options, running=replace(options.running, device="cpu")))
+    finally:
+        if failed:
+            remove_prepared(path)
+        else:
+            size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+            say(f"prepared in {folder}: {size:.0f} MiB, for this processor and version of ONNX Runtime alone")
+    return failed
 
 
 def _doctor(path: Path, options: InferOptions) -> int:

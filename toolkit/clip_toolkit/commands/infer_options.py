@@ -8,68 +8,26 @@ from pathlib import Path
 from typing import Annotated
 
 from clip_toolkit.commands import PROGRAM
-from clip_toolkit.files.locate import ENVIRONMENT_VARIABLE
+from clip_toolkit.commands.running_options import (
+    MODEL_HELP,
+    MOST,
+    AllFiles,
+    ClassifyingOptions,
+    DecodingOptions,
+    IsolationOptions,
+    QuoteFormulas,
+    Verify,
+)
 from clip_toolkit.numbers import POSITIVE, whole
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
-from clip_toolkit.runtime.devices import RESIZES
 from clip_toolkit.runtime.isolation_limits import Limits
 from clip_toolkit.runtime.plugins import ALL_DEVICES, FASTEST
 from clip_toolkit.spec.tasks import WAYS
 from clip_toolkit.stream.inputs import STDIN
 from clip_toolkit.stream.records import FORMATS
 
-MOST = 1024
-"""Threads, images a run, labels an image: beyond it lies a typing error, not a machine."""
-
-MODEL_HELP = f"Without --model: ${ENVIRONMENT_VARIABLE}, then model.onnx in this folder, then the built-in demo."
-
-AllFiles = Annotated[bool, Option("take the files of folders whatever their suffix, not images alone")]
-
-QuoteFormulas = Annotated[
-    bool, Option("in CSV, put ' before text that a spreadsheet would compute (=, +, -, @, tab or return)")
-]
-
-MaxMemory = Annotated[
-    int | None,
-    Option(
-        "memory that the network may take on the CPU, for model files from strangers (default: no limit)",
-        parse=whole(16, 2**20),
-        metavar="MIB",
-    ),
-]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which model runs."""
-
-    model: Annotated[str | None, Option("model file")] = None
-
-
-@dataclass(frozen=True)
-class DeviceOptions:
-    """Where models run."""
-
-    device: Annotated[str, Option("where to run", choices=ALL_DEVICES)] = "auto"
-    threads: Annotated[
-        int | None, Option("CPU threads (default: all usable cores)", parse=whole(most=MOST), metavar="N")
-    ] = None
-
-
-@dataclass(frozen=True)
-class RunningOptions(DeviceOptions, ModelOptions):
-    """Which model runs, and where."""
-
-
-@dataclass(frozen=True)
-class ClassifyingOptions(RunningOptions):
-    """How images run through the model."""
-
-    batch_size: Annotated[int, Option("images per run", parse=whole(most=MOST), metavar="N")] = 8
-    resize: Annotated[str, Option("who resizes the images: Pillow, exactly, or the model's graph", choices=RESIZES)] = (
-        "pillow"
-    )
-    max_memory: MaxMemory = None
+ACTIONS = "--describe, --selftest, --doctor, --prepare"
+"""What is done instead of classifying."""
 
 
 @dataclass(frozen=True)
@@ -111,43 +69,6 @@ class FrameOptions:
         tuple[str, ...], Option("instead of IMAGE: videos, whose frames are classified", nargs="+", metavar="VIDEO")
     ] = ()
     fps: Annotated[float, Option("frames a second, at most (default: 1)", parse=POSITIVE, metavar="N")] = 1.0
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """What is accepted as an image."""
-
-    max_pixels: Annotated[
-        int | None,
-        Option("refuse images with more pixels (default: 134217728)", parse=whole(most=2**40), metavar="N"),
-    ] = None
-    allow_truncated: Annotated[bool, Option("use what there is of truncated files")] = False
-    fast_decode: Annotated[
-        bool | None,
-        Option(
-            "scale JPEGs down while decoding (default: only for files that passed clip-export --fast-decode)",
-            const=True,
-        ),
-        Option("decode JPEGs exactly", "--no-fast-decode", const=False),
-    ] = None
-
-
-@dataclass(frozen=True)
-class IsolationOptions:
-    """How images from strangers are kept from doing harm."""
-
-    isolate: Annotated[bool, Option("decode in worker processes, within limits; a killed one costs its image alone")]
-    memory: Annotated[
-        int, Option("memory that decoding may take", "--isolate-memory", parse=whole(16, 2**20), metavar="MIB")
-    ] = Limits.memory
-    seconds: Annotated[
-        int, Option("processor time that it may take", "--isolate-seconds", parse=whole(most=2**16), metavar="N")
-    ] = Limits.seconds
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of a worker process."""
-        return Limits(self.memory, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -212,6 +133,16 @@ class ActionOptions:
     doctor: Annotated[
         str | None, Option("check this machine and installation", metavar="MODEL", nargs="?", const="")
     ] = None
+    prepare: Annotated[
+        str | None,
+        Option(
+            "keep the weights in the cache folder as this processor wants them: the model then opens sooner, and "
+            "processes share them",
+            metavar="MODEL",
+            nargs="?",
+            const="",
+        ),
+    ] = None
 
     @property
     def chosen(self) -> tuple[str, str] | None:
@@ -254,14 +185,7 @@ class InferOptions:
     output: Annotated[OutputOptions, Group("output")] = OutputOptions()
     explaining: Annotated[ExplainOptions, Group("explaining")] = ExplainOptions()
     actions: Annotated[ActionOptions, Group("instead of classifying")] = ActionOptions()
-    verify: Annotated[
-        Path | None,
-        Option(
-            "first check that the owner of this public key has signed the model file, in MODEL.sig (extra sign)",
-            parse=Path,
-            metavar="KEY",
-        ),
-    ] = None
+    verify: Verify = None
 
     @property
     def limits(self) -> Limits | None:
@@ -279,9 +203,7 @@ class InferOptions:
         if self.actions.chosen is not None:
             self._check_action(has_images)
         elif not has_images:
-            raise UsageError(
-                "name at least one IMAGE, or use --stdin-paths, --texts, --frames, --describe, --selftest or --doctor"
-            )
+            raise UsageError(f"name at least one IMAGE, or use --stdin-paths, --texts, --frames, or one of {ACTIONS}")
         self._check_text()
         self._check_video()
         if self.explaining.explain is not None:
@@ -297,13 +219,16 @@ class InferOptions:
 
     def _check_action(self, has_images: bool) -> None:
         if has_images or self.output.output or self.text.text is not None:
-            raise UsageError("--describe, --selftest and --doctor take a model file, no images, no text, no --output")
+            raise UsageError(f"{ACTIONS} take a model file, no images, no text, no --output")
         if self.output.format not in ("table", "json"):
-            raise UsageError("--describe, --selftest and --doctor have the formats table and json")
+            raise UsageError(f"{ACTIONS} have the formats table and json")
+        running = self.running
+        if self.actions.prepare is not None and (running.device not in ("auto", "cpu") or running.max_memory):
+            raise UsageError("--prepare is for the CPU, without --max-memory: weights laid out anew count for that")
 
     def _check_explained(self) -> None:
         if self.actions.chosen is not None:
-            raise UsageError("--explain goes with images, not with --describe, --selftest or --doctor")
+            raise UsageError(f"--explain goes with images, not with {ACTIONS}")
         if self.video.frames or STDIN in self.images:
             raise UsageError("--explain opens each image a second time: name files or folders, not - or --frames")
         if self.isolation or self.output.resume:

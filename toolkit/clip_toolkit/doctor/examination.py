@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from clip_toolkit.doctor.finding import Finding
@@ -10,6 +11,7 @@ from clip_toolkit.doctor.machine import machine
 from clip_toolkit.doctor.providers import providers
 from clip_toolkit.errors import MissingDependencyError, ModelError
 from clip_toolkit.runtime.devices import outdated
+from clip_toolkit.runtime.prepared import find_prepared
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.model_file import read_any_spec
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -26,7 +28,7 @@ def examine(model: Path, threads: int | None = None) -> list[Finding]:
     file = _model(model)
     findings += [*machine(model.stat().st_size if model.is_file() else 0, threads), file]
     if file.status != "wrong":
-        findings += providers(model, threads)
+        findings += [*_prepared(model), *providers(model, threads)]
     return findings
 
 
@@ -45,6 +47,18 @@ def _model(path: Path) -> Finding:
     if remark is not None:
         return Finding("model", "wrong", f"{detail}: {remark}", "pip install -U onnxruntime (or the build in use)")
     return Finding("model", "fine", detail)
+
+
+def _prepared(model: Path) -> Iterator[Finding]:
+    """Whether what was prepared of the file, if anything, still fits it."""
+    try:
+        found = find_prepared(model)
+    except MissingDependencyError:  # said already, of the installation
+        return
+    if found.graph is not None:
+        yield Finding("prepared weights", "fine", f"opened in the file's place on the CPU: {found.graph.parent}")
+    elif found.remarks:
+        yield Finding("prepared weights", "wrong", found.remarks[0], f"clip-infer --prepare {model}")
 
 
 def _answers(spec: ModelSpec) -> str:

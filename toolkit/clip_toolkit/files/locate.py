@@ -1,4 +1,4 @@
-"""Which model file is meant when none, or only part of the answer, is given."""
+"""Where files are that nobody has named: the model, and what is kept for the next time."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Located:
     if Path(DEFAULT_NAME).is_file():
         return Located(Path(DEFAULT_NAME))
     return Located(_demo(), is_demo=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made anew; it may not exist yet.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(folder) / "clip-toolkit"
 
 
 def _demo() -> Path:

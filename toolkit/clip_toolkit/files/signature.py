@@ -45,14 +45,14 @@ def sign(model: Path, by: signing.Config) -> Path:
     Raises:
         OutputError: the signature cannot be written.
     """
-    signature = _signature_of(model)
+    signature = signature_path(model)
     with written_atomically(signature) as temporary:
         by.sign(model.resolve(), temporary)  # the library refuses links
     return signature
 
 
-def verify(model: Path, key: Path) -> None:
-    """Check that the private key that belongs to a public one has signed exactly the bytes of a file.
+def verify(model: Path, key: Path) -> str:
+    """Check that the private key that belongs to a public one has signed exactly the bytes of a file, and say so.
 
     Raises:
         MissingDependencyError: the ``sign`` extra is not installed.
@@ -61,7 +61,7 @@ def verify(model: Path, key: Path) -> None:
     _require()
     from model_signing import verifying
 
-    signature = _signature_of(model)
+    signature = signature_path(model)
     if not signature.is_file():
         raise SignatureError(f"{signature}: there is no such signature of {model}. Sign with clip-export --sign KEY.")
     try:
@@ -77,9 +77,11 @@ def verify(model: Path, key: Path) -> None:
             f"{model}: {signature.name} is not a signature of this file by {key} ({reason}). "
             "Do not run the file unless you know why."
         ) from error
+    return f"verified: {model} is what the owner of {key} signed"
 
 
-def _signature_of(model: Path) -> Path:
+def signature_path(model: Path) -> Path:
+    """Name the file with a model's signature."""
     return model.with_name(f"{model.name}.sig")
 
 

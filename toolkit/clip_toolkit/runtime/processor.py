@@ -97,6 +97,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def processor_facts() -> list[str]:
+    """Return what decides which kernels run, as far as the system tells."""
+    return [platform.machine(), platform.processor(), *sorted(cpu_flags())]
+
+
 def is_x86() -> bool:
     """Whether this machine's processor is one of Intel's or AMD's line."""
     return platform.machine().lower() in ("x86_64", "amd64", "i686")
