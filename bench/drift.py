@@ -1,8 +1,8 @@
 """Does ``clip-eval --drift`` tell changes on real images, and nothing where nothing has changed?
 
 ``drift.py FOLDER --photos FOLDER ...``: a head with novelty learns from a third of a folder of label folders. Of the
-others 500 are the reference and 300 come later, three times: as they are, with one label twice as often, corrupted at
-three strengths; and 60 crops of photos. Prints how often drift is told, and the median p of each test.
+others 500 are the reference and 300 come later, three times: as they are, with more of one label of ten, corrupted
+at three strengths; and 60 crops of photos. Prints how often drift is told, and the median p of each test.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from clip_eval.commands.evaluate import main as clip_eval
 from clip_toolkit.data.image_folder import read_image_folder
 
 TIMES, REFERENCE, LATER, CROPS = 3, 500, 300, 60
+SHARES = (0.2, 0.3, 0.5)
 
 Labelled = list[tuple[Path, str]]
 
@@ -55,14 +56,21 @@ def crops(photos: list[Path], rng: np.random.Generator) -> Iterator[Image.Image]
         yield picture.crop((left, top, left + side, top + side)).resize((100, 100))
 
 
-def later(rows: Labelled, photos: list[Path], rng: np.random.Generator) -> Iterator[tuple[str, list[Image.Image]]]:
+def with_share(rows: Labelled, spare: Labelled, share: float) -> list[Path]:
+    """Return images of which label 0 has a share, as many as `LATER` where there are enough of it; none twice."""
+    first = [path for path, label in [*rows, *spare] if label == "0"][: round(share * LATER)]
+    others = [path for path, label in rows if label != "0"]
+    return first + others[: round(len(first) * (1 - share) / share)]
+
+
+def later(
+    rows: Labelled, spare: Labelled, photos: list[Path], rng: np.random.Generator
+) -> Iterator[tuple[str, list[Image.Image]]]:
     """Yield what comes later, by name."""
     plain = [picture.convert("RGB") for picture in opened([path for path, _ in rows])]
     yield "the same kind", plain
-    yield (
-        "label 0 twice as often",
-        [*plain, *(one for one, (_, label) in zip(plain, rows, strict=True) if label == "0")],
-    )
+    for share in SHARES:
+        yield f"label 0 in {share:.0%}", list(opened(with_share(rows, spare, share)))
     for kind, strength in product(("noise", "blur", "contrast"), (1, 2, 3)):
         yield f"{kind} {strength}", [corrupted(one, kind, strength, rng) for one in plain]
     yield "photos", list(crops(photos, rng))
@@ -100,15 +108,18 @@ def main() -> None:
         command("clip-export", "--head", work / "head.pt", "-o", work / "model.onnx")
         for time in range(TIMES):
             new = [rows[known + index] for index in rng.permutation(len(rows) - known)]
+            came, spare = new[REFERENCE : REFERENCE + LATER], new[REFERENCE + LATER :]
             data, watched = manifest(work / "reference.csv", new[:REFERENCE]), work / f"watched-{time}.onnx"
             command("clip-eval", work / "model.onnx", data, "--reference", "--output", watched)
-            for number, (name, pictures) in enumerate(later(new[REFERENCE : REFERENCE + LATER], photos, rng)):
+            for number, (name, pictures) in enumerate(later(came, spare, photos, rng)):
                 found.setdefault(name, []).append(drift(watched, saved(work / f"{time}-{number}", pictures)))
-    print("| later images | drift told | median p: labels | novelty | embedding |\n| --- | --- | --- | --- | --- |")
+    print("| later images | how many | drift told | median p: labels | novelty | embedding |")
+    print("| --- |" + " --- |" * 5)
     for name, runs in found.items():
         told = sum(bool(run["drift"]) for run in runs)
         medians = np.median([[test["p"] for test in run["tests"]] for run in runs], axis=0)
-        print(f"| {name} | {told} of {len(runs)} | {' | '.join(f'{p:.2g}' for p in medians)} |")
+        counts = "/".join(str(run["found"]["images"]) for run in runs)
+        print(f"| {name} | {counts} | {told} of {len(runs)} | {' | '.join(f'{p:.2g}' for p in medians)} |")
 
 
 if __name__ == "__main__":

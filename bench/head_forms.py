@@ -27,7 +27,7 @@ from clip_export.expect import save
 from clip_export.proof.reference import pixel_values
 from clip_export.samples.pictures import picture
 from clip_toolkit import Prediction, load
-from clip_toolkit.spec.description import notebook_rows
+from clip_toolkit.spec.evidence import notebook_rows
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests" / "export"

@@ -8,6 +8,8 @@ few_shot.py.
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import torch
 from few_shot import DRAWS, ENCODER, OPTIONS, SEED, SHOTS, TASKS, accuracy, drawn_features, drawn_shots, random_scenes
@@ -69,12 +71,16 @@ def compared(
 
 def main() -> None:
     """Print a table in Markdown for each task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
+    parser.add_argument("--shots", nargs="+", type=int, choices=SHOTS, default=SHOTS)
+    options = parser.parse_args()
     scenes = random_scenes(POOL + TEST, SEED)
     features = drawn_features(Encoder.from_pretrained(str(ENCODER), feature="pooled"), scenes)
     start = CLIPModel.from_pretrained(ENCODER).visual_projection.weight.detach()
     tower = TextEncoder.from_pretrained(str(ENCODER))
-    for task, name_of in TASKS.items():
-        names = [name_of(scene) for scene in scenes]
+    for task in options.tasks:
+        names = [TASKS[task](scene) for scene in scenes]
         labels = sorted(set(names))
         targets = torch.tensor([labels.index(name) for name in names])
         pool, test = (
@@ -85,7 +91,7 @@ def main() -> None:
         rates = " | ".join(f"ProLIP {rate:g}" for rate in RATES)
         print(f"| {task}: {len(labels)} labels, words alone {alone:.1%} | --init zero-shot | Tip-Adapter | {rates} |")
         print(f"| --- | --- | --- |{' --- |' * len(RATES)}")
-        for shots in SHOTS:
+        for shots in options.shots:
             found = np.mean([compared(words, start, pool, test, shots, seed=seed) for seed in range(DRAWS)], axis=0)
             print(f"| {shots} | {' | '.join(f'{mean:.1%}' for mean in found)} |", flush=True)
 

@@ -149,7 +149,7 @@ def _files(
         Contender(
             "ONNX Runtime static int8", "onnxruntime", made("static.onnx", lambda path: _static(plain, path, tuned))
         ),
-        Contender(NNCF, "openvino", made("nncf.xml", lambda path: _nncf(pixels, path, tuned))),
+        Contender(NNCF, "openvino", made("nncf.xml", lambda path: quantize_with_nncf(pixels, path, tuned))),
         *(
             Contender(name, "openvino", ours(f"standard8-{kind}.onnx", "int8", ops="standard", input=kind))
             for kind, name in ON_OPENVINO.items()
@@ -205,7 +205,8 @@ openvino.save_model(nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFO
 """
 
 
-def _nncf(pixels: Path, path: Path, tuned: NDArray[np.float32]) -> None:
+def quantize_with_nncf(pixels: Path, path: Path, tuned: NDArray[np.float32]) -> None:
+    """Write what NNCF makes of a network that takes ``pixel_values``, tuned on some of those, for OpenVINO."""
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npy"
         np.save(images, tuned)

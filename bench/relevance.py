@@ -3,7 +3,8 @@
 Maps of the file's own output `relevance` against occlusion, the centre of the image and noise: on drawn pictures of
 one small object, whose place is known (pointing game: does the strongest patch hold a part of it?), and on photos.
 Deletion: the mean probability of the decided label while the pixels are replaced with the picture's mean colour, the
-most relevant first (small is good); insertion: while they appear on that colour (large is good).
+most relevant first (small is good); insertion: while they appear on that colour (large is good). `--labelled` takes
+photos of kinds that the head learns: half of them are learnt, and some of the others explained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clip_toolkit import Classifier, load
+from clip_toolkit.data.image_folder import read_image_folder
 from clip_toolkit.explaining.explainer import Explainer
 from clip_toolkit.explaining.occlusion import occlusion
 from clip_toolkit.images.folder import ImageListing
@@ -48,11 +50,11 @@ Pixels = NDArray[np.uint8]
 
 
 class Drawn(NamedTuple):
-    """A picture, its label, and where its object is."""
+    """A picture, its label, and where its object is, if that is known."""
 
     picture: Image.Image
     label: str
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_] | None
 
 
 def drawn(by: str, names: Sequence[str], count: int, seed: int) -> Iterator[Drawn]:
@@ -106,18 +108,35 @@ def command(*arguments: object) -> None:
 FORMS: dict[str, tuple[str, ...]] = {"float32": (), "int8": ("--quantize", "int8", "--min-agreement", "0.9")}
 
 
-def exported(work: Path, by: str, names: Sequence[str], feature: str, forms: Sequence[str]) -> dict[str, Path]:
-    """Train on 1,200 pictures, and export in some of `FORMS`."""
-    folder, head = work / f"{by}-{feature}", work / f"{by}-{feature}.pt"
+def learnt(work: Path, by: str, names: Sequence[str]) -> Path:
+    """Draw 1,200 pictures into folders of their labels."""
+    folder = work / by
     for number, item in enumerate(drawn(by, names, 1200, 1)):
         (folder / item.label).mkdir(parents=True, exist_ok=True)
         item.picture.save(folder / item.label / f"{number}.png")
-    encoder = ROOT / "models" / "tiny-clip"
-    command("clip-train", folder, "--encoder", encoder, "--out", head, "--feature", feature, "--no-cache")
-    files = {form: work / f"{by}-{feature}-{form}.onnx" for form in forms}
+    return folder
+
+
+def exported(work: Path, data: Path, feature: str, forms: Sequence[str]) -> dict[str, Path]:
+    """Train, and export in some of `FORMS`."""
+    name, encoder = f"{data.stem}-{feature}", ROOT / "models" / "tiny-clip"
+    head = work / f"{name}.pt"
+    command("clip-train", data, "--encoder", encoder, "--out", head, "--feature", feature, "--no-cache")
+    files = {form: work / f"{name}-{form}.onnx" for form in forms}
     for form, path in files.items():
         command("clip-export", "--head", head, "-o", path, "--explain", *FORMS[form])
     return files
+
+
+def halves(work: Path, folder: Path) -> tuple[Path, list[Drawn]]:
+    """Split a folder of label folders: a manifest of half of it to learn, and the other half."""
+    dataset = read_image_folder(folder)
+    order = np.random.default_rng(0).permutation(len(dataset.files))
+    named = [(dataset.files[row], dataset.labels[dataset.targets[row]]) for row in order]
+    first, second = named[: len(named) // 2], named[len(named) // 2 :]
+    manifest = work / "learnt.csv"
+    manifest.write_text("\n".join(["path,label", *(f"{path.absolute()},{label}" for path, label in first)]))
+    return manifest, [Drawn(Image.open(path), label, None) for path, label in second]
 
 
 def report(title: str, classifier: Classifier, images: Sequence[Drawn | Image.Image]) -> None:
@@ -135,7 +154,8 @@ def report(title: str, classifier: Classifier, images: Sequence[Drawn | Image.Im
     print("| map | points at the object | deletion | insertion |\n| --- | --- | --- | --- |")
     for name, found in rows.items():
         hit, deleted, inserted = np.mean(found, axis=0)
-        print(f"| {name} | {hit:.1%} | {deleted:.3f} | {inserted:.3f} |", flush=True)
+        pointed = "" if np.isnan(hit) else f"{hit:.1%}"
+        print(f"| {name} | {pointed} | {deleted:.3f} | {inserted:.3f} |", flush=True)
 
 
 def cost(plain: Path, explained: Path, rounds: int = 200) -> None:
@@ -166,7 +186,8 @@ def main() -> None:
     """Draw, train, export, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, nargs="*", default=[], help="folders of photos")
-    parser.add_argument("--by", nargs="+", choices=tuple(LABELS), default=tuple(LABELS))
+    parser.add_argument("--labelled", type=Path, nargs="*", default=[], help="folders of label folders, half learnt")
+    parser.add_argument("--by", nargs="*", choices=tuple(LABELS), default=tuple(LABELS))
     parser.add_argument("--forms", nargs="+", choices=tuple(FORMS), default=tuple(FORMS))
     parser.add_argument("--features", nargs="+", default=["pooled", "class+mean@3"])
     parser.add_argument("--count", type=int, default=300, help="drawn pictures that are explained")
@@ -178,11 +199,17 @@ def main() -> None:
         return
     photos = [Image.open(name) for name in expand(map(str, args.photos), ImageListing())]
     with tempfile.TemporaryDirectory() as work:
+        for folder in args.labelled:
+            data, others = halves(Path(work), folder)
+            for feature in args.features:
+                for form, path in exported(Path(work), data, feature, args.forms).items():
+                    report(f"{folder.name}, {feature}, {form}", load(path, device="cpu"), others[: args.count])
         for by in args.by:
             names, pictures = LABELS[by], list(drawn(by, LABELS[by], args.count, 2))
             print(f"largest object: {max(item.mask.mean() for item in pictures):.1%} of its picture")
+            data = learnt(Path(work), by, names)
             for feature in args.features:
-                for form, path in exported(Path(work), by, names, feature, args.forms).items():
+                for form, path in exported(Path(work), data, feature, args.forms).items():
                     classifier = load(path, device="cpu")
                     report(f"{by}, {feature}, {form}", classifier, pictures)
                     if photos and form == "float32":

@@ -2,11 +2,12 @@
 
 ``scale_rates.py MODEL CHECKPOINT FOLDER`` prints a table; the contenders take turns, each in a process of its own:
 ``scale_rates.py CONTENDER WORKERS MODEL FOLDER``. A rate counts from the first parts on, so that nobody is charged for
-starting processes and opening models.
+starting processes and opening models, and by when a worker was done with images: Ray hands them on later.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -14,50 +15,69 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from throughput import pictures
+
+from clip_scale import BatchClassifier
+from clip_scale.part_worker import Done, PartWorker, Task
+from clip_scale.sources.parts import path_parts
+from clip_toolkit import load
+from clip_toolkit.stream.inputs import Input
 
 BATCH, PART, SIZE = 8, 16, (640, 480)
 IMAGES = 128
 
 
-def classified(workers: int, model: Path, images: list[Path]) -> Iterator[int]:
-    """Yield the numbers of images as ``clip-infer`` finishes them."""
-    from clip_toolkit import load
+class Finished(NamedTuple):
+    """Images that were finished together, when, in seconds, and by which process."""
 
+    moment: float
+    images: int
+    process: int = 0
+
+
+class Stamping(PartWorker):
+    """A worker whose part files say when they were finished, and by which process."""
+
+    def __call__(self, task: Task) -> Done:
+        """Classify a part."""
+        done = super().__call__(task)
+        return replace(done, content=f"{time.time()!r} {os.getpid()}".encode())
+
+
+def classified(workers: int, model: Path, images: list[Path]) -> Iterator[Finished]:
+    """Yield the images as ``clip-infer`` finishes them."""
     for _ in load(model, "cpu", workers).predict_many(images, BATCH):
-        yield 1
+        yield Finished(time.time(), 1)
 
 
-def by_engine(engine: Any, model: Path, images: list[Path]) -> Iterator[int]:
-    """Yield the numbers of images as an engine finishes parts."""
-    from clip_scale import BatchClassifier
-    from clip_scale.part_worker import PartWorker
-    from clip_scale.sources.parts import path_parts
-    from clip_toolkit.stream.inputs import Input
-
-    worker = PartWorker(BatchClassifier(model, threads=1, probabilities=True), "parquet")
+def by_engine(engine: Any, model: Path, images: list[Path]) -> Iterator[Finished]:
+    """Yield parts as the workers of an engine finish them."""
+    worker = Stamping(BatchClassifier(model, threads=1, probabilities=True), "parquet")
     for done in engine(worker, enumerate(path_parts([Input(str(path)) for path in images], PART))):
-        yield done.summary.images
+        moment, process = done.content.split()
+        yield Finished(float(moment), done.summary.images, int(process))
 
 
-def local(workers: int, model: Path, images: list[Path]) -> Iterator[int]:
+def local(workers: int, model: Path, images: list[Path]) -> Iterator[Finished]:
     """Run processes of this machine."""
     from clip_scale import LocalEngine
 
     return by_engine(LocalEngine(workers), model, images)
 
 
-def ray(workers: int, model: Path, images: list[Path]) -> Iterator[int]:
+def ray(workers: int, model: Path, images: list[Path]) -> Iterator[Finished]:
     """Run actors of a cluster on this machine."""
     from clip_scale import RayEngine
 
     return by_engine(RayEngine(workers), model, images)
 
 
-def plain(workers: int, checkpoint: Path, images: list[Path]) -> Iterator[int]:
+def plain(workers: int, checkpoint: Path, images: list[Path]) -> Iterator[Finished]:
     """Decode by Ray, and classify by PyTorch, as the examples of both do; reading takes a CPU beside the actors."""
     import ray
     import torch
@@ -75,24 +95,24 @@ def plain(workers: int, checkpoint: Path, images: list[Path]) -> Iterator[int]:
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             pixels = self.processor(images=list(batch["image"]), return_tensors="pt")
             with torch.inference_mode():
-                return {"embedding": self.model(**pixels).image_embeds.numpy()}
+                found = self.model(**pixels).image_embeds.numpy()
+            return {"embedding": found, "moment": np.full(len(found), time.time())}
 
     found = ray.data.read_images([str(path) for path in images], mode="RGB").map_batches(
         Model, batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=1
     )
-    return (len(batch["embedding"]) for batch in found.iter_batches(batch_size=PART))
+    return (Finished(moment, 1) for batch in found.iter_batches(batch_size=PART) for moment in batch["moment"])
 
 
 CONTENDERS = {"clip-infer": classified, "local": local, "ray": ray, "plain": plain}
 
 
-def rate(counts: Iterable[int], workers: int) -> float:
-    """Images a second, from where each worker has finished a part."""
-    counts, seen, began = iter(counts), 0, 0.0
-    while seen < workers * PART:
-        seen += next(counts)
-        began = time.perf_counter()
-    return sum(counts) / (time.perf_counter() - began)
+def rate(finished: Iterable[Finished], workers: int) -> float:
+    """Images a second, from where each worker has finished a part: some may have begun late."""
+    moments, counts, processes = map(np.array, zip(*sorted(finished), strict=True))
+    seen, started = np.cumsum(counts), np.unique(processes, return_index=True)[1].max()
+    first = max(int(np.searchsorted(seen, workers * PART)), started)
+    return float((seen[-1] - seen[first]) / (moments[-1] - moments[first]))
 
 
 def run(contender: str, workers: int, model: Path, folder: Path) -> tuple[float, float]:

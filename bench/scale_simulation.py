@@ -1,9 +1,9 @@
 """How long a run of ``clip-scale`` takes with many workers, by a discrete simulation of it.
 
-``scale_simulation.py stages MODEL FOLDER`` measures what a part costs here, and ``check MODEL FOLDER`` holds the
-simulation with that cost against runs of a Ray cluster on this machine. Without arguments it simulates 10^9 images with
-100 to 10,000 workers and prints a table. Each worker fetches a part and classifies it; all share an object store,
-and one process that writes the part files one after the other, as the product does.
+``scale_simulation.py stages MODEL FOLDER`` measures what a part costs here, and ``check MODEL FOLDER [WORKERS ...]``
+holds the simulation with that cost against runs of a Ray cluster on this machine. Without arguments it simulates 10^9
+images with 100 to 10,000 workers and prints a table. Each worker fetches a part and classifies it; all share an object
+store, and one process that writes the part files one after the other, as the product does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import heapq
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,13 @@ from pathlib import Path
 import numpy as np
 from scale_rates import IMAGES, PART, apart
 from throughput import pictures
+
+from clip_scale import BatchClassifier
+from clip_scale.part_worker import PartWorker
+from clip_scale.sink import Sink
+from clip_scale.sources.parts import PathPart
+from clip_toolkit import load
+from clip_toolkit.stream.inputs import Input
 
 
 @dataclass(frozen=True)
@@ -100,27 +107,15 @@ def simulate(plan: Plan, seed: int = 0) -> Outcome:
     return Outcome(last, last * plan.workers, busy / last, parts * plan.put / last, 1 - parts / begun)
 
 
-WHOLE = "whole part, an image"
-
-
 def stages(model: Path, folder: Path) -> Iterator[tuple[str, float]]:
     """Yield what the stages cost on one core, in seconds: of an image, and of a part's file in the sink."""
-    from clip_scale import BatchClassifier
-    from clip_scale.part_worker import PartWorker
-    from clip_scale.sink import Sink
-    from clip_scale.sources.parts import PathPart
-    from clip_toolkit import load
-    from clip_toolkit.stream.inputs import Input
-
     images = pictures(folder, 640, 480, 64)
     classifier = load(model, "cpu", 1)
     yield "read, decode, resize", _seconds(lambda: [classifier.pixels(path) for path in images]) / len(images)
     batch = np.stack([classifier.pixels(path) for path in images[:8]])
     yield "network", _seconds(lambda: [classifier.run(batch) for _ in range(8)]) / 64
-    part = PathPart(tuple(Input(str(path)) for path in images))
-    worker = PartWorker(BatchClassifier(model, threads=1, probabilities=True), "parquet")
-    worker((0, part))
-    yield WHOLE, _seconds(lambda: worker((0, part))) / len(images)
+    worker, part = _worker(model, folder)
+    yield "whole part, an image", _seconds(lambda: worker((0, part))) / len(images)
     done = worker((0, PathPart(part.items * 8)))
     with tempfile.TemporaryDirectory() as there, Sink(Path(there) / "out", "parquet", {}, resume=False) as sink:
         tasks = [number for number, _ in sink.remaining([part] * 50)]
@@ -130,20 +125,31 @@ def stages(model: Path, folder: Path) -> Iterator[tuple[str, float]]:
         )
 
 
-def check(model: Path, folder: Path, rounds: int = 3) -> Iterator[str]:
-    """Yield a table in Markdown: rates of a cluster on this machine, and those that its stages foretell."""
-    yield "| workers | images/s by Ray | simulated | error |"
+def _worker(model: Path, folder: Path) -> tuple[PartWorker, PathPart]:
+    """Return a worker that has opened the model, and a part of 64 images."""
+    part = PathPart(tuple(Input(str(path)) for path in pictures(folder, 640, 480, 64)))
+    worker = PartWorker(BatchClassifier(model, threads=1, probabilities=True), "parquet")
+    worker((0, PathPart(part.items[:8])))
+    return worker, part
+
+
+def check(model: Path, folder: Path, counts: Sequence[int], rounds: int = 3) -> Iterator[str]:
+    """Yield a table in Markdown: rates of a cluster on this machine, and those that the cost of an image foretells."""
+    yield "| workers | images/s by Ray | simulated | simulated / measured, each round |"
     yield "| --- | --- | --- | --- |"
-    for workers in (1, 2):
-        measured, foretold = [], []
-        for _ in range(rounds):  # in turns, since the machine may not be as fast later
-            image = next(seconds for name, seconds in stages(model, folder) if name == WHOLE)
-            measured.append(apart("ray", workers, model, folder)[0])
-            images = IMAGES - workers * PART  # as `scale_rates.rate` counts them
+    worker, part = _worker(model, folder)
+    for workers in counts:
+        found = []
+        for _ in range(rounds):
+            before = _seconds(lambda: worker((0, part)))
+            measured = apart("ray", workers, model, folder)[0]
+            after = _seconds(lambda: worker((0, part)))  # since the machine may not be as fast any more
+            image, images = (before + after) / 2 / len(part.items), IMAGES - workers * PART  # as `scale_rates` counts
             plan = Plan(workers, images, PART, image, fetch=0, rate=np.inf, put=0, start=0, spread=0, lost=0)
-            foretold.append(images / simulate(plan).seconds)
-        real, simulated = np.median(measured), np.median(foretold)
-        yield f"| {workers} | {real:.1f} | {simulated:.1f} | {simulated / real - 1:+.0%} |"
+            found.append((measured, images / simulate(plan).seconds))
+        real, simulated = np.median(found, axis=0)
+        ratios = ", ".join(f"{b / a:.2f}" for a, b in found)
+        yield f"| {workers} | {real:.1f} | {simulated:.1f} | {ratios} |"
 
 
 def _seconds(work: object) -> float:
@@ -171,7 +177,7 @@ if __name__ == "__main__":
         for name, seconds in stages(Path(sys.argv[2]), Path(sys.argv[3])):
             print(f"{name}: {seconds * 1000:.2f} ms")
     elif sys.argv[1:2] == ["check"]:
-        for line in check(Path(sys.argv[2]), Path(sys.argv[3])):
+        for line in check(Path(sys.argv[2]), Path(sys.argv[3]), [int(number) for number in sys.argv[4:]] or (1, 2)):
             print(line, flush=True)
     else:
         print("\n".join(table(Plan())))
