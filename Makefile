@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 demo notebooks test test-slow test-openvino test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-arm64 test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
-.PHONY: docs notebooks models tiny-clip examples environments dist bench clean
+.PHONY: soak docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -81,6 +81,10 @@ test-scale: .venv-scale/ready
 # Seeded mutants of images and model files; minutes.
 fuzz: $(VENV)/ready
 	$(BIN)/python tests/fuzz/run.py
+
+# A hundred thousand requests, hostile ones, a full queue, SIGTERM and reloads, on real processes; ten minutes.
+soak: $(VENV)/ready .venv-soak/ready
+	$(BIN)/python tests/soak/run.py --schemathesis .venv-soak/$(SCRIPTS)/schemathesis
 
 # Inputs that reach new code in three readers of foreign files; ten minutes each. They are kept in build/fuzz.
 fuzz-guided: $(VENV)/ready
@@ -182,6 +186,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	.venv-scale/$(SCRIPTS)/pip install -q -c constraints.txt -e '.[cpu,parquet,ray,daft,spark,remote,lance]' --group scale
 	touch $@
 
+.venv-soak/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-soak
+	.venv-soak/$(SCRIPTS)/python -m pip install -q --upgrade pip
+	.venv-soak/$(SCRIPTS)/pip install -q --group soak
+	touch $@
+
 bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/pip install -q --upgrade pip
@@ -189,4 +199,4 @@ bench/.venv/ready: pyproject.toml constraints.txt bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino .venv-openclip .venv-scale bench/.venv
+	rm -rf build dist $(VENV) .venv5 .venv-newest .venv-oldest .venv-openvino .venv-openclip .venv-scale .venv-soak bench/.venv
