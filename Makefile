@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 demo notebooks test test-slow test-openvino test-wheel test-transformers5 test-newest test-oldest test-openclip: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-slow test-wheel test-transformers5 test-newest test-oldest test-arm64 test-openvino test-openclip test-scale test-matrix fuzz fuzz-guided lint format types
-.PHONY: soak docs notebooks models tiny-clip examples environments dist bench clean
+.PHONY: soak soak-cluster docs notebooks models tiny-clip examples environments dist bench clean
 
 demo: $(VENV)/ready
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -85,6 +85,10 @@ fuzz: $(VENV)/ready
 # A hundred thousand requests, hostile ones, a full queue, SIGTERM and reloads, on real processes; ten minutes.
 soak: $(VENV)/ready .venv-soak/ready
 	$(BIN)/python tests/soak/run.py --schemathesis .venv-soak/$(SCRIPTS)/schemathesis
+
+# 20,500 pictures on a Ray cluster whose driver and node are killed, and 2,000 by every engine; Spark needs Java.
+soak-cluster: .venv-scale/ready
+	.venv-scale/$(SCRIPTS)/python -W ignore tests/soak/cluster.py
 
 # Inputs that reach new code in three readers of foreign files; ten minutes each. They are kept in build/fuzz.
 fuzz-guided: $(VENV)/ready
