@@ -154,8 +154,9 @@ class Tuned(NamedTuple):
         encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature)
         train, validation, test = (self._side(encoder, side, tuning.blocks) for side in self.split)
         imitated = None if taught is None else train._replace(targets=taught[list(self.split[0])])
-        trained = finetune(encoder, head, train, validation, tuning, head_options=self.options, imitated=imitated)
-        features = features_of(UpperHalf(encoder, tuning.blocks), test.features)
+        upper = UpperHalf(encoder, tuning.blocks)
+        trained = finetune(upper, head, train, validation, tuning, head_options=self.options, imitated=imitated)
+        features = features_of(upper, test.features)
         return plain_score(trained.head, test._replace(features=features), self.data.task)
 
     def _side(self, encoder: Encoder, indices: Sequence[int], blocks: int) -> Examples:

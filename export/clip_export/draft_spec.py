@@ -10,7 +10,7 @@ from clip_export.encoders.tokenizer import tokenizer_spec
 from clip_export.graph.model_file import tool_versions
 from clip_export.heads.files import TrainedHead
 from clip_toolkit.errors import HeadError
-from clip_toolkit.spec.classifier import ModelSpec, TextSpec
+from clip_toolkit.spec.classifier import EncoderSpec, ModelSpec, TextSpec
 from clip_toolkit.spec.tasks import SINGLE_LABEL
 from clip_toolkit.text.tokenization import is_valid_unicode
 
@@ -81,7 +81,7 @@ def draft_spec(
     specs = [
         ModelSpec(
             labels=labels,
-            encoder=encoder.spec() if head.encoder is None else head.encoder.licensed(encoder.spec()),
+            encoder=_encoder_spec(head, encoder),
             preprocessing=encoder.preprocessing,
             head=head.module.spec,
             input=kind,
@@ -97,6 +97,11 @@ def draft_spec(
         for head, labels in named
     ]
     return _readable(ModelSpec.joined(specs))
+
+
+def _encoder_spec(head: TrainedHead, encoder: Encoder) -> EncoderSpec:
+    spec = encoder.spec()
+    return spec if head.encoder is None else head.encoder.licensed(spec, encoder.checkpoint.commit)
 
 
 def _readable(spec: ModelSpec) -> ModelSpec:

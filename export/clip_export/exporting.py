@@ -23,6 +23,7 @@ from clip_export.graph.network import Answers, network_graph
 from clip_export.heads.alternatives import alternatives
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.pooling import with_pooling
 from clip_export.heads.whole_checkpoint import with_tower
 from clip_export.proof.golden import golden_vectors, own_golden_vectors
 from clip_export.proof.parity import check_replay, check_second_opinions, prove
@@ -107,13 +108,13 @@ def export_classifier(
     Raises:
         EncoderError: more weights than one file holds, or the tokenizer cannot be carried over.
         ExpectError: the notebook's answers are of another kind or of other labels than the head's.
-        HeadError: the head does not fit the encoder or the labels.
+        HeadError: the head, or its learnt pooling, does not fit the encoder or the labels.
         OutputError: the file cannot be written.
         ParityError: the file does not reproduce the PyTorch model, or the notebook's answers, or decides otherwise when
             it decodes fast.
         QuantizationError: it cannot be quantized, or would decide differently.
     """
-    encoder = with_tower(encoder, head.tower)
+    encoder = with_pooling(with_tower(encoder, head.tower), head)
     _check_together(head, options)
     if options.explain:
         check_explained(head, encoder, reads_texts=tower is not None)

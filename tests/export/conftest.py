@@ -67,13 +67,15 @@ def encoder(checkpoint: Callable[[str], Path]) -> Callable[..., Encoder]:
 
 @pytest.fixture(scope="session")
 def head_for() -> Callable[[Encoder], TrainedHead]:
-    """A head with seeded random weights that fits an encoder."""
+    """A head with seeded random weights that fits an encoder, and with a pooling if the encoder reads one."""
 
     def make(encoder: Encoder) -> TrainedHead:
         with torch.random.fork_rng():
             torch.manual_seed(7)
             module = VLMtoMLP(encoder.dim, 16, len(LABELS)).eval()
-        return TrainedHead(module, EncoderReference(encoder.id, None, encoder.feature), LABELS, {"images": 12})
+            query = torch.randn(encoder.blocks.width) if encoder.tokens and encoder.tokens.is_learnt else None
+        reference = EncoderReference(encoder.id, None, encoder.feature)
+        return TrainedHead(module, reference, LABELS, {"images": 12}, pooling=query)
 
     return make
 

@@ -17,6 +17,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.pooling import with_pooling
 from clip_export.proof.parity import check
 from clip_export.proof.reference import reference
 from clip_export.samples.pictures import proof_files
@@ -77,10 +78,16 @@ def test_projected_feature(exported: Exported, encoder: EncoderOf, name: str, fe
     assert classifier.predict(proof_files(SIZE)[0]).embedding.shape == (encoder(name, feature).dim,)
 
 
-@pytest.mark.parametrize(("name", "feature"), [("clip", "class+mean@2"), ("siglip", "mean@1")])
+CUTS = [("clip", "class+mean@2"), ("siglip", "mean@1"), ("dinov2-registers", "class+attention@2")]
+
+
+@pytest.mark.parametrize(("name", "feature"), [*CUTS, ("siglip", "attention@1")])
 @pytest.mark.transformers
-def test_an_encoder_that_is_cut_behind_a_block(exported: Exported, encoder: EncoderOf, name: str, feature: str):
-    path, used = exported(name, feature), encoder(name, feature)
+def test_an_encoder_that_is_cut_behind_a_block(
+    exported: Exported, encoder: EncoderOf, head_for: HeadFor, name: str, feature: str
+):
+    path, plain = exported(name, feature), encoder(name, feature)
+    used = with_pooling(plain, head_for(plain))
     classifier = clip_toolkit.load(path)
     assert classifier.spec.encoder.feature == feature
     assert classifier.spec.parity.pillow.logits <= 1e-4 * classifier.spec.parity.logit_scale

@@ -14,8 +14,9 @@ Revision = Annotated[str | None, Option("branch, tag or commit of the encoder on
 Feature = Annotated[
     str | None,
     Option(
-        "what the head reads: pooled or projected output, or tokens after a block: class@6, mean@6, class+mean@6 "
-        "(default: what it was trained on, or pooled)",
+        "what the head reads: pooled or projected output, or tokens after a block: class@6, mean@6, class+mean@6, or "
+        "attention in place of mean, which clip-train learns with the head (default: what it was trained on, or "
+        "pooled)",
         parse=feature_name,
         metavar="NAME",
     ),

@@ -13,13 +13,17 @@ from clip_toolkit.stream.feature_table import holds_features
 from clip_toolkit.terminal import run_command, show, write
 
 if TYPE_CHECKING:
+    from clip_export.commands.train_finetuning import FineTuned
     from clip_export.commands.train_options import TrainCommand
     from clip_export.encoders.image import Encoder
+    from clip_export.training.judging.decisions import Judge
+    from clip_export.training.loop import Training
+    from clip_export.training.options import TrainingOptions
+    from clip_export.training.preparation import Prepared
 
 
 def run(command: TrainCommand) -> int:
     """Train and write the head; return the exit code."""
-    from clip_export.commands.train_finetuning import finetune_encoder
     from clip_export.commands.train_finished_head import encoder_reference, finish_head, save_finished
     from clip_export.commands.train_from_features import train_from_features
     from clip_export.commands.train_from_words import start_words, train_with_words
@@ -54,19 +58,15 @@ def run(command: TrainCommand) -> int:
     prepared = prepare_data(command, encoder, dataset, options, tower)
     training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
     show_kept_epoch(training, chosen)
-    alone = score_alone(command, prepared, training, chosen, judge)
-    tuned = None
-    if command.tuning is not None:
-        tuned = finetune_encoder(
-            command, encoder, prepared, frozen=training, head_options=chosen, options=command.tuning, judge=judge
-        )
+    encoder, tuned = _tuned(command, encoder, prepared, training, chosen=chosen, judge=judge)
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
+    alone = score_alone(command, prepared, training, chosen, judge)
     judgement = compare(judge, prepared, training, words)
     reference = encoder_reference(
         command.encoder,
         encoder.checkpoint,
-        encoder.revision,
+        encoder.checkpoint.commit,
         encoder.feature,
         text=prepared.texts is not None,
         input_size=encoder.input_size,
@@ -82,6 +82,28 @@ def run(command: TrainCommand) -> int:
         pages = write_report(judging.report, prepared, training, head, encoder, judgement=judgement, alone=alone)
         show(*(f"wrote {page}" for page in pages))
     return 0
+
+
+def _tuned(
+    command: TrainCommand,
+    encoder: Encoder,
+    prepared: Prepared,
+    frozen: Training,
+    *,
+    chosen: TrainingOptions,
+    judge: Judge,
+) -> tuple[Encoder, FineTuned | None]:
+    """Train what learns beside the head, if anything does."""
+    from clip_export.commands.train_finetuning import finetune_encoder
+    from clip_export.commands.train_pooling import learn_pooling
+
+    if command.learns_pooling:
+        return learn_pooling(command, encoder, prepared, frozen=frozen, head_options=chosen, judge=judge)
+    if command.tuning is None:
+        return encoder, None
+    return encoder, finetune_encoder(
+        command, encoder, prepared, frozen=frozen, head_options=chosen, options=command.tuning, judge=judge
+    )
 
 
 def _with_device(command: TrainCommand, device: str) -> TrainCommand:

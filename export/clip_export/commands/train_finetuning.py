@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -14,11 +14,11 @@ from clip_export.commands.train_options import TrainCommand
 from clip_export.commands.train_stages import Report, watch
 from clip_export.encoders.image import Encoder
 from clip_export.training.checkpoints import Checkpoints, checkpoint_path, fingerprint
-from clip_export.training.epochs import Examples
+from clip_export.training.epochs import Examples, Inputs
 from clip_export.training.finetuning.distillation import whole_encoder
 from clip_export.training.finetuning.finetune import finetune
-from clip_export.training.finetuning.halves import UpperHalf, depth_read
-from clip_export.training.finetuning.hidden_states import HiddenStates, features_of
+from clip_export.training.finetuning.halves import LowerHalf, UpperHalf, depth_read
+from clip_export.training.finetuning.hidden_states import features_of
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.judging.decisions import Judge
 from clip_export.training.loop import Training
@@ -39,11 +39,13 @@ class FineTuned(NamedTuple):
         prepared: the examples with the features of the fine-tuned encoder.
         training: the head that learnt with it.
         summary: what the head file says of it.
+        query: of a pooling that was learnt, in place of blocks.
     """
 
     prepared: Prepared
     training: Training
     summary: dict[str, Any]
+    query: Tensor | None = None
 
 
 def finetune_encoder(
@@ -57,22 +59,22 @@ def finetune_encoder(
     judge: Judge,
 ) -> FineTuned | None:
     """Train the encoder's last blocks with the head; None if that does not help, and the encoder is what it was."""
-    with hidden_states(command, encoder, prepared, options) as hidden:
+    lower, upper = LowerHalf(encoder, options.blocks), UpperHalf(encoder, options.blocks)
+    with hidden_states(command, encoder, prepared, options, lower) as hidden:
         learn = partial(
-            finetune, encoder, frozen.head, options=options, head_options=head_options, imitated=hidden.imitated
+            finetune, upper, frozen.head, options=options, head_options=head_options, imitated=hidden.imitated
         )
         used = (head_options, options, *hidden.unlabelled)
         owner = fingerprint(prepared.train, prepared.validation, used, prepared.dataset.task)
         checkpoints = Checkpoints(checkpoint_path(command.out, PART), owner)
-        training = _train(command, prepared, hidden.sides, learn, checkpoints, epochs=options.epochs)
+        training = train_upper(command, prepared, hidden.sides, learn, checkpoints, epochs=options.epochs)
         if not training.best.number:
             say("fine-tuning made nothing better on the validation images: the frozen encoder and its head are kept")
             return None
-        upper = UpperHalf(encoder, options.blocks)
         batch_size, device = command.examples.batch_size, options.device
         features = [features_of(upper, side, batch_size, device) for side in hidden.sides]
-    tuned = _with_features(prepared, features)
-    name, before, after = _scores(judge, prepared, frozen, tuned, training)
+    tuned = with_features(prepared, features)
+    name, before, after = scores(judge, prepared, frozen, tuned, training)
     blocks = f"{options.blocks} of {depth_read(encoder)} blocks"
     show(
         f"fine-tuned {blocks}, epoch {training.best.number} of {options.epochs}: {name} {after}, with the frozen "
@@ -90,15 +92,17 @@ def finetune_encoder(
     return FineTuned(tuned, training, summary)
 
 
-def _train(
+def train_upper(
     command: TrainCommand,
     prepared: Prepared,
-    sides: list[HiddenStates],
+    sides: Sequence[Inputs],
     learn: Callable[..., Training],
     checkpoints: Checkpoints,
     *,
     epochs: int,
+    title: str = "fine-tuning",
 ) -> Training:
+    """Train on the inputs of the training and the validation images, with a bar and checkpoints."""
     task = prepared.dataset.task
     targets = (prepared.train.targets, prepared.validation.targets)
     train, validation = (
@@ -108,10 +112,10 @@ def _train(
     def run(report: Report, state: TrainingState | None) -> Training:
         return learn(train, validation, report=report, task=task, resume=state, keep=checkpoints.keep)
 
-    return watch(command, run, checkpoints, title="fine-tuning", epochs=epochs, task=task)
+    return watch(command, run, checkpoints, title=title, epochs=epochs, task=task)
 
 
-def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
+def with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
     """Return the training, validation and test examples (if any) as another encoder sees them."""
     sides = (prepared.train, prepared.validation, prepared.test)
     seen = [side._replace(features=rows) for side, rows in zip(sides, features, strict=False) if side is not None]
@@ -119,7 +123,7 @@ def _with_features(prepared: Prepared, features: list[Tensor]) -> Prepared:
     return replace(prepared, train=train, validation=validation, test=test[0] if test else None)
 
 
-def _scores(
+def scores(
     judge: Judge, prepared: Prepared, frozen: Training, tuned: Prepared, training: Training
 ) -> tuple[str, str, str]:
     """Return the name of the held-out score, and its value before and after, each at its own operating point."""

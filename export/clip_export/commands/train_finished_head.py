@@ -94,10 +94,12 @@ def save_finished(
     command: TrainCommand, head: TrainedHead, encoder: Encoder | None = None, tuned: FineTuned | None = None
 ) -> TrainedHead:
     """Write the head, with its encoder if that was fine-tuned, remove the checkpoints, and name what is left over."""
-    if tuned is None or encoder is None:
+    if tuned is not None:
+        head = replace(head, training=head.training | tuned.summary, pooling=tuned.query)
+    if tuned is None or tuned.query is not None or encoder is None:
         save_head(head, command.out)
     else:
-        head = save_with_encoder(replace(head, training=head.training | tuned.summary), encoder, command.out)
+        head = save_with_encoder(head, encoder, command.out)
     for part in ("", PART):
         checkpoint_path(command.out, part).unlink(missing_ok=True)
     for folder in earlier_encoders(command.out, head.encoder):

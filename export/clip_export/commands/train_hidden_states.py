@@ -18,8 +18,8 @@ from clip_export.features.images import Features, image_features, row_key
 from clip_export.progress import bar
 from clip_export.training.epochs import Examples
 from clip_export.training.finetuning.distillation import Unlabelled, read_unlabelled, whole_encoder
-from clip_export.training.finetuning.halves import LowerHalf, depth_read
-from clip_export.training.finetuning.hidden_states import HiddenCache, HiddenStates, check_room, hidden_cache
+from clip_export.training.finetuning.halves import depth_read
+from clip_export.training.finetuning.hidden_states import HiddenCache, HiddenStates, Lower, check_room, hidden_cache
 from clip_export.training.finetuning.hidden_states import hidden_states as compute_hidden_states
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.preparation import Prepared
@@ -43,12 +43,12 @@ class Hidden(NamedTuple):
 
 @contextmanager
 def hidden_states(
-    command: TrainCommand, encoder: Encoder, prepared: Prepared, options: FinetuningOptions
+    command: TrainCommand, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, lower: Lower
 ) -> Iterator[Hidden]:
-    """Compute them; with ``--no-cache`` they are kept as long as the block lasts."""
+    """Compute them by a lower half; with ``--no-cache`` they are kept as long as the block lasts."""
     with _cache_folder(command) as folder:
         try:
-            hidden = _compute(command, encoder, prepared, options, folder)
+            hidden = _compute(command, encoder, prepared, options, lower, folder=folder)
         except KeyboardInterrupt:
             kept = (
                 "with --no-cache no hidden states are kept"
@@ -72,12 +72,17 @@ def _cache_folder(command: TrainCommand) -> Iterator[Path]:
 
 
 def _compute(
-    command: TrainCommand, encoder: Encoder, prepared: Prepared, options: FinetuningOptions, folder: Path
+    command: TrainCommand,
+    encoder: Encoder,
+    prepared: Prepared,
+    options: FinetuningOptions,
+    lower: Lower,
+    *,
+    folder: Path,
 ) -> Hidden:
     taught, unlabelled = None, None
     if options.distil:
         taught, unlabelled = _whole_features(command, encoder, prepared, options, folder)
-    lower = LowerHalf(encoder, options.blocks)
     cache = hidden_cache(folder, lower)
     split = prepared.split
     check_room(cache, _row_keys(prepared, command.examples.views, unlabelled.contents if unlabelled else ()))
@@ -103,7 +108,8 @@ def _compute(
     sides = [train, *(states(files(indices)) for indices in (split.validation, split.test) if indices)]
     imitated = train + states(unlabelled.files) if unlabelled else train
     say(*cache.notes)
-    _tell([*sides[1:], imitated], encoder, options, cache)
+    where = f"below the last {options.blocks} of {depth_read(encoder)} blocks"
+    _tell([*sides[1:], imitated], where if options.blocks else f"after block {lower.depth}", cache)
     examples = None if taught is None else Examples(cast("Tensor", imitated), taught)
     return Hidden(sides, examples, unlabelled.contents if unlabelled else ())
 
@@ -151,9 +157,9 @@ def _row_keys(prepared: Prepared, views: int, unlabelled: Sequence[str]) -> Iter
     yield from (row_key(bytes.fromhex(content)) for content in unlabelled)
 
 
-def _tell(states: list[HiddenStates], encoder: Encoder, options: FinetuningOptions, cache: HiddenCache) -> None:
+def _tell(states: list[HiddenStates], where: str, cache: HiddenCache) -> None:
     images, computed = sum(map(len, states)), sum(part.computed for part in states)
     show(
-        f"hidden states below the last {options.blocks} of {depth_read(encoder)} blocks: {computed} "
-        f"computed, {images - computed} from the cache; {images * cache.row_bytes / 2**20:.0f} MiB"
+        f"hidden states {where}: {computed} computed, {images - computed} from the cache; "
+        f"{images * cache.row_bytes / 2**20:.0f} MiB"
     )

@@ -171,6 +171,12 @@ class TrainCommand:
         return self.out_file or Path("steps.png" if self.judging.explain_preprocessing else "head.pt")
 
     @property
+    def learns_pooling(self) -> bool:
+        """Whether a query is learnt with the head."""
+        tokens = token_feature(self.feature or POOLED)
+        return tokens is not None and tokens.is_learnt
+
+    @property
     def training(self) -> TrainingOptions:
         """How the head is trained, with the learning rate that suits its start."""
         return replace(self.learning, learning_rate=self.rate or (_START_RATE if self.start else _RATE))
@@ -195,11 +201,21 @@ class TrainCommand:
                 f"--init zero-shot does not go with --feature {self.feature}: only the projected one shares a space "
                 "with text"
             )
-        if self.tuning is not None and self.tuning.distil and token_feature(self.feature or POOLED) is None:
-            raise UsageError("--distil needs a --feature of a depth, such as class+mean@6: it is for a cut encoder")
+        self._check_tuning()
         self._check_features()
         if self.start is not None and self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")
+
+    def _check_tuning(self) -> None:
+        if self.tuning is None:
+            return
+        if self.tuning.distil and token_feature(self.feature or POOLED) is None:
+            raise UsageError("--distil needs a --feature of a depth, such as class+mean@6: it is for a cut encoder")
+        if self.learns_pooling:
+            raise UsageError(
+                f"--unfreeze does not go with --feature {self.feature}, whose pooling is learnt on frozen blocks: use "
+                "mean in place of attention"
+            )
 
     def _check_features(self) -> None:
         if self.data is None or not holds_features(self.data):
@@ -212,6 +228,7 @@ class TrainCommand:
             "--init": self.start is not None,
             "--input-size": self.input_size is not None,
             "--report": self.judging.report is not None,
+            f"--feature {self.feature}": self.learns_pooling,
         }
         for name, is_given in needs.items():
             if is_given:

@@ -89,7 +89,7 @@ def train(command: TrainCommand, prepared: Prepared) -> tuple[Training, Training
         )
 
     training = watch(command, learn, checkpoints, title="training", epochs=options.epochs, task=task)
-    if command.tuning is not None or prepared.texts is not None:
+    if command.tuning is not None or command.learns_pooling or prepared.texts is not None:
         checkpoints.write()  # so that what follows can be interrupted, and resumed with this head at once
     return training, options
 

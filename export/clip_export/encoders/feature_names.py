@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 POOLED, PROJECTED = "pooled", "projected"
-POOLINGS = ("class", "mean", "class+mean")
-"""Of the tokens after a block: the class token, the mean of the patches' tokens, or both, one behind the other."""
+ATTENTION = "attention"
+POOLINGS = ("class", "mean", ATTENTION, "class+mean", f"class+{ATTENTION}")
+"""Of the tokens after a block: the class token, the mean of the patches' tokens, what a query that is learnt with the
+head reads of them, or the class token and behind it one of the others."""
 
 FEATURES = f"{POOLED}, {PROJECTED} or {', '.join(f'{pooling}@BLOCK' for pooling in POOLINGS)}"
 """What names there are, for people."""
@@ -18,7 +20,7 @@ class TokenFeature:
     """A feature of any depth: tokens after a block, pooled, and each normalised by a plain layer normalisation.
 
     Attributes:
-        poolings: ``class``, ``mean`` or both.
+        poolings: one or two, as in `POOLINGS`.
         depth: how many blocks are computed.
     """
 
@@ -28,6 +30,16 @@ class TokenFeature:
     def __str__(self) -> str:
         """Return its name, such as ``class+mean@6``."""
         return f"{'+'.join(self.poolings)}@{self.depth}"
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether a query, learnt with the head, weighs the patches."""
+        return ATTENTION in self.poolings
+
+    @property
+    def unlearnt(self) -> TokenFeature:
+        """The feature with equal weights: the mean in place of what a query reads."""
+        return replace(self, poolings=tuple("mean" if name == ATTENTION else name for name in self.poolings))
 
 
 def token_feature(name: str) -> TokenFeature | None:

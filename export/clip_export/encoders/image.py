@@ -18,7 +18,8 @@ from clip_export.encoders.input_size import check_input_size, resize_positions, 
 from clip_export.encoders.open_clip_model import OpenClipModel
 from clip_export.encoders.open_clip_processor import OpenClipProcessor
 from clip_export.encoders.processors import load_processor, preprocessing_of
-from clip_export.encoders.tokens import all_depths, check_tokens, pool_tokens, poolings_of
+from clip_export.encoders.tokens import all_depths, check_tokens, pool_tokens, poolings_of, tokens_after
+from clip_export.encoders.tower_checks import check_tower
 from clip_toolkit.errors import EncoderError
 from clip_toolkit.spec.classifier import EncoderSpec, Preprocessing
 
@@ -39,6 +40,8 @@ class Encoder:
         preprocessing: the processor's rule.
         checkpoint: where it came from.
         input_size: pixels of a side, where that is not the checkpoint's own.
+        query: float32 ``[width]``, of a feature with learnt pooling; None where it is not learnt yet, and the mean
+            stands for it.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Encoder:
     preprocessing: Preprocessing
     checkpoint: Checkpoint = field(repr=False)
     input_size: int | None = None
+    query: Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def from_pretrained(
@@ -86,7 +90,7 @@ class Encoder:
         model = checkpoint.model("image", lambda name: _is_of_image_tower(name, checkpoint))
         tower = getattr(model, rules.module, model)
         projection = _projection(model, rules.projection, encoder) if feature == PROJECTED else None
-        _check_tower(tower, checkpoint, preprocessing)
+        check_tower(tower, checkpoint, preprocessing)
         if tokens is not None:
             check_tokens(tokens, checkpoint, rules.settings(tower.config).depth)
         if input_size == preprocessing.size and not preprocessing.patch:
@@ -128,9 +132,14 @@ class Encoder:
         return self.blocks.width if self.projection is None else self.projection.out_features
 
     @property
+    def makes_all_depths(self) -> bool:
+        """Whether one pass makes the features of all depths: they are all made alike, unless a query was learnt."""
+        return self.tokens is not None and self.query is None
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of what one pass makes of an image: the feature, or if that is of a depth, those of all depths."""
-        if self.tokens is None:
+        """Shape of what one pass makes of an image: the feature, or with `makes_all_depths` those of all depths."""
+        if not self.makes_all_depths:
             return (self.dim,)
         return self.blocks.depth, len(poolings_of(self.family.image)), self.blocks.width
 
@@ -175,8 +184,10 @@ class Encoder:
 
     def rows(self, pixel_values: Tensor) -> Tensor:
         """Compute what one pass makes of a batch: float32 ``[batch, *row_shape]``."""
-        if self.tokens is not None:
+        if self.makes_all_depths:
             return all_depths(self.tower, self.family.image, pixel_values)
+        if self.tokens is not None:
+            return self.read_tokens(self.last_tokens(pixel_values))
         if self.family.image.naflex:
             outputs = self.tower(*_padded_patches(pixel_values, self.preprocessing))
         else:
@@ -190,15 +201,21 @@ class Encoder:
 
     def feature_of(self, rows: Tensor) -> Tensor:
         """Select the feature ``[batch, dim]`` from what one pass makes, ``[batch, *row_shape]``."""
-        return rows if self.tokens is None else self._side_by_side(rows[:, self.tokens.depth - 1])
+        if self.tokens is None or not self.makes_all_depths:
+            return rows
+        names = poolings_of(self.family.image)
+        read = [names.index(name) for name in self.tokens.unlearnt.poolings]
+        return rows[:, self.tokens.depth - 1, read].flatten(1)
+
+    def last_tokens(self, pixel_values: Tensor) -> Tensor:
+        """Compute the tokens that a feature of a depth is made of: float32 ``[batch, tokens, width]``."""
+        assert self.tokens is not None
+        return tokens_after(self.tower, self.family.image, self.tokens.depth, pixel_values)
 
     def read_tokens(self, tokens: Tensor) -> Tensor:
         """Make a feature of a depth ``[batch, dim]`` from the tokens after its block, ``[batch, tokens, width]``."""
-        return self._side_by_side(pool_tokens(tokens, self.tower, self.family.image))
-
-    def _side_by_side(self, pooled: Tensor) -> Tensor:
         assert self.tokens is not None
-        return pooled[:, [poolings_of(self.family.image).index(name) for name in self.tokens.poolings]].flatten(1)
+        return pool_tokens(tokens, self.tower, self.family.image, self.tokens.poolings, self.query).flatten(1)
 
     def spec(self) -> EncoderSpec:
         """Return what the model file says of the encoder. Of a local folder only the name is kept."""
@@ -258,42 +275,3 @@ def _padded_patches(values: Tensor, rule: Preprocessing) -> tuple[Tensor, Tensor
     mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=values.device)
     grid = torch.tensor([[rows, columns]] * batch)
     return functional.pad(patches, (0, 0, 0, missing)), functional.pad(mask, (0, missing)), grid
-
-
-def _check_tower(tower: Any, checkpoint: Checkpoint, preprocessing: Preprocessing) -> None:
-    if getattr(tower, "use_head", True) is False:
-        raise EncoderError(f"{checkpoint.id}: the image tower has no pooling head (vision_use_head is false).")
-    if checkpoint.family.image.naflex or preprocessing.patch:
-        if not checkpoint.family.image.naflex or tower.config.patch_size != preprocessing.patch:
-            raise EncoderError(
-                f"{checkpoint.id}: the image processor makes {preprocessing.mode} images in patches of "
-                f"{preprocessing.patch}, which is not what its image tower takes. Check preprocessor_config.json."
-            )
-    elif checkpoint.family.image.takes_any_size:
-        if preprocessing.size % tower.config.patch_size:
-            raise EncoderError(
-                f"{checkpoint.id}: the image processor makes {preprocessing.size} pixels a side, no multiple of the "
-                f"image tower's patches of {tower.config.patch_size}. Check preprocessor_config.json."
-            )
-    elif tower.config.image_size != preprocessing.size:
-        raise EncoderError(
-            f"{checkpoint.id}: the image tower takes {tower.config.image_size} pixels a side, but its image processor "
-            f"makes {preprocessing.size}. Check preprocessor_config.json."
-        )
-    if checkpoint.family.image.traced:
-        _check_feature(tower, checkpoint.id)
-
-
-def _check_feature(tower: Any, encoder: str) -> None:
-    """Run a tower once, of which nothing else is known."""
-    size, dim = tower.config.image_size, tower.config.hidden_size
-    try:
-        shape = list(tower(pixel_values=torch.zeros(1, 3, size, size)).pooler_output.shape)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(f"{encoder}: its image tower cannot take images of {size} pixels ({reason}).") from error
-    if shape != [1, dim]:
-        raise EncoderError(
-            f"{encoder}: its image tower makes a feature of shape {shape}, expected [1, {dim}]. Check embed_dim, "
-            "timm_pool and timm_proj in its configuration."
-        )

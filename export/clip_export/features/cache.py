@@ -33,7 +33,7 @@ def encoder_identity(encoder: Encoder) -> dict[str, object]:
         "format": _FORMAT,
         "encoder": encoder.spec().id,
         "revision": encoder.revision,
-        "feature": encoder.feature if encoder.tokens is None else "all depths",
+        "feature": "all depths" if encoder.makes_all_depths else encoder.feature,
         "weights": weights_digest(modules),
         "configuration": configuration(encoder.tower.config),
         "preprocessing": asdict(encoder.preprocessing),

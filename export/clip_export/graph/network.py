@@ -156,16 +156,16 @@ def behind_preprocessing(body: onnx.ModelProto, encoder: Encoder, input_kind: st
 def encoder_graph(encoder: Encoder) -> onnx.ModelProto:
     """Build the ONNX model of what one pass makes: ``pixels`` uint8 ``[batch, size, size, 3]`` to ``rows``.
 
-    Those are features ``[batch, dim]``, or if the feature is of a depth, those of all depths.
+    Those are features ``[batch, dim]``, or with `Encoder.makes_all_depths` those of all depths.
 
     Raises:
         EncoderError: more weights than one graph holds.
     """
     network: nn.Module
-    if encoder.tokens is None:
-        network = image_network(encoder, OPERATORS["ort"])
-    else:
+    if encoder.makes_all_depths:
         everything = TokenFeature(poolings_of(encoder.family.image), encoder.blocks.depth)
         network = AllDepths(canonical_vit(replace(encoder, feature=str(everything)), OPERATORS["ort"]))
+    else:
+        network = image_network(encoder, OPERATORS["ort"])
     check_size(encoder.id, network, others=())
     return trace(network.eval(), pixel_example(encoder, "image"), ("rows",), pixel_sizes(encoder, "image"))

@@ -1,6 +1,6 @@
 """The output ``relevance``: which patches speak for the decided label, from the pooling that ends the encoder.
 
-A class token and a learnt probe read the patches by attention, a mean reads them with equal weights. In all three the
+A class token, a probe and a learnt query read the patches by attention, a mean with equal weights. In all of them the
 pooled token moves by ``weight * (value - mean value)`` where the score of a patch grows, and the logit by the gradient
 times that. The relevance of a patch is this gradient of the logit in its score, where it is positive, times the weight,
 summed over the attention heads. docs/decisions.md compares it with other forms.
@@ -16,6 +16,7 @@ from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip_export.encoders.attention_pooling import attention_weights
 from clip_export.graph.blocks import Block
 from clip_export.graph.network import TOKENS
 from clip_export.graph.tracing import EXAMPLE_BATCH, trace
@@ -42,6 +43,7 @@ class Relevance(nn.Module):
         block = vit.blocks[-1]
         assert isinstance(block, Block)  # the type that a list of modules has lost
         self.block, self.read, self.post_norm, self.pool = block, vit.read, vit.post_norm, vit.pool
+        self.pooled, self.query = vit.pooled, vit.query
         self.projection, self.head = vit.projection, head
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
@@ -64,9 +66,8 @@ class Relevance(nn.Module):
             return [_probe_reads(self.pool, self.post_norm(after), gradient)]
         found = []
         for name, part in zip(self.config.poolings, gradient.chunk(len(self.config.poolings), 1), strict=True):
-            token = after[:, 0] if name == "class" else after[:, self.config.prefix :].mean(1)
-            pulled = self._before_norms(token, part)
-            found.append(self._class_reads(before, pulled) if name == "class" else self._mean_reads(after, pulled))
+            pulled = self._before_norms(self.pooled(after, name), part)
+            found.append(self._class_reads(before, pulled) if name == "class" else self._patch_reads(after, pulled))
         return found
 
     def _before_norms(self, token: Tensor, gradient: Tensor) -> Tensor:
@@ -82,9 +83,12 @@ class Relevance(nn.Module):
         query, key, value = self.block.query_key_value(self.block.norm1(before), rotation=self.rotation)
         return _attention_reads(query[:, :1], key, value, gradient @ self.block.out.weight, self.config.heads)
 
-    def _mean_reads(self, after: Tensor, gradient: Tensor) -> Read:
-        added = (after[:, self.config.prefix :] * gradient[:, None]).sum(-1, keepdim=True)
-        return torch.full_like(added, 1 / self.config.patches), added
+    def _patch_reads(self, after: Tensor, gradient: Tensor) -> Read:
+        patches = after[:, self.config.prefix :]
+        added = (patches * gradient[:, None]).sum(-1, keepdim=True)
+        if self.query is None:
+            return torch.full_like(added, 1 / self.config.patches), added
+        return attention_weights(patches, self.query, self.config.eps), added
 
 
 def _probe_reads(pool: AttentionPool, tokens: Tensor, gradient: Tensor) -> Read:

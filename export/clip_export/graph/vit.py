@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clip_export.encoders.attention_pooling import attend
+from clip_export.encoders.feature_names import ATTENTION
 from clip_export.graph.blocks import Block, BlockConfig
 from clip_export.graph.operators import STANDARD, Operators
 
@@ -26,7 +28,8 @@ class ViTConfig(BlockConfig):
         size: pixels of either side of the input.
         patch: pixels of either side of a patch.
         poolings: what is read of the tokens, side by side: ``class`` (the class token), ``mean`` (of the patches'
-            tokens; CLIPA's in place of the class token), or ``attention`` alone (a learnt probe attends to them all).
+            tokens; CLIPA's in place of the class token), ``attention`` (of features of a depth what a query reads that
+            is learnt with the head; else alone: the encoder's own probe attends to all tokens, SigLIP).
         class_token: a token that is no patch comes first.
         pre_norm: a layer normalisation before the first block (CLIP).
         registers: learnt tokens between the class token and the patches, which nothing reads (DINOv2).
@@ -64,6 +67,16 @@ class ViTConfig(BlockConfig):
         return self.poolings == ("class",)
 
     @property
+    def has_probe(self) -> bool:
+        """Whether the encoder's own attention pooling ends it."""
+        return self.poolings == (ATTENTION,) and not self.plain_norm
+
+    @property
+    def has_query(self) -> bool:
+        """Whether a query that is learnt with the head weighs the patches."""
+        return ATTENTION in self.poolings and self.plain_norm
+
+    @property
     def prefix(self) -> int:
         """Number of tokens before those of the patches."""
         return self.class_token + self.registers
@@ -94,7 +107,8 @@ class VisionTransformer(nn.Module):
         class_only = [config.reads_class_only and i == config.depth - 1 for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, operators, only) for only in class_only)
         self.post_norm = nn.LayerNorm(config.width, config.eps, elementwise_affine=not config.plain_norm)
-        self.pool = AttentionPool(config, operators) if config.poolings == ("attention",) else None
+        self.pool = AttentionPool(config, operators) if config.has_probe else None
+        self.query = nn.Parameter(torch.empty(config.width)) if config.has_query else None
         self.projection = (
             nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
         )
@@ -130,10 +144,17 @@ class VisionTransformer(nn.Module):
         if self.pool is not None:
             pooled: Tensor = self.pool(self.post_norm(x))
             return pooled
-        read = [x[:, 0] if name == "class" else x[:, self.config.prefix :].mean(1) for name in self.config.poolings]
+        read = [self.pooled(x, name) for name in self.config.poolings]
         for _ in range(self.config.post_norms):
             read = [self.post_norm(token) for token in read]
         return read[0] if len(read) == 1 else torch.cat(read, dim=1)
+
+    def pooled(self, x: Tensor, pooling: str) -> Tensor:
+        """Pool tokens in one way, before the normalisation: ``[batch, width]``."""
+        if pooling == "class":
+            return x[:, 0]
+        patches = x[:, self.config.prefix :]
+        return patches.mean(1) if self.query is None else attend(patches, self.query, self.config.eps)
 
 
 class AllDepths(nn.Module):

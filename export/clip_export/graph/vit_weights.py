@@ -80,6 +80,8 @@ def _weights(encoder: Encoder, config: ViTConfig) -> Weights:
         class_only = config.reads_class_only and i == config.depth - 1
         block = block_weights(below(source, f"encoder.layers.{i}."), encoder.blocks.activation, class_only)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
+    if config.has_query:
+        weights["query"] = torch.zeros(config.width) if encoder.query is None else encoder.query
     if encoder.projection is not None:
         weights |= {f"projection.{name}": value.float() for name, value in encoder.projection.state_dict().items()}
     return weights

@@ -33,8 +33,9 @@ from clip_toolkit.spec.classifier import HeadSpec
 from clip_toolkit.spec.json_codec import from_json, to_json
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
 
-_FORMAT_VERSION = 3
-"""1 knows no tuned encoders, no text, and leaves out the normalisation of features; 2 no novelty and no input size."""
+_FORMAT_VERSION = 4
+"""1 knows no tuned encoders, no text, and leaves out the normalisation of features; 2 no novelty and no input size; 3
+no learnt pooling."""
 _MOST_LAYERS = 64
 TEMPERATURES = (1e-3, 1e3)
 """Least and largest that is believed: beyond, every image would be answered alike."""
@@ -44,6 +45,7 @@ Head: TypeAlias = VLMtoMLP | LayeredHead | GivenHead
 
 _NOVELTY = "novelty."
 """What the names of its arrays begin with, among the weights."""
+_POOLING = "pooling.query"
 
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 _COEFFICIENTS = {".npz": coefficients_of_npz, ".skops": coefficients_of_skops}
@@ -63,6 +65,7 @@ class TrainedHead:
         temperature: as in `clip_toolkit.spec.classifier.ModelSpec`.
         thresholds: likewise.
         novelty: what its training images look like, or None where that was not learnt.
+        pooling: the query of a feature with learnt pooling, as in `clip_export.encoders.image.Encoder`, else None.
         tower: weights of a fine-tuned image tower that lay in the same file, by their transformers names, or none.
         reading: how a notebook's head was read; None for heads of clip-train.
         rebuild: reads the same weights in another way.
@@ -79,6 +82,7 @@ class TrainedHead:
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     novelty: Novelty | None = None
+    pooling: Tensor | None = field(default=None, repr=False, compare=False)
     tower: Weights = field(default_factory=dict, repr=False, compare=False)
     reading: Reading | None = None
     rebuild: Callable[[Reading], Head] | None = field(default=None, repr=False, compare=False)
@@ -130,6 +134,8 @@ def save_head(head: TrainedHead, path: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in head.module.state_dict().items()}
     if head.novelty is not None:
         weights |= {f"{_NOVELTY}{name}": torch.from_numpy(array) for name, array in head.novelty.arrays().items()}
+    if head.pooling is not None:
+        weights[_POOLING] = head.pooling
     content = save(weights, metadata={FORMAT: text}) if path.suffix == ".safetensors" else _pickled(weights, text)
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
@@ -138,8 +144,10 @@ def save_head(head: TrainedHead, path: Path) -> None:
 def _version(head: TrainedHead) -> int:
     """Return the oldest format that can hold the head; its readers ignore fields that they do not know."""
     assert head.encoder is not None
-    if head.novelty is not None or head.encoder.input_size is not None:
+    if head.pooling is not None:
         return _FORMAT_VERSION
+    if head.novelty is not None or head.encoder.input_size is not None:
+        return 3
     news = (head.module.spec.feature_norm, head.encoder.text, head.encoder.folder)
     return 2 if any(news) else 1
 
@@ -242,7 +250,7 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
             raise HeadError(f"{path}: head format {description.version} is newer than this clip-toolkit. Upgrade it.")
         check_weights(weights, path)
         _check_description(description)
-        weights, novelty = _split(weights, description)
+        weights, novelty, pooling = _split(weights, description)
         with torch.device("meta"):  # of what the description claims nothing is built before the weights are seen
             module = VLMtoMLP.from_spec(description.head)
         module.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
@@ -260,16 +268,20 @@ def _described(weights: Mapping[str, Any], text: str, path: Path) -> TrainedHead
         description.temperature,
         description.thresholds,
         novelty,
+        pooling,
     )
 
 
-def _split(weights: Mapping[str, Tensor], description: _Description) -> tuple[dict[str, Tensor], Novelty | None]:
-    """Take what is known of the training images out of the weights."""
-    own = {name: value for name, value in weights.items() if not name.startswith(_NOVELTY)}
-    found = {name.removeprefix(_NOVELTY): value.numpy() for name, value in weights.items() if name not in own}
-    if description.novelty is None:
-        return own, None
-    return own, description.novelty.novelty(found)
+def _split(
+    weights: Mapping[str, Tensor], description: _Description
+) -> tuple[dict[str, Tensor], Novelty | None, Tensor | None]:
+    """Take what is known of the training images, and the query of a learnt pooling, out of the weights."""
+    own = {name: value for name, value in weights.items() if not name.startswith((_NOVELTY, _POOLING))}
+    found = {name.removeprefix(_NOVELTY): value.numpy() for name, value in weights.items() if name.startswith(_NOVELTY)}
+    pooling = weights.get(_POOLING)
+    if pooling is not None:
+        pooling = pooling.float()
+    return own, None if description.novelty is None else description.novelty.novelty(found), pooling
 
 
 def _check_description(description: _Description) -> None:

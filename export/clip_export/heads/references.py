@@ -57,9 +57,14 @@ class EncoderReference:
         """Return the reference that the file ``head`` keeps, with the absolute path of a local one."""
         return replace(self, id=_absolute(self.id, head)) if self.id.startswith(".") else self
 
-    def licensed(self, encoder: EncoderSpec) -> EncoderSpec:
-        """Add the licences of the training to what a file says of this encoder, if its model card is gone since."""
-        is_same = encoder.revision in (self.revision, self.sha256)
+    def licensed(self, encoder: EncoderSpec, revision: str | None) -> EncoderSpec:
+        """Add the licences of the training to what a file says of this encoder, if its model card is gone since.
+
+        Args:
+            encoder: what the file says.
+            revision: of the checkpoint.
+        """
+        is_same = revision in (self.revision, self.sha256)
         return replace(encoder, licenses=self.licenses) if is_same and not encoder.licenses else encoder
 
 

@@ -14,6 +14,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.features.cache import FeatureCache
 from clip_export.features.images import image_features
 from clip_export.graph.vit_weights import canonical_vit
+from clip_export.heads.pooling import learnt_pooling
 from clip_export.proof.optimum import optimum_differences
 from clip_export.samples.pictures import proof_files
 from clip_toolkit.errors import EncoderError
@@ -60,6 +61,42 @@ def test_they_are_transformers_hidden_states_and_the_cut_encoder_computes_them(
     assert not any(weight.startswith(("post_norm", "pool", "projection")) for weight in vit.state_dict())
 
 
+@pytest.mark.parametrize(("name", "pooling"), [("clip", "class+attention"), ("dinov3", "attention")])
+@torch.no_grad()
+def test_a_query_weighs_the_patches_and_the_mean_stands_for_one_that_is_not_learnt(
+    encoder: EncoderOf, name: str, pooling: str
+):
+    plain = encoder(name, f"{pooling}@2")
+    learnt = learnt_pooling(plain, 3 * torch.randn(48, generator=torch.Generator().manual_seed(2)))
+    values = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    hidden = hidden_state(plain.tower, values, 2)
+    patches = hidden[:, 1 + getattr(plain.tower.config, "num_register_tokens", 0) :]
+    normed = (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, correction=0, keepdim=True)
+    weights = (normed @ learnt.query / 48**0.5).softmax(1)
+    assert weights.amax(1).min() > 1.5 / patches.shape[1]  # far from equal
+    read = [hidden[:, 0]] * (pooling != "attention") + [torch.einsum("bp,bpw->bw", weights, patches)]
+    expected = torch.cat([functional.layer_norm(token, (48,), eps=1e-6) for token in read], 1)
+    torch.testing.assert_close(learnt.features(values), expected, atol=1e-4, rtol=1e-4)
+    mean = encoder(name, str(plain.tokens.unlearnt))
+    assert torch.equal(plain.features(values), mean.features(values))
+    zero = learnt_pooling(plain, torch.zeros(48)).features(values)
+    torch.testing.assert_close(zero, mean.features(values), atol=1e-5, rtol=1e-5)
+
+
+def test_features_of_a_learnt_query_are_kept_apart(encoder: EncoderOf, tmp_path: Path):
+    (tmp_path / "0.png").write_bytes(proof_files(32)[0])
+    plain = encoder("clip", "class+attention@2")
+    learnt = [learnt_pooling(plain, query) for query in (torch.ones(48).cumsum(0), -torch.ones(48).cumsum(0))]
+    made = []
+    for used in (plain, *learnt, *learnt):
+        cache = FeatureCache(tmp_path / "cache", used)
+        made.append(image_features(used, [tmp_path / "0.png"], cache=cache))
+    assert [features.computed for features in made] == [1, 1, 1, 0, 0]
+    assert len({tuple(features.values[0].tolist()) for features in made}) == 3
+    by_graph = image_features(learnt[1], [tmp_path / "0.png"], backend="onnxruntime")
+    torch.testing.assert_close(by_graph.values, made[-1].values, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_one_pass_is_enough_for_all_of_them(encoder: EncoderOf, tmp_path: Path, backend: str):
     files = [tmp_path / f"{number}.png" for number in range(3)]
@@ -79,6 +116,8 @@ def test_one_pass_is_enough_for_all_of_them(encoder: EncoderOf, tmp_path: Path, 
     [
         ("clip", "class@4", r"class@4 reads tokens after block 4, and it has 3\."),
         ("siglip", "class+mean@2", r"siglip encoders have none\. Use --feature mean@2\."),
+        ("siglip", "class@2", r"siglip encoders have none\. Use --feature mean@2\."),
+        ("siglip", "class+attention@2", r"siglip encoders have none\. Use --feature attention@2\."),
         ("clip", "max@2", "expected pooled, projected or class@BLOCK"),
         ("clip", "mean@0", "got 'mean@0'"),
     ],

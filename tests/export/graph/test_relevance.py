@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
@@ -21,6 +22,7 @@ from clip_export.heads.activations import ACTIVATIONS
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.gradients import head_gradient
 from clip_export.heads.mlp import VLMtoMLP
+from clip_export.heads.pooling import with_pooling
 from clip_export.proof.relevance import check_explained
 from clip_export.quantization.evidence.examples import tuning_feeds
 from clip_export.quantization.layers.linears import with_plain_linears
@@ -41,6 +43,8 @@ POOLINGS = [
     ("clip", "class@1"),
     ("clip", "mean@2"),
     ("clip", "class+mean@2"),
+    ("clip", "class+attention@2"),
+    ("siglip", "attention@2"),
     ("clipa", "pooled"),
     ("siglip", "pooled"),
     ("blip", "pooled"),
@@ -95,10 +99,13 @@ def expected_map(vit: VisionTransformer, head: VLMtoMLP, before: Tensor, after: 
                     vit.blocks[-1].fc2.register_forward_hook(lambda *args: args[2].detach())
                     token = vit.blocks[-1](before, rotation=vit.rotation)[:, 0]
                 else:
-                    scores = torch.zeros(len(after), 1, 1, config.patches, requires_grad=True)
+                    patches = after[:, config.prefix :]
+                    query = torch.zeros(config.width) if vit.query is None else vit.query
+                    compared = functional.layer_norm(patches, (config.width,), eps=config.eps)
+                    scores = (compared @ query * config.width**-0.5)[:, None, None].detach().requires_grad_()
                     weights = scores.softmax(-1)
                     found.append((scores, weights))
-                    token = (weights[:, 0] @ after[:, config.prefix :])[:, 0]
+                    token = (weights[:, 0] @ patches)[:, 0]
                 for _ in range(config.post_norms):
                     token = vit.post_norm(token)
                 read.append(token)
@@ -116,6 +123,7 @@ def test_maps_are_those_of_automatic_differentiation(
     encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead], family: str, feature: str
 ):
     read = encoder(family, feature)
+    read = with_pooling(read, head_for(read))
     vit, head = canonical_vit(read), head_for(read).module
     assert isinstance(head, VLMtoMLP)
     before, after = vit.last_tokens(pixels(read))

@@ -79,13 +79,13 @@ class Task:
         self.sides = [
             Examples(hidden_states(lower, files[part], cache), targets[part]) for part in (slice(0, 20), slice(20, 30))
         ]
-        upper = UpperHalf(encoder, TUNING.blocks)
-        frozen = [side._replace(features=features_of(upper, side.features)) for side in self.sides]
+        self.upper = UpperHalf(encoder, TUNING.blocks)
+        frozen = [side._replace(features=features_of(self.upper, side.features)) for side in self.sides]
         outputs = 1 if task == REGRESSION else 2
         self.head = train_head(*frozen, outputs, HEAD, task=task).head
 
     def finetune(self, tuning: FinetuningOptions = TUNING, head: TrainingOptions = HEAD, **more: object):
-        return finetune(self.encoder, self.head, *self.sides, tuning, head_options=head, task=self.task, **more)
+        return finetune(self.upper, self.head, *self.sides, tuning, head_options=head, task=self.task, **more)
 
 
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -227,7 +227,7 @@ def test_what_makes_nothing_better_leaves_everything_as_it_was(fresh: EncoderOf,
     used = Task(fresh("clip"), files, tmp_path)
     before = weights(used.encoder)
     wrong = used.sides[1]._replace(targets=1 - used.sides[1].targets)
-    training = finetune(used.encoder, used.head, used.sides[0], wrong, TUNING, head_options=HEAD)
+    training = finetune(used.upper, used.head, used.sides[0], wrong, TUNING, head_options=HEAD)
     assert training.best.number == 0
     assert training.head is used.head
     assert same(before, weights(used.encoder))
@@ -370,7 +370,7 @@ def test_patience_ends_it_early(fresh: EncoderOf, files: list[Path], tmp_path: P
     used = Task(fresh("clip"), files, tmp_path)
     wrong = used.sides[1]._replace(targets=1 - used.sides[1].targets)
     options = replace(HEAD, patience=2)
-    training = finetune(used.encoder, used.head, used.sides[0], wrong, TUNING, head_options=options)
+    training = finetune(used.upper, used.head, used.sides[0], wrong, TUNING, head_options=options)
     assert [epoch.number for epoch in training.history] == [0, 1, 2]
 
 

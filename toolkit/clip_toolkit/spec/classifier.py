@@ -74,11 +74,13 @@ class EncoderSpec:
 
     Attributes:
         id: hub id or name of the local folder.
-        revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder (64); None if unknown.
+        revision: commit on the hub (40 digits), or SHA-256 of the content of a local folder, or with what was learnt
+            for one head (64); None if unknown.
         family: of the encoder, such as ``clip`` or ``siglip``.
         feature: ``pooled`` (the tower's own pooled output), ``projected`` (into the space shared with text), or of an
             encoder that is cut behind a block ``class@6`` (its class token), ``mean@6`` (the mean of its patches'
-            tokens) or ``class+mean@6`` (both), each layer-normalised without weights.
+            tokens) or ``class+mean@6`` (both), each layer-normalised without weights; with ``attention`` in place of
+            ``mean`` what a query reads of the patches that was learnt with the head.
         dim: length of the feature and so of the ``embedding`` output.
         base: of a LoRA adapter, id and revision of the checkpoint that it is merged into; None for a whole checkpoint.
         licenses: that the model card states, and the card of ``base``; none where they state none. An encoder is the

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clip_export.encoders.image import Encoder
 from clip_export.features.memory import memory_named
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.training.epochs import Epoch, Examples, improvement
-from clip_export.training.finetuning.halves import UpperHalf
 from clip_export.training.finetuning.options import FinetuningOptions
 from clip_export.training.loop import Training
 from clip_export.training.objective import Objective
@@ -31,7 +29,7 @@ from clip_toolkit.spec.tasks import SINGLE_LABEL
 
 
 def finetune(
-    encoder: Encoder,
+    upper: nn.Module,
     head: VLMtoMLP,
     train: Examples,
     validation: Examples,
@@ -44,19 +42,19 @@ def finetune(
     keep: Callable[[TrainingState], None] = lambda _: None,
     imitated: Examples | None = None,
 ) -> Training:
-    """Train the last blocks of an encoder, in place, together with a head.
+    """Train the last blocks of an encoder, or its learnt pooling, in place, together with a head.
 
     The epoch of the lowest validation loss counts whose validation score is not below the one before; where there is
-    none, encoder and head are what they were, and the best epoch is number 0. On the CPU the same arguments give the
+    none, ``upper`` and head are what they were, and the best epoch is number 0. On the CPU the same arguments give the
     same weights, bit for bit.
 
     Args:
-        encoder: the encoder; its last blocks, what follows them, and its projection if the feature is ``projected``
-            learn. Afterwards it is frozen again, and on the CPU.
+        upper: what learns, from `HiddenStates` to what the head reads: an `UpperHalf` with all its parameters, its
+            encoder's own, or a `LearntPooling`. Afterwards it is frozen again, and on the CPU.
         head: trained on the frozen encoder; it is left alone.
         train: examples to learn from; their features are `HiddenStates`.
         validation: examples to choose the epoch by.
-        options: how the encoder learns.
+        options: how ``upper`` learns.
         head_options: how the head learns: its rate and weight decay; and batch size, patience, class weights,
             smoothing and seed of all.
         report: called after every epoch.
@@ -69,14 +67,12 @@ def finetune(
         DatasetError: the loss is not a number; the message names the batch.
         DeviceError: the device is too small for a batch, or cannot run the precision. After this and the other errors
             the encoder is as far as it got: load it again.
-        EncoderError: the encoder does not have so many blocks.
     """
     options.check_device()
     used = head_options or TrainingOptions()
     objective = Objective.fitted(task, train.targets, head.spec.layers[-1], used)
     learner = copy.deepcopy(head)
     objective.rescale(learner)
-    upper = UpperHalf(encoder, options.blocks)
     model = nn.Sequential(upper, learner).requires_grad_(True)
     scaled = [item._replace(targets=objective.scaled(item.targets)) for item in (train, validation)]
     try:
@@ -103,7 +99,7 @@ def finetune(
 
 
 def _imitation(
-    upper: UpperHalf, imitated: Examples, updates: Updates, options: FinetuningOptions, batch_size: int
+    upper: nn.Module, imitated: Examples, updates: Updates, options: FinetuningOptions, batch_size: int
 ) -> Callable[[], Tensor]:
     """Make the cost of other features than those to come near to, on images that are drawn for every batch."""
     images, features = imitated

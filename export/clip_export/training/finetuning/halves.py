@@ -42,6 +42,7 @@ class LowerHalf(nn.Module):
     Attributes:
         config: the tower's, of transformers.
         preprocessing: the encoder's.
+        depth: number of blocks.
         shape: of an image's hidden states: tokens and width.
     """
 
@@ -57,7 +58,8 @@ class LowerHalf(nn.Module):
         self.config, self.preprocessing = tower.config, encoder.preprocessing
         self.embeddings = tower.embeddings
         self.pre_norm = getattr(tower, "pre_layrnorm", nn.Identity())
-        self.blocks = nn.ModuleList(tower.encoder.layers[: depth_read(encoder) - blocks])
+        self.depth = depth_read(encoder) - blocks
+        self.blocks = nn.ModuleList(tower.encoder.layers[: self.depth])
         self.packed = encoder.family.image.packed_attention
         tokens = tower.embeddings.num_patches + (encoder.family.image.pooling == "class")
         self.shape = (tokens, tower.config.hidden_size)

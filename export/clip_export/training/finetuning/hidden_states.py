@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from clip_export.features.cache import configuration, weights_digest
 from clip_export.features.images import read_images
 from clip_export.features.memory import memory_named
 from clip_export.features.rows import RowCache
+from clip_export.training.epochs import Inputs
 from clip_export.training.finetuning.halves import LowerHalf
+from clip_export.training.finetuning.pooling import TokenReader
 from clip_toolkit import ImageError
 from clip_toolkit.errors import DatasetError, OutputError
 
 _FORMAT = 2
+
+Lower: TypeAlias = LowerHalf | TokenReader
 
 
 class HiddenStates:
@@ -59,7 +64,7 @@ class HiddenCache(RowCache):
         raise OutputError(f"{error} Name another disk with --cache, or train on fewer images.") from error
 
 
-def hidden_cache(base: Path, lower: LowerHalf) -> HiddenCache:
+def hidden_cache(base: Path, lower: Lower) -> HiddenCache:
     """Open the cache of a lower half's hidden states: below ``base``, by what the half is.
 
     Raises:
@@ -67,7 +72,7 @@ def hidden_cache(base: Path, lower: LowerHalf) -> HiddenCache:
     """
     identity = {
         "format": _FORMAT,
-        "blocks": len(lower.blocks),
+        "blocks": lower.depth,
         "weights": weights_digest([lower]),
         "configuration": configuration(lower.config),
         "preprocessing": asdict(lower.preprocessing),
@@ -95,7 +100,7 @@ def check_room(cache: HiddenCache, keys: Iterable[bytes]) -> None:
 
 
 def hidden_states(
-    lower: LowerHalf,
+    lower: Lower,
     files: Sequence[Path],
     cache: HiddenCache,
     *,
@@ -152,7 +157,7 @@ def _run(run: Runner, pending: list[tuple[bytes, NDArray[np.uint8]]], cache: Hid
 
 
 @torch.no_grad()
-def features_of(upper: nn.Module, states: HiddenStates, batch_size: int = 32, device: str = "cpu") -> Tensor:
+def features_of(upper: nn.Module, states: Inputs, batch_size: int = 32, device: str = "cpu") -> Tensor:
     """Run an upper half on a device over hidden states; return float32 ``[images, dim]`` on the CPU.
 
     Raises:
@@ -163,6 +168,6 @@ def features_of(upper: nn.Module, states: HiddenStates, batch_size: int = 32, de
         return torch.cat([upper(part.to(device)).cpu() for part in _batches(states, batch_size)])
 
 
-def _batches(states: HiddenStates, size: int) -> Iterator[Tensor]:
+def _batches(states: Inputs, size: int) -> Iterator[Tensor]:
     for start in range(0, len(states), size):
         yield states[start : start + size]

@@ -1,0 +1,48 @@
+"""The learnt pooling of a head: a part of its file, and once it is read a part of the encoder before it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from torch import Tensor
+
+from clip_export.encoders.image import Encoder
+from clip_export.heads.files import TrainedHead
+from clip_toolkit.errors import HeadError
+
+
+def with_pooling(encoder: Encoder, head: TrainedHead) -> Encoder:
+    """Return the encoder with the query that was learnt with a head; unchanged if none was.
+
+    Raises:
+        HeadError: the encoder reads a learnt pooling and the head has none, or was learnt on another feature.
+    """
+    is_learnt = encoder.tokens is not None and encoder.tokens.is_learnt
+    if head.pooling is None:
+        if is_learnt:
+            raise HeadError(
+                f"the head holds no learnt pooling for the {encoder.feature} feature. Train it with clip-train "
+                f"--feature {encoder.feature}, or name the feature that it was trained on."
+            )
+        return encoder
+    trained = encoder.feature if head.encoder is None else head.encoder.feature
+    if not is_learnt or encoder.feature != trained:
+        raise HeadError(
+            f"the head has learnt its pooling for {trained}, not for {encoder.feature}. Leave out --feature."
+        )
+    if head.pooling.shape != (encoder.blocks.width,):
+        raise HeadError(
+            f"the head's pooling is of shape {list(head.pooling.shape)}, expected [{encoder.blocks.width}], the width "
+            f"of {encoder.id}. Name the encoder that it was trained on."
+        )
+    return learnt_pooling(encoder, head.pooling)
+
+
+def learnt_pooling(encoder: Encoder, query: Tensor) -> Encoder:
+    """Return the encoder with a learnt query.
+
+    Its revision becomes a SHA-256 of both: its features are no longer those of the one that its id names.
+    """
+    both = f"{encoder.revision} {encoder.feature}".encode() + query.contiguous().numpy().tobytes()
+    return replace(encoder, query=query, revision=hashlib.sha256(both).hexdigest())
