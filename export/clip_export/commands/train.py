@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from clip_export.commands.train_finetuning import FineTuned
     from clip_export.commands.train_options import TrainCommand
     from clip_export.encoders.image import Encoder
+    from clip_export.heads.zero_shot import ZeroShot
     from clip_export.training.judging.decisions import Judge
     from clip_export.training.loop import Training
     from clip_export.training.options import TrainingOptions
     from clip_export.training.preparation import Prepared
+    from clip_toolkit.data.dataset import Dataset
 
 
 def run(command: TrainCommand) -> int:
     """Train and write the head; return the exit code."""
     from clip_export.commands.train_finished_head import encoder_reference, finish_head, save_finished
     from clip_export.commands.train_from_features import train_from_features
-    from clip_export.commands.train_from_words import start_words, train_with_words
-    from clip_export.commands.train_results import compare, show_kept_epoch, show_results
-    from clip_export.commands.train_stages import prepare_data, score_alone, train
-    from clip_export.encoders.text import TextEncoder
+    from clip_export.commands.train_from_words import start_words
+    from clip_export.commands.train_results import compare, show_results
+    from clip_export.commands.train_stages import score_alone
     from clip_export.training.judging.decisions import Judge
     from clip_export.training.preparation import read_dataset
     from clip_toolkit.spec.description import lay_out
@@ -52,13 +53,11 @@ def run(command: TrainCommand) -> int:
     show(f"{len(dataset.files)} files, labels: {labels}; encoder {command.encoder}, {encoder.dim} wide")
     show(*encoder.notes)
     write(*lay_out(license_rows(encoder.checkpoint.licenses)))
-    tower = None
-    if options.text_column is not None:
-        tower = TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip)
-    prepared = prepare_data(command, encoder, dataset, options, tower)
-    training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
-    show_kept_epoch(training, chosen)
-    encoder, tuned = _tuned(command, encoder, prepared, training, chosen=chosen, judge=judge)
+    prepared, training, chosen, tuned = _train(command, encoder, dataset, words, judge)
+    if tuned is None:
+        encoder, tuned = _tuned(command, encoder, prepared, training, chosen=chosen, judge=judge)
+    else:
+        words = None  # they were compared before the encoder changed
     if tuned is not None:
         prepared, training = tuned.prepared, tuned.training
     alone = score_alone(command, prepared, training, chosen, judge)
@@ -104,6 +103,31 @@ def _tuned(
     return encoder, finetune_encoder(
         command, encoder, prepared, frozen=frozen, head_options=chosen, options=command.tuning, judge=judge
     )
+
+
+def _train(
+    command: TrainCommand, encoder: Encoder, dataset: Dataset, words: ZeroShot | None, judge: Judge
+) -> tuple[Prepared, Training, TrainingOptions, FineTuned | None]:
+    """Encode the data and train the head, and where that is the best start, the encoder's projection."""
+    from clip_export.commands.train_from_words import train_with_words
+    from clip_export.commands.train_projection import train_with_projection
+    from clip_export.commands.train_results import show_kept_epoch
+    from clip_export.commands.train_stages import prepare_data, train
+    from clip_export.encoders.text import TextEncoder
+    from clip_export.training.projection import before_projection
+
+    tower = tuned = None
+    if command.examples.text_column is not None:
+        tower = TextEncoder.from_pretrained(command.encoder, command.revision, command.open_clip)
+    if words is not None and command.start is not None and command.start.train_projection:
+        pooled = prepare_data(command, before_projection(encoder), dataset, command.examples)
+        prepared, training, chosen, tuned = train_with_projection(command, encoder, pooled, words, judge)
+    else:
+        prepared = prepare_data(command, encoder, dataset, command.examples, tower)
+        training, chosen = train(command, prepared) if words is None else train_with_words(command, prepared, words)
+    if tuned is None:
+        show_kept_epoch(training, chosen)
+    return prepared, training, chosen, tuned
 
 
 def _with_device(command: TrainCommand, device: str) -> TrainCommand:

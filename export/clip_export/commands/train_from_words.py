@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clip_export.commands.train_options import StartOptions, TrainCommand
 from clip_export.encoders.text import TextEncoder
 from clip_export.heads.zero_shot import TEMPLATES, ZeroShot, check_words, zero_shot
 from clip_export.progress import bar
 from clip_export.training.epochs import Epoch
-from clip_export.training.few_shot import PULLS, train_from_words
+from clip_export.training.few_shot import PULLS, Attempt, train_from_words
 from clip_export.training.loop import Training
 from clip_export.training.options import TrainingOptions
 from clip_export.training.preparation import Prepared
@@ -37,8 +39,10 @@ def start_words(command: TrainCommand, start: StartOptions, dataset: Dataset) ->
     return words
 
 
-def train_with_words(command: TrainCommand, prepared: Prepared, words: ZeroShot) -> tuple[Training, TrainingOptions]:
-    """Train from the words and from random weights, and say which start led to the lower validation loss."""
+def train_with_words(
+    command: TrainCommand, prepared: Prepared, words: ZeroShot, further: Sequence[Attempt] = ()
+) -> tuple[Training, TrainingOptions]:
+    """Train from the words and from random weights, and say which start led to the lowest validation loss."""
     options = command.training
     pull = None if command.start is None else command.start.pull
     pulls = PULLS if pull is None else (pull,)
@@ -49,5 +53,6 @@ def train_with_words(command: TrainCommand, prepared: Prepared, words: ZeroShot)
 
         task = prepared.dataset.task
         tried = train_from_words(words, prepared.train, prepared.validation, options, report, task=task, pulls=pulls)
+    tried = sorted([*tried, *further], key=lambda attempt: attempt.loss)
     show("validation loss by start: " + "; ".join(f"{training.start} {loss:#.3g}" for training, loss in tried))
     return tried[0].training, options

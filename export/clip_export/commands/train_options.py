@@ -15,7 +15,7 @@ from clip_export.training.options import DataOptions, TrainingOptions
 from clip_toolkit.judging.thresholds import RULES, OperatingRule
 from clip_toolkit.numbers import NOT_NEGATIVE, POSITIVE, number
 from clip_toolkit.options import Group, Option, Parser, UsageError, parse_options
-from clip_toolkit.spec.tasks import REGRESSION
+from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION
 from clip_toolkit.stream.feature_table import holds_features
 
 _RATE = TrainingOptions.learning_rate
@@ -59,6 +59,10 @@ class StartOptions:
             metavar="N",
         ),
     ] = None
+    train_projection: Annotated[
+        bool,
+        Option("also try to train the encoder's visual projection; if that is best, the encoder is saved, too"),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -196,15 +200,23 @@ class TrainCommand:
             raise UsageError("--feature-norm l2 does not go with --text-column: image and text have norms of their own")
         if self.sweep and self.learning.keep_last:
             raise UsageError("--keep-last does not go with --sweep, which compares the lowest validation losses")
-        if self.start is not None and self.feature not in (None, PROJECTED):
+        self._check_tuning()
+        self._check_features()
+        if self.start is not None:
+            self._check_start(self.start)
+
+    def _check_start(self, start: StartOptions) -> None:
+        if self.feature not in (None, PROJECTED):
             raise UsageError(
                 f"--init zero-shot does not go with --feature {self.feature}: only the projected one shares a space "
                 "with text"
             )
-        self._check_tuning()
-        self._check_features()
-        if self.start is not None and self.examples.task == REGRESSION:
+        if self.examples.task == REGRESSION:
             raise UsageError("--init zero-shot does not go with --task regression: its values have no words")
+        if start.train_projection and self.input_size is not None:
+            raise UsageError("--train-projection does not go with --input-size: an encoder is saved at its own size")
+        if start.train_projection and self.examples.task == MULTI_LABEL:
+            raise UsageError("--train-projection does not go with --task multi-label: it learns to tell labels apart")
 
     def _check_tuning(self) -> None:
         if self.tuning is None:

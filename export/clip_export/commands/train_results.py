@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import full, nn
+from torch import nn
 
 from clip_export.commands.train_options import TrainCommand
 from clip_export.heads.files import TrainedHead
-from clip_export.heads.zero_shot import ZeroShot, linear_head
+from clip_export.heads.zero_shot import ZeroShot, words_head
 from clip_export.training.fusion import Parts
 from clip_export.training.judging.baseline import baseline_name, fit_baseline
 from clip_export.training.judging.decisions import Judge
@@ -51,7 +51,7 @@ def compare(judge: Judge, prepared: Prepared, training: Training, words: ZeroSho
     else:
         others[baseline_name(judge.task)] = baseline
     if words is not None:
-        others[WORDS] = linear_head(words.directions * words.scale, full((len(words.directions),), words.bias))
+        others[WORDS] = words_head(words)
     return judge_head(judge, prepared, head, others)
 
 

@@ -80,7 +80,7 @@ def zero_shot_head(tower: TextEncoder, labels: Sequence[str], templates: Sequenc
     check_words(labels, templates, tower.family)
     found = zero_shot(tower, labels, templates)
     return TrainedHead(
-        module=linear_head(found.directions * found.scale, torch.full((len(labels),), found.bias)),
+        module=words_head(found),
         encoder=EncoderReference(tower.id, tower.revision, "projected"),
         labels=tuple(labels),
         training={"method": "zero-shot, no images", "templates": list(templates)},
@@ -93,6 +93,11 @@ def linear_head(weight: Tensor, bias: Tensor) -> VLMtoMLP:
     head = VLMtoMLP(weight.shape[1], (), weight.shape[0], dropout=0.0, feature_norm=True)
     head.load_state_dict({"layers.0.weight": weight, "layers.0.bias": bias})
     return head.eval()
+
+
+def words_head(words: ZeroShot) -> VLMtoMLP:
+    """Build the linear head that the words alone make."""
+    return linear_head(words.directions * words.scale, torch.full((len(words.directions),), words.bias))
 
 
 def check_words(labels: Sequence[str], templates: Sequence[str], family: Family | None = None) -> None:

@@ -184,6 +184,11 @@ def test_an_encoder_without_text_is_refused_before_any_image_is_encoded(
         ["--init", "zero-shot", "--standardise"],
         ["--init", "zero-shot", "--sweep"],
         ["--init", "zero-shot", "--resume"],
+        ["--train-projection"],
+        ["--init", "zero-shot", "--train-projection", "--feature", "pooled"],
+        ["--init", "zero-shot", "--train-projection", "--input-size", "32"],
+        ["--init", "zero-shot", "--train-projection", "--task", "multi-label"],
+        ["--init", "zero-shot", "--train-projection", "--unfreeze", "1"],
     ],
 )
 def test_options_that_do_not_go_together(options: list[str]):
