@@ -131,6 +131,24 @@ def parse_options(parser: Parser, options: type[_Options], argv: Sequence[str] |
     return read_options(parser, options, parser.parse_args(argv))
 
 
+def parse_command(
+    parser: Parser, commands: Mapping[str, tuple[type[_Options], str]], argv: Sequence[str] | None = None
+) -> _Options:
+    """Parse a command line that names a command first; usage errors exit with code 2.
+
+    Args:
+        parser: its epilog is every command's.
+        commands: the class of options and the help of each, by name.
+        argv: the arguments, by default those of the process.
+    """
+    places = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parsers = {name: places.add_parser(name, help=text, epilog=parser.epilog) for name, (_, text) in commands.items()}
+    for name, (options, _) in commands.items():
+        add_options(parsers[name], options)
+    parsed = parser.parse_args(argv)
+    return read_options(parsers[parsed.command], commands[parsed.command][0], parsed)
+
+
 def _fields(options: type[Any]) -> Iterator[_Field]:
     """Yield the fields of a class that the command line knows."""
     hints = get_type_hints(options, include_extras=True)

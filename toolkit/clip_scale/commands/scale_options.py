@@ -23,7 +23,7 @@ from clip_toolkit.commands.running_options import (
 )
 from clip_toolkit.images.sources import is_url
 from clip_toolkit.numbers import NOT_NEGATIVE, whole
-from clip_toolkit.options import Group, Option, Parser, UsageError, add_options, read_options
+from clip_toolkit.options import Group, Option, Parser, UsageError, parse_command
 
 ENGINES = ("local", "ray")
 
@@ -159,9 +159,4 @@ _COMMANDS: dict[str, tuple[type[ScaleOptions], str]] = {
 def parse_args(argv: Sequence[str] | None = None) -> ScaleOptions:
     """Parse the command line; usage errors exit with code 2."""
     parser = Parser(prog=PROGRAM, description="Classify more images than one process should.", epilog=_EPILOG)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {name: commands.add_parser(name, help=text, epilog=_EPILOG) for name, (_, text) in _COMMANDS.items()}
-    for name, (options, _) in _COMMANDS.items():
-        add_options(parsers[name], options)
-    parsed = parser.parse_args(argv)
-    return read_options(parsers[parsed.command], _COMMANDS[parsed.command][0], parsed)
+    return parse_command(parser, _COMMANDS, argv)

@@ -13,7 +13,7 @@ from clip_search.store.database import TIMEOUT
 from clip_toolkit import listing
 from clip_toolkit.commands.running_options import MODEL_HELP, MOST, AllFiles, QuoteFormulas, RunningOptions
 from clip_toolkit.numbers import number, whole
-from clip_toolkit.options import Option, Parser, UsageError, add_options, read_options
+from clip_toolkit.options import Option, Parser, UsageError, parse_command
 
 DEFAULT_INDEX = Path(".clip-search")
 DEFAULT_TEXT_MODEL = Path("text.onnx")
@@ -146,9 +146,4 @@ def parse_args(argv: Sequence[str] | None = None) -> SearchOptions:
         description="Search a folder of images by picture or by words, with the embeddings of a model file.",
         epilog=_EPILOG,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parsers = {name: commands.add_parser(name, help=text, epilog=_EPILOG) for name, (_, text) in _COMMANDS.items()}
-    for name, (options, _) in _COMMANDS.items():
-        add_options(parsers[name], options)
-    parsed = parser.parse_args(argv)
-    return read_options(parsers[parsed.command], _COMMANDS[parsed.command][0], parsed)
+    return parse_command(parser, _COMMANDS, argv)
