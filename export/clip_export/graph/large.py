@@ -18,7 +18,7 @@ from torch import nn
 
 from clip_export.graph.model_file import describe, save_model
 from clip_toolkit import Classifier, load
-from clip_toolkit.errors import EncoderError
+from clip_toolkit.errors import EncoderError, QuantizationError
 from clip_toolkit.runtime.session import Session, open_graph
 from clip_toolkit.spec.classifier import ModelSpec
 
@@ -55,9 +55,51 @@ def check_size(encoder: str, network: nn.Module, precision: str = FLOAT32, other
     )
 
 
+def size_of(model: onnx.ModelProto) -> int:
+    """Return the bytes of a network's weights."""
+    return sum(map(_size, model.graph.initializer))
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Tell whether one file does not hold a network as it is."""
+    return size_of(model) > _LARGEST
+
+
+def fits(size: int, precision: str) -> bool:
+    """Tell whether one file holds weights in a precision, of which there are ``size`` bytes in float32."""
+    return size * _BYTES[precision] / _BYTES[FLOAT32] <= _LARGEST
+
+
+def without_integers(size: int) -> str:
+    """Advise what to do with a network that stays in float, of ``size`` bytes in float32."""
+    if fits(size, FLOAT32):
+        return "Leave out --quantize"
+    return "Use --quantize fp16" if fits(size, "fp16") else "Use a smaller encoder"
+
+
+def check_quantized(model: onnx.ModelProto, mode: str, float_size: int) -> None:
+    """Refuse a quantized network that one file does not hold: of some, much stays in float.
+
+    Args:
+        model: the network.
+        mode: its precision.
+        float_size: bytes of the float32 network that it was made of.
+
+    Raises:
+        QuantizationError: there are more than 2 GiB of weights.
+    """
+    if not is_large(model):
+        return
+    remedy = "Use a smaller encoder" if mode == "fp16" else without_integers(float_size)
+    raise QuantizationError(
+        f"{mode}: {size_of(model) / 2**30:.1f} GiB of weights remain, as not all layers take fewer bits, and one ONNX "
+        f"file holds 2 GiB. {remedy}."
+    )
+
+
 def save_own(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
     """Write a model for `load_own`, in place."""
-    if _is_large(model):
+    if is_large(model):
         describe(model, spec)
         _write_apart(model, path)
     else:
@@ -85,7 +127,7 @@ def own_size(path: Path) -> int:
 @contextmanager
 def opened(model: onnx.ModelProto) -> Iterator[Session]:
     """Open a network of any size on the CPU."""
-    if not _is_large(model):
+    if not is_large(model):
         yield open_graph(model.SerializeToString())
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -129,10 +171,6 @@ def _write_apart(model: onnx.ModelProto, path: Path) -> None:
 
 def _weights_of(path: Path) -> Path:
     return path.with_suffix(".weights")
-
-
-def _is_large(model: onnx.ModelProto) -> bool:
-    return sum(map(_size, model.graph.initializer)) > _LARGEST
 
 
 def _size(item: TensorProto) -> int:

@@ -11,25 +11,31 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
-from clip_export.graph.large import load_alike, load_own, own_size
+from clip_export.graph.large import (
+    check_quantized,
+    fits,
+    is_large,
+    load_alike,
+    load_own,
+    own_size,
+    size_of,
+    without_integers,
+)
 from clip_export.graph.model_file import save_model
 from clip_export.heads.files import Head
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.quantization.equalisation import equalised
 from clip_export.quantization.evidence.examples import drawn_files, drawn_texts, feeds_of, tuning_feeds
-from clip_export.quantization.evidence.feeds import Feeds
 from clip_export.quantization.evidence.gate import Decisions, compare_heads, predictions, speed_ratio
 from clip_export.quantization.evidence.images import Evidence, LabelledImage
-from clip_export.quantization.layers.feature import head_input_name
 from clip_export.quantization.layers.linears import find_linears, with_constants, with_plain_linears
 from clip_export.quantization.modes.fp16 import quantize_fp16
 from clip_export.quantization.modes.int4 import BLOCKS, INT4_ALPHA, quantize_int4
 from clip_export.quantization.modes.int8 import Int8Scheme, quantize_int8
-from clip_export.quantization.ranges import observe, run, with_outputs
-from clip_export.quantization.refit import refit_head
+from clip_export.quantization.ranges import observe
+from clip_export.quantization.refit import head_features, refit_head
 from clip_export.quantization.search import Choice, Int8Search, Report
 from clip_export.quantization.targets import Target
 from clip_toolkit import load
@@ -119,6 +125,9 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
     judge = _Judge(path, scratch, options)
     refused: list[Attempt] = []
     for candidate in _candidates(path, judge.spec, options):
+        if refused and is_large(candidate.model):
+            break  # more exact than one that fits: what that one did says more than this one's size
+        check_quantized(candidate.model, options.mode, own_size(path))
         fitted, candidate_head = candidate, head
         if options.refit:
             candidate_head, fitted = _refitted(_network(path), candidate, head, judge.spec, options.refit)
@@ -131,7 +140,7 @@ def quantize(path: Path, head: Head, options: QuantizationOptions, scratch: Path
             return Quantized(fitted.model, candidate_head, decisions, receipts, judge.embeddings())
         refused.append(attempt)
     can_refit = isinstance(head, VLMtoMLP) and not judge.spec.tasks and not options.refit
-    raise refusal(options, refused, can_refit=can_refit)
+    raise refusal(options, refused, can_refit=can_refit, can_int8=fits(own_size(path), "int8"))
 
 
 def _network(path: Path) -> onnx.ModelProto:
@@ -147,7 +156,8 @@ def _candidates(path: Path, spec: ModelSpec, options: QuantizationOptions) -> It
     model = _network(path)
     if not find_linears(model):
         raise QuantizationError(
-            f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. Leave out --quantize."
+            f"{options.mode}: the encoder has no linear layers, and convolutions stay in float. "
+            f"{without_integers(size_of(model))}."
         )
     if options.mode == "int4":
         # Behind an outlier channel weights are small, and would all be rounded to nothing beside others of their block.
@@ -170,7 +180,9 @@ def _candidates(path: Path, spec: ModelSpec, options: QuantizationOptions) -> It
             yield _Candidate(str(choice), search.build(choice), choice.float_layers, search.tried)
 
 
-def refusal(options: QuantizationOptions, refused: Sequence[Attempt], *, can_refit: bool) -> QuantizationError:
+def refusal(
+    options: QuantizationOptions, refused: Sequence[Attempt], *, can_refit: bool, can_int8: bool = True
+) -> QuantizationError:
     """Name the best attempt, the first of those that are equally good, and what may help."""
     best = max(refused, key=lambda attempt: attempt.decisions.agreement)
     of_several = f"the best of {len(refused)} attempts ({best.text}) " if len(refused) > 1 else ""
@@ -178,10 +190,11 @@ def refusal(options: QuantizationOptions, refused: Sequence[Attempt], *, can_ref
         f"{name}: {flip.before} {flip.before_probability:.1%} -> {flip.after} {flip.after_probability:.1%}"
         for name, flip in best.decisions.flips[:5]
     )
+    calibrate = "give more typical images with --calibration"
     refit = ["let the head adapt with --refit"] if can_refit else []
     remedies = {
-        "int8": ["give more typical images with --calibration", *refit, "use --quantize int4"],
-        "int4": ["use --quantize int8", *refit],
+        "int8": [calibrate, *refit, "use --quantize int4"],
+        "int4": ["use --quantize int8" if can_int8 else calibrate, *refit],
         "fp16": ["use --quantize int8"],
     }
     return QuantizationError(
@@ -273,7 +286,7 @@ def _refitted(
 ) -> tuple[Head, _Candidate]:
     assert isinstance(head, VLMtoMLP)  # an export refuses to refit others
     inputs = feeds_of(images, spec)
-    trained = refit_head(head, _features(model, inputs), _features(candidate.model, inputs), spec.task)
+    trained = refit_head(head, head_features(model, inputs), head_features(candidate.model, inputs), spec.task)
     if trained is head:
         return head, replace(
             candidate, text=f"{candidate.text}, head kept: refitting on {len(images)} images did not help"
@@ -284,9 +297,3 @@ def _refitted(
         text=f"{candidate.text}, head refitted on {len(images)} images",
         model=with_constants(candidate.model, weights),
     )
-
-
-def _features(model: onnx.ModelProto, feeds: Feeds) -> torch.Tensor:
-    """Return what the head reads."""
-    name = head_input_name(model)
-    return torch.from_numpy(np.concatenate([values for (values,) in run(with_outputs(model, [name]), feeds, [name])]))

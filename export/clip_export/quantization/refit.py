@@ -10,12 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.outputs import probabilities
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.layers.feature import head_input_name
+from clip_export.quantization.ranges import run, with_outputs
 from clip_toolkit.spec.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _STEPS = 400
@@ -27,6 +32,12 @@ _LOSSES: dict[str, Loss] = {
     REGRESSION: functional.mse_loss,
 }
 _HELD_OUT = 5  # every so many-th image decides which of the trained heads is kept, if any
+
+
+def head_features(model: onnx.ModelProto, feeds: Feeds) -> Tensor:
+    """Return what the head of a network reads, float32 ``[images, dim]``."""
+    name = head_input_name(model)
+    return torch.from_numpy(np.concatenate([values for (values,) in run(with_outputs(model, [name]), feeds, [name])]))
 
 
 def refit_head(head: VLMtoMLP, exact: Tensor, quantized: Tensor, task: str = SINGLE_LABEL) -> VLMtoMLP:

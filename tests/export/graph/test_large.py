@@ -17,9 +17,11 @@ from clip_export.exporting import ExportOptions, export_classifier
 from clip_export.graph import large
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.no_head import no_head
+from clip_export.quantization.evidence.feeds import Feeds
+from clip_export.quantization.modes.fp16 import quantize_fp16
 from clip_export.quantization.quantizing import QuantizationOptions
 from clip_export.quantization.targets import find_target
-from clip_toolkit.errors import EncoderError, ModelError
+from clip_toolkit.errors import EncoderError, ModelError, QuantizationError
 from clip_toolkit.runtime.session import Session
 
 Export = Callable[[str | None], Path]
@@ -111,6 +113,38 @@ def test_nor_does_one_that_is_too_large_in_every_form(export: Export, monkeypatc
     monkeypatch.setattr(large, "_LARGEST", 20_000)
     with pytest.raises(EncoderError, match=r"in int8, .*\. Use a smaller encoder\."):
         export("int8")
+
+
+@pytest.mark.parametrize(("mode", "limit"), [("int8", 70_000), ("int4", 80_000)])
+def test_what_stays_in_float_counts(
+    mode: str, limit: int, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The estimate before the graph takes all weights for integers, of which some stay as they are."""
+    monkeypatch.setattr(large, "_LARGEST", limit)
+    with pytest.raises(QuantizationError, match=rf"^{mode}: .* not all layers take fewer bits, .* a smaller encoder\."):
+        export(mode)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [(200_000, "Leave out --quantize"), (400_000, "Use --quantize fp16"), (400_001, "Use a smaller encoder")],
+)
+def test_what_stays_in_float_is_advised_what_fits(size: int, advice: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(large, "_LARGEST", 200_000)
+    assert large.without_integers(size) == advice
+
+
+@pytest.mark.parametrize(("limit", "remedy"), [(200_000, "int8"), (2**31, "int8, or float32")])
+def test_overflow_is_not_advised_what_does_not_fit(
+    limit: int, remedy: str, exported: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    model = onnx.load(exported("clip"))
+    monkeypatch.setattr(large, "_LARGEST", limit)
+    wide = next(item for item in model.graph.initializer if item.data_type == onnx.TensorProto.FLOAT)
+    wide.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(wide), 1e6), wide.name))
+    with pytest.raises(QuantizationError, match=rf"Use --quantize {remedy}\.$"):
+        quantize_fp16(model, Feeds({}))
 
 
 def test_the_runtime_refuses_weights_in_another_file(

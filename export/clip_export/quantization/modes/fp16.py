@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from clip_export.graph.large import without_weights
+from clip_export.graph.large import FLOAT32, fits, size_of, without_weights
 from clip_export.quantization.evidence.feeds import Feeds
 from clip_export.quantization.ranges import run, with_outputs
 from clip_toolkit.errors import QuantizationError
@@ -44,7 +44,7 @@ def _check_weights(model: onnx.ModelProto) -> None:
     for item in model.graph.initializer:
         value = numpy_helper.to_array(item)
         if value.dtype == np.float32 and np.abs(value).max(initial=0.0) > LARGEST:
-            raise _overflow(f"the weight {item.name}", float(np.abs(value).max()))
+            raise _overflow(model, f"the weight {item.name}", float(np.abs(value).max()))
 
 
 def _with_halved_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -73,10 +73,11 @@ def _check_activations(model: onnx.ModelProto, feeds: Feeds) -> None:
         largest = np.maximum(largest, [np.abs(value).max() for value in values])
     for name, value in zip(names, largest, strict=True):
         if not value <= LARGEST:
-            raise _overflow(f"the activation {name}", value)
+            raise _overflow(model, f"the activation {name}", value)
 
 
-def _overflow(what: str, value: float) -> QuantizationError:
+def _overflow(model: onnx.ModelProto, what: str, value: float) -> QuantizationError:
+    other = ", or float32" if fits(size_of(model), FLOAT32) else ""
     return QuantizationError(
-        f"fp16: {what} reaches {value:.3g}, and half precision ends at {LARGEST:g}. Use --quantize int8, or float32."
+        f"fp16: {what} reaches {value:.3g}, and half precision ends at {LARGEST:g}. Use --quantize int8{other}."
     )
