@@ -25,7 +25,7 @@ from clip_toolkit.runtime.openvino_engine import OpenVinoSession
 from clip_toolkit.runtime.processor import usable_cores
 from encoders import SUBJECTS, save_checkpoint
 
-POINTS = (("pooled", 224), ("class+mean@6", 224), ("class+mean@6", 160))
+POINTS = (("pooled", 224), ("class+mean@6", 224), ("class+mean@6", 160), ("class+mean@4", 160))
 """Features and input sizes; the first is the whole encoder."""
 
 _TUNED_ON = 16

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -18,6 +19,7 @@ from commands_in_process import Done
 
 ROOT = Path(__file__).parents[2]
 
+SECONDS = 300
 LOADED = (
     "pytest",
     "transformers.models.clip.modeling_clip",
@@ -63,6 +65,7 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            signal.alarm(SECONDS)  # which ends it, if it hangs
             _run(*json.loads(line))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

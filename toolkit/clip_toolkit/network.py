@@ -69,7 +69,7 @@ class Network:
         Args:
             image: uint8 RGB ``[batch, height, width, 3]``; of the model's own size for files that take
                 ``pixel_values``.
-            tokens: of `tokenizer`, one text for each image, in models that read text.
+            tokens: of the file's tokenizer, one text for each image, in models that read text.
 
         Raises:
             ImageError: another rank, dtype or number of channels, a zero side, or a size that the file cannot take.

@@ -90,10 +90,10 @@ def test_head_remembers_the_licence_of_a_card_that_is_gone(copy: Path, tmp_path:
     head = load_head(tmp_path / "head.pt")
     assert head.encoder is not None
     (copy / CARD).unlink()
-    assert head.encoder.licensed(encoder.spec()).licenses == (AMLR,)
-    assert replace(head.encoder, revision="0" * 64).licensed(encoder.spec()).licenses == ()
+    assert head.encoder.licensed(encoder.spec(), encoder.checkpoint.commit).licenses == (AMLR,)
+    assert replace(head.encoder, revision="0" * 64).licensed(encoder.spec(), encoder.checkpoint.commit).licenses == ()
     (copy / CARD).write_text("---\nlicense: mit\n---\n")
-    assert head.encoder.licensed(encoder.spec()).licenses == (License("mit"),)
+    assert head.encoder.licensed(encoder.spec(), encoder.checkpoint.commit).licenses == (License("mit"),)
 
 
 def test_fine_tuned_encoder_keeps_the_licence(copy: Path, tmp_path: Path):

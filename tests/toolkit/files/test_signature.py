@@ -14,7 +14,8 @@ import pytest
 
 from clip_eval.commands.evaluate import main as evaluate
 from clip_toolkit.commands.infer import main
-from clip_toolkit.errors import MissingDependencyError, SignatureError
+from clip_toolkit.errors import MissingDependencyError, ModelNotFoundError, SignatureError
+from clip_toolkit.files import signature
 from clip_toolkit.files.signature import sign, signer, verify
 
 pytest.importorskip("model_signing")
@@ -92,6 +93,8 @@ def test_a_file_without_signature_is_refused(demo: Path, capsys: pytest.CaptureF
     write_keys("ours", ec.generate_private_key(ec.SECP256R1()))
     assert main(["--describe", str(demo), "--verify", "ours.pub"]) == 1
     assert "there is no such signature" in capsys.readouterr().err
+    with pytest.raises(ModelNotFoundError):
+        verify(Path("gone.onnx"), Path("ours.pub"))
 
 
 def test_keys_that_cannot_sign_or_verify_are_named(model: Path):
@@ -154,7 +157,9 @@ def test_clip_eval_reads_no_data_before_each_file_is_verified(model: Path, capsy
     assert "verified: model.onnx is what the owner of ours.pub signed\n" in capsys.readouterr().err
 
 
-def test_clip_scale_starts_with_a_signed_file_alone(model: Path, capsys: pytest.CaptureFixture[str]):
+def test_clip_scale_starts_with_a_signed_file_alone(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("pyarrow", reason="needs the parquet extra")
     from clip_scale.commands.scale import main as scale
 
@@ -166,3 +171,6 @@ def test_clip_scale_starts_with_a_signed_file_alone(model: Path, capsys: pytest.
     with pytest.raises(SystemExit, match="2"):
         scale([*command, "--model", "s3://bucket/model.onnx"])
     assert "--verify: goes with a model file of this machine" in capsys.readouterr().err
+    monkeypatch.setattr(signature, "verify", lambda path, _: altered(path) or "verified")  # replaced once it was read
+    assert scale([*command, "--model", "model.onnx"]) == 1
+    assert "is another file here" in capsys.readouterr().err

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from clip_toolkit import Classifier, load
 from clip_toolkit.commands.infer import main
 from clip_toolkit.doctor.examination import _prepared
+from clip_toolkit.files import stamp
+from clip_toolkit.files.locate import cache_folder
 from clip_toolkit.runtime import prepared, session
 from clip_toolkit.runtime.prepared import find_prepared, prepare
 
@@ -62,7 +64,9 @@ def test_prepared_weights_give_the_same_answers_and_are_told(
         ("weights.bin", lambda content: content[:4999] + bytes([content[4999] ^ 1]) + content[5000:], "are damaged"),
         ("weights.bin", lambda _: b"", "are damaged"),
         ("graph.onnx", lambda content: content[:-1], "are damaged"),
-        ("receipt.json", lambda content: content.replace(VERSION, b"1.0.0"), "another ONNX Runtime (1.0.0)"),
+        ("receipt.json", lambda content: content.replace(VERSION, b"1.0.0"), "another ONNX Runtime (1.0.0, "),
+        ("receipt.json", lambda content: content.replace(b"git-branch", b"own"), "another ONNX Runtime"),
+        ("receipt.json", lambda _: b"[" * 100_000, "receipt is damaged"),
         ("receipt.json", lambda content: content.replace(MACHINE, b"VAX"), "another processor"),
         ("receipt.json", lambda _: b"{", "receipt is damaged"),
         ("receipt.json", lambda _: b'["1.0.0", [], [1]]', "receipt is damaged"),
@@ -85,18 +89,47 @@ def test_what_does_not_fit_is_told_and_made_anew(
     assert note.startswith("prepared weights are not used: ")
     assert reason in note
     assert answers_as_before(opened, classifier, pixels)
-    assert [finding.status for finding in _prepared(model)] == ["wrong"]
+    assert [finding.status for finding in _prepared(model)] == ["note"]
     prepare(model)
     assert load(model, device="cpu").notes == ("prepared weights",)
 
 
-def test_copied_files_are_read_again_and_fit(model: Path):
+def test_copied_files_are_read_again_once_and_fit(model: Path, monkeypatch: pytest.MonkeyPatch):
     folder = prepare(model)
     for path in (model, folder / "graph.onnx", folder / "weights.bin"):
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content)
     assert find_prepared(model).graph == folder / "graph.onnx"
+    monkeypatch.setattr(stamp, "read_digest", pytest.fail)  # once
+    assert find_prepared(model).graph == folder / "graph.onnx"
+
+
+def test_what_is_made_anew_while_it_is_opened_is_not_mixed(
+    model: Path, classifier: Classifier, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+):
+    prepare(model)
+    inner = session._inner
+
+    def slow(name: str, *arguments: object, **options: bool) -> onnxruntime.InferenceSession:
+        opened = inner(name, *arguments, **options)
+        if name != str(model):
+            prepare(model)
+        return opened
+
+    monkeypatch.setattr(session, "_inner", slow)
+    opened = load(model, device="cpu")
+    assert "another process has made them anew meanwhile" in opened.notes[0]
+    assert answers_as_before(opened, classifier, pixels)
+
+
+def test_a_selftest_of_the_model_file_proves_nothing_of_the_prepared_one(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+):
+    monkeypatch.setattr(session, "find_prepared", lambda _: prepared.Prepared())
+    assert main(["--prepare", str(model)]) == 1
+    assert "was tried without prepared weights" in capsys.readouterr().err
+    assert [*cache.iterdir()] == []
 
 
 def test_a_model_that_fails_its_selftest_is_not_prepared(edited: Callable[..., Path], cache: Path):
@@ -114,8 +147,9 @@ def test_several_processes_may_prepare_at_once(model: Path, cache: Path):
 
 def test_what_vanishes_while_it_is_opened_is_not_missed(model: Path, monkeypatch: pytest.MonkeyPatch):
     (prepare(model) / "weights.bin").unlink()
-    monkeypatch.setattr(prepared, "_mismatch", lambda *_: None)
-    assert load(model, device="cpu").notes == ()
+    monkeypatch.setattr(prepared, "_fitting_receipt", lambda *_: "")
+    (note,) = load(model, device="cpu").notes
+    assert note.startswith("prepared weights are not used: ")
 
 
 def test_a_limit_of_memory_counts_weights_that_are_laid_out(model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -140,6 +174,14 @@ def test_a_model_that_changes_meanwhile_is_refused(model: Path, cache: Path, mon
     assert main(["--prepare", str(model)]) == 1
     assert "was changed while it was prepared" in capsys.readouterr().err
     assert [*cache.iterdir()] == []
+
+
+def test_a_relative_cache_folder_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, "cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "clip-toolkit"
 
 
 def test_a_cache_folder_that_cannot_be_written(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured):

@@ -31,10 +31,11 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]):
 
 def test_a_missing_and_a_foreign_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "foreign.onnx").write_bytes(b"no model")
-    for name in ("gone.onnx", "foreign.onnx"):
+    for name, reason in (("gone.onnx", "there is no such model file"), ("foreign.onnx", "")):
         assert main([str(tmp_path / name), "--port", "0"]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert name in line
+        assert reason in line
 
 
 def test_memory_is_limited_before_a_model_is_opened(demo: Path, monkeypatch: pytest.MonkeyPatch):

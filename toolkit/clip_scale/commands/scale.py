@@ -106,14 +106,18 @@ def _classifier(options: ScaleOptions) -> BatchClassifier:
         model = str(located.path)
         if located.is_demo:
             say("no model given: using the built-in demo, which recognises drawn shapes")
+    sha256 = ""
     if options.verify is not None:
+        from clip_scale.model_copy import digest_of
         from clip_toolkit.files.signature import verify
 
+        sha256 = digest_of(Path(model))  # before: what is put there while it is verified is refused below
         verified = verify(Path(model), options.verify)
         if not options.output.quiet:
             say(verified)
     classifier = BatchClassifier(  # whose workers take no other file, by its SHA-256
         model,
+        sha256=sha256,
         threads=running.threads,
         device=running.device,
         batch_size=running.batch_size,

@@ -16,6 +16,7 @@ from clip_serve.models.kinds import Images, Kind, Source, Texts, exact_sizes
 from clip_serve.options import ServeOptions
 from clip_toolkit.classifier import load
 from clip_toolkit.errors import ImageError, ModelError
+from clip_toolkit.files.locate import missing
 from clip_toolkit.files.signature import verify
 from clip_toolkit.files.stamp import sha256_of
 from clip_toolkit.images.sources import source_name
@@ -116,6 +117,8 @@ def _check_answers(path: Path, kind: Kind[Any, Any]) -> None:
 def _digest(path: Path) -> str:
     try:
         return sha256_of(path)
+    except FileNotFoundError as error:
+        raise missing(path) from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
 

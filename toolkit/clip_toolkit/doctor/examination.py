@@ -58,7 +58,7 @@ def _prepared(model: Path) -> Iterator[Finding]:
     if found.graph is not None:
         yield Finding("prepared weights", "fine", f"opened in the file's place on the CPU: {found.graph.parent}")
     elif found.remarks:
-        yield Finding("prepared weights", "wrong", found.remarks[0], f"clip-infer --prepare {model}")
+        yield Finding("prepared weights", "note", found.remarks[0], f"clip-infer --prepare {model}")
 
 
 def _answers(spec: ModelSpec) -> str:

@@ -36,14 +36,22 @@ def find_model(model: str | os.PathLike[str] | None = None) -> Located:
     return Located(_demo(), is_demo=True)
 
 
+def missing(path: Path) -> ModelNotFoundError:
+    """Return the error on a model file that is not there."""
+    return ModelNotFoundError(
+        f"{path}: there is no such model file. Make one with clip-export, or name another with --model."
+    )
+
+
 def cache_folder() -> Path:
     """Return the folder for what can be made anew; it may not exist yet.
 
     Raises:
         RuntimeError: the user has no home folder.
     """
-    folder = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(folder) / "clip-toolkit"
+    named = (Path(os.environ.get(name, "")) for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"))
+    folder = next((path for path in named if path.is_absolute()), None)  # relative ones are to be ignored, says XDG
+    return (folder or Path.home() / ".cache") / "clip-toolkit"
 
 
 def _demo() -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from clip_toolkit.errors import MissingDependencyError, SignatureError, first_line
 from clip_toolkit.files.atomic import written_atomically
+from clip_toolkit.files.locate import missing
 
 if TYPE_CHECKING:
     from model_signing import signing
@@ -56,12 +57,15 @@ def verify(model: Path, key: Path) -> str:
 
     Raises:
         MissingDependencyError: the ``sign`` extra is not installed.
+        ModelNotFoundError: there is no such file.
         SignatureError: it has not, or there is no signature, or ``key`` is not a public key.
     """
     _require()
     from model_signing import verifying
 
     signature = signature_path(model)
+    if not model.exists():
+        raise missing(model)
     if not signature.is_file():
         raise SignatureError(f"{signature}: there is no such signature of {model}. Sign with clip-export --sign KEY.")
     try:

@@ -1,7 +1,8 @@
 """Weights laid out for this processor once, in the user's cache folder, where every process maps them into its memory.
 
 ONNX Runtime writes what it makes of a model file: the optimised graph, and the weights as its kernels want them. Where
-the receipt beside them fits, they are opened in the file's place: same model, version and processor, and no damage.
+the receipt beside them fits, they are opened in the file's place: same model, build and processor, and files that have
+not changed since.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from clip_toolkit.errors import ModelError, OutputError, first_line
-from clip_toolkit.files.atomic import temporary_beside
+from clip_toolkit.files.atomic import temporary_beside, written_atomically
 from clip_toolkit.files.locate import cache_folder
-from clip_toolkit.files.stamp import Stamp, is_unchanged, read_digest
+from clip_toolkit.files.stamp import Stamp, is_unchanged, read_digest, stamp_of
 from clip_toolkit.runtime.devices import CPU, import_onnxruntime
 from clip_toolkit.runtime.processor import processor_facts
 
+IN_USE = "prepared weights"
+"""The note on a session that runs them."""
+
+_FORMAT = 2  # of the receipt and of what `_write` asks ONNX Runtime for
 _GRAPH, _WEIGHTS, _RECEIPT = "graph.onnx", "weights.bin", "receipt.json"
 
 
@@ -29,16 +38,20 @@ class Prepared(NamedTuple):
     Attributes:
         graph: the file to open in its place, or None.
         remarks: for the user, one line each.
+        receipt: what the files were when they were found to fit.
     """
 
     graph: Path | None = None
     remarks: tuple[str, ...] = ()
+    receipt: str = ""
 
 
 def find_prepared(model: Path) -> Prepared:
     """Look for what `prepare` has made of a model file, and whether it still fits.
 
-    Files are read again only where their times of change differ from those in the receipt, as after copying them.
+    Files are read again only where their times of change differ from those in the receipt, as after copying them; if
+    they fit, the receipt has the new times from then on. Whoever opens the graph asks once more afterwards: another
+    process may have put other weights beside it meanwhile.
     """
     try:
         folder = _folder(model)
@@ -46,17 +59,23 @@ def find_prepared(model: Path) -> Prepared:
             return Prepared()
     except (OSError, RuntimeError):  # a folder of somebody else's; a user without a home folder
         return Prepared()
-    wrong = _mismatch(model, folder)
-    if wrong is not None:
-        return Prepared(None, (f"prepared weights are not used: {wrong}. Run: clip-infer --prepare {model}",))
-    return Prepared(folder / _GRAPH, ("prepared weights",))
+    try:
+        receipt = _fitting_receipt(model, folder)
+    except _MismatchError as wrong:
+        return Prepared(None, (unused(model, str(wrong)),))
+    return Prepared(folder / _GRAPH, (IN_USE,), receipt)
+
+
+def unused(model: Path, reason: str) -> str:
+    """Word the note that what was prepared of a model is not used."""
+    return f"prepared weights are not used: {reason}. Run: clip-infer --prepare {model}"
 
 
 def prepare(model: Path) -> Path:
     """Lay out the weights of a model file for the CPU, in the place of what was prepared of it before.
 
     Returns:
-        The folder with the result, of about twice the file's size.
+        The folder with the result, two to four times as large as the file.
 
     Raises:
         ModelError: ONNX Runtime refuses the file, or it is changed meanwhile.
@@ -72,7 +91,7 @@ def prepare(model: Path) -> Path:
             if _seen(model) != source:
                 raise ModelError(f"{model}: was changed while it was prepared. Prepare it again.")
             files = [source, _seen(temporary / _GRAPH), _seen(temporary / _WEIGHTS)]
-            (temporary / _RECEIPT).write_text(json.dumps([*_circumstances(), files]), encoding="utf-8")
+            (temporary / _RECEIPT).write_text(_receipt(files), encoding="utf-8")
             _put(temporary, folder, model)
     except (OSError, RuntimeError) as error:  # the latter of a user without a home folder
         raise OutputError(f"{model}: what is prepared of it cannot be written ({error})") from error
@@ -112,9 +131,24 @@ def _put(temporary: Path, folder: Path, model: Path) -> None:
             raise
 
 
-def _circumstances() -> tuple[str, list[str]]:
-    """Return what else the result depends on: the version of ONNX Runtime, and the processor."""
-    return import_onnxruntime().__version__, processor_facts()
+def _receipt(files: list[tuple[Stamp, str]]) -> str:
+    return json.dumps([*_circumstances(), files])
+
+
+def _circumstances() -> tuple[int, str, list[str]]:
+    """Return what else the result depends on: our format, the build of ONNX Runtime, and the processor."""
+    runtime = import_onnxruntime()
+    build = f"{runtime.__version__}, {runtime.get_build_info()}"
+    return _FORMAT, build, [*processor_facts(), *_apple_chip()]
+
+
+@cache
+def _apple_chip() -> list[str]:
+    """Name the chip on macOS, where the facts of all processors are alike."""
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            return [subprocess.check_output(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()]
+    return []
 
 
 def _seen(path: Path) -> tuple[Stamp, str]:
@@ -122,19 +156,43 @@ def _seen(path: Path) -> tuple[Stamp, str]:
     return stamp, digest.hex()
 
 
-def _mismatch(model: Path, folder: Path) -> str | None:
-    """Say what does not fit the receipt."""
+class _MismatchError(Exception):
+    """What was prepared does not fit; says why."""
+
+
+def _fitting_receipt(model: Path, folder: Path) -> str:
+    """Return the receipt of what was prepared, with the times of change that its files have now.
+
+    Raises:
+        _MismatchError: something does not fit.
+    """
     places = model, folder / _GRAPH, folder / _WEIGHTS
     try:
-        version, processor, files = json.loads((folder / _RECEIPT).read_text(encoding="utf-8"))
-        is_same, *are_whole = (
-            is_unchanged(path, Stamp(*stamp), bytes.fromhex(digest))
-            for path, (stamp, digest) in zip(places, files, strict=True)
-        )
-    except (OSError, ValueError, TypeError):
-        return "their receipt is damaged"
-    if (version, processor) != _circumstances():
-        return f"they are of another processor, or of another ONNX Runtime ({version})"
+        text = (folder / _RECEIPT).read_text(encoding="utf-8")
+        number, build, processor, files = json.loads(text)
+        seen = [(Stamp(*stamp), bytes.fromhex(digest)) for stamp, digest in files]
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise _MismatchError("their receipt is damaged") from None
+    if (number, build, processor) != _circumstances():
+        raise _MismatchError(f"they are of another processor, or of another ONNX Runtime ({str(build)[:80]})")
+    if len(seen) != len(places):
+        raise _MismatchError("their receipt is damaged")
+    is_same, *are_whole = (is_unchanged(path, *before) for path, before in zip(places, seen, strict=True))
     if not is_same:
-        return "the model file has been changed since"
-    return None if all(are_whole) else "they are damaged"
+        raise _MismatchError("the model file has been changed since")
+    if not all(are_whole):
+        raise _MismatchError("they are damaged")
+    return _renewed(folder, text, [*zip(places, seen, strict=True)])
+
+
+def _renewed(folder: Path, text: str, seen: list[tuple[Path, tuple[Stamp, bytes]]]) -> str:
+    """Write the receipt anew, if it can be, where times of change differ: else the files would be read each time."""
+    now = [(stamp_of(path) or before, digest.hex()) for path, (before, digest) in seen]
+    renewed = _receipt(now)
+    if renewed == text:
+        return text
+    with suppress(OSError, OutputError):
+        with written_atomically(folder / _RECEIPT) as temporary:
+            temporary.write_text(renewed, encoding="utf-8")
+        return renewed
+    return text

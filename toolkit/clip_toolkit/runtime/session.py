@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -24,7 +24,7 @@ from clip_toolkit.runtime.devices import (
 from clip_toolkit.runtime.memory import is_out_of_memory, memory_in_force
 from clip_toolkit.runtime.openvino_engine import OpenVinoSession
 from clip_toolkit.runtime.plugins import ALL_DEVICES, Engine, devices_of_auto, find_engine
-from clip_toolkit.runtime.prepared import Prepared, find_prepared
+from clip_toolkit.runtime.prepared import Prepared, find_prepared, unused
 from clip_toolkit.runtime.processor import usable_cores
 from clip_toolkit.spec.metadata import OLDEST_ONNXRUNTIME
 
@@ -192,13 +192,17 @@ def _opened(path: Path, engine: Engine, notes: tuple[str, ...], opening: Opening
     threads = opening.threads or usable_cores()
     inside = 1 if opening.throughput and engine.provider == CPU else threads
     prepared = find_prepared(path) if engine == Engine(CPU) and memory_in_force() is None else Prepared()
+    remarks = prepared.remarks
     if prepared.graph is not None:
-        with suppress(ModelError):  # such as that another process prepares it anew
+        try:
             inner = _inner(os.fspath(prepared.graph), str(path), engine, inside)
-            return Session(inner, engine.provider, (*notes, *prepared.remarks), threads, opening)
-        prepared = Prepared()
+            if find_prepared(path) == prepared:  # else its weights may be another's
+                return Session(inner, engine.provider, (*notes, *remarks), threads, opening)
+            remarks = (unused(path, "another process has made them anew meanwhile"),)
+        except ModelError as error:
+            remarks = (unused(path, str(error)),)
     inner = _inner(os.fspath(path), str(path), engine, inside, prepack=opening.prepack)
-    return Session(inner, engine.provider, (*notes, *prepared.remarks), threads, opening)
+    return Session(inner, engine.provider, (*notes, *remarks), threads, opening)
 
 
 def _inner(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from clip_toolkit.errors import ModelError, ModelNotFoundError, SpecError
+from clip_toolkit.errors import ModelError, SpecError
+from clip_toolkit.files.locate import missing
 from clip_toolkit.spec.classifier import ModelSpec
 from clip_toolkit.spec.metadata import SPEC_KEY, TEXT, kind_of, parsed
 from clip_toolkit.spec.text_tower import TextTowerSpec
@@ -82,9 +83,7 @@ def _read(path: str | Path, parse: Callable[[str], Spec]) -> Spec:
         with path.open("rb") as file, mapped(file, path) as data:
             return _spec(data, path, parse)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelNotFoundError(
-            f"{path}: there is no such model file. Make one with clip-export, or name another with --model."
-        ) from error
+        raise missing(path) from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     except ModelError:
