@@ -55,6 +55,12 @@ def main() -> None:
         if (feature, size) == POINTS[0]:
             _row(title, run, _PIXELS, pixels, args.rounds)
     _row(_PIXELS, pixels, _NNCF, nncf, args.rounds)
+    cut = Encoder.from_pretrained(str(checkpoint), feature=POINTS[1][0])
+    path = args.folder / "standard8-cut.onnx"
+    if not path.is_file():
+        _write_for_pixels(cut, path)
+    run = openvino_runner(str(path), args.batch, usable_cores())
+    _row(f"{POINTS[1][0]} for pixels on OpenVINO", run, _NNCF, nncf, args.rounds)
     engine = _engine(whole, args.folder, args.batch)
     _row("--device openvino, which normalises pixels", engine, _PIXELS, pixels, args.rounds)
 
@@ -63,11 +69,19 @@ def _for_openvino(whole: Encoder, folder: Path) -> tuple[Path, Path]:
     """Return NNCF's file and ours, of a network that takes normalised pixels."""
     network, theirs, ours = (folder / name for name in ("pixels.onnx", "nncf.xml", "standard8.onnx"))
     if not ours.is_file():
-        values = normalise(_images(_TUNED_ON, whole.preprocessing.size), whole.preprocessing)
         onnx.save(network_graph(whole, _head(whole), "pixels", "standard"), network)
-        quantize_with_nncf(network, theirs, values)
-        ours.write_bytes(static_int8(onnx.load(network), values, "standard").SerializeToString())
+        quantize_with_nncf(network, theirs, _values(whole))
+        _write_for_pixels(whole, ours)
     return theirs, ours
+
+
+def _write_for_pixels(encoder: Encoder, path: Path) -> None:
+    model = network_graph(encoder, _head(encoder), "pixels", "standard")
+    path.write_bytes(static_int8(model, _values(encoder), "standard").SerializeToString())
+
+
+def _values(encoder: Encoder) -> NDArray[np.float32]:
+    return normalise(_images(_TUNED_ON, encoder.preprocessing.size), encoder.preprocessing)
 
 
 def _write(encoder: Encoder, path: Path) -> None:

@@ -77,10 +77,14 @@ def _input(kind: str, shape: list[int | str], batch: int, path: str) -> np.ndarr
 
 
 def _images(batch: int, path: str) -> np.ndarray:
-    """Images of the model's own size."""
+    """Images of the model's own size; a network alone, without a spec, resizes those of the usual one to its own."""
+    from clip_toolkit.errors import SpecError
     from clip_toolkit.spec.model_file import read_spec
 
-    size = read_spec(path).preprocessing.size
+    try:
+        size = read_spec(path).preprocessing.size
+    except SpecError:
+        size = 224
     return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
 
 
