@@ -274,7 +274,9 @@ async def reloaded(images: list[bytes]) -> list[str]:
                 temporary.replace(path)
                 server.process.send_signal(signal.SIGHUP)
                 turn += 1
-                await asyncio.sleep(0.3)
+                said = await asyncio.to_thread(server.next_line)  # a file that changes while it is read is refused
+                if "reloaded: model" not in said:
+                    tally.wrong.append(said)
             await load_
     print(f"{turn} reloads under load: {tally}, by {dict(by)}")
     return [*tally.wrong, *([] if len(by) == 2 else [f"reload: answers by {dict(by)} alone"])]
@@ -370,6 +372,11 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
+
+    def next_line(self) -> str:
+        """Wait for what it says next."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
 
     @property
     def resident(self) -> int:
