@@ -19,6 +19,7 @@ from tiny_models import save_checkpoint
 from tiny_open_clip import save_open_clip
 
 LABELS = ("ant", "bee", "cow")
+OF_OPEN_CLIP = {"open-clip": "clip", "open-clip-siglip": "siglip", "clipa": "clipa"}
 OF_TIMM = ("mobileclip", "eva02", "pe-core")
 
 
@@ -41,15 +42,19 @@ def _one_registry() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny checkpoint of a name in `tiny_models.CHECKPOINTS`, or in OpenCLIP's format."""
+    """Folder of a tiny checkpoint, by a name of `tiny_models`, or in OpenCLIP's format."""
 
     @functools.cache
     def make(name: str) -> Path:
-        save = save_open_clip if name == "clipa" else save_checkpoint
+        folder = tmp_path_factory.mktemp("checkpoints") / name
+        if name in OF_OPEN_CLIP:
+            return save_open_clip(OF_OPEN_CLIP[name], folder)
         if name in OF_TIMM:
             pytest.importorskip("open_clip")
-            from tiny_timm import save_timm as save
-        return save(name, tmp_path_factory.mktemp("checkpoints") / name)
+            from tiny_timm import save_timm
+
+            return save_timm(name, folder)
+        return save_checkpoint(name, folder)
 
     return make
 

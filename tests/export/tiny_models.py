@@ -236,17 +236,45 @@ def _save_tipsv2_processor(folder: Path) -> None:
 _MAKERS |= {"tipsv2": (_tipsv2, lambda: None, _save_tipsv2_processor)}
 
 
+TOWERS = {
+    "CLIPVisionModel": "clip",
+    "CLIPVisionModelWithProjection": "clip",
+    "SiglipVisionModel": "siglip",
+    "Siglip2VisionModel": "siglip2-naflex",
+    "BlipVisionModel": "blip",
+    "MetaClip2VisionModel": "metaclip2",
+    "MetaClip2VisionModelWithProjection": "metaclip2",
+    "ChineseCLIPVisionModel": "chinese-clip",
+    "AltCLIPVisionModel": "altclip",
+    "Tipsv2VisionModel": "tipsv2",
+}
+"""Classes of image towers saved without their texts, and the checkpoints that hold the same weights."""
+
+
 def save_checkpoint(name: str, folder: Path) -> Path:
-    """Write the checkpoint ``name`` into ``folder`` and return it."""
-    torch.manual_seed(sum(map(ord, name)))
-    make_model, make_processor, save_tokenizer = _MAKERS[name]
+    """Write the checkpoint ``name``, or the tower of a class in `TOWERS` alone, into ``folder`` and return it."""
+    whole = TOWERS.get(name, name)
+    torch.manual_seed(sum(map(ord, whole)))
+    make_model, make_processor, save_tokenizer = _MAKERS[whole]
     model = make_model()
     _spread(model)
-    model.save_pretrained(folder)
+    (model if name == whole else _tower(name, model)).save_pretrained(folder)
     if (processor := make_processor()) is not None:
         processor.save_pretrained(folder)
-    save_tokenizer(folder)
+    if name == whole:
+        save_tokenizer(folder)
     return folder
+
+
+def _tower(kind: str, whole: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    config = whole.config.vision_config
+    if kind.endswith("WithProjection"):
+        config.projection_dim = whole.config.projection_dim
+    tower = getattr(transformers, kind)(config)
+    getattr(tower, "vision_model", tower).load_state_dict(whole.vision_model.state_dict())
+    if kind.endswith("WithProjection"):
+        tower.visual_projection.load_state_dict(whole.visual_projection.state_dict())
+    return tower
 
 
 def cut_tiny_clip(folder: Path) -> Path:
