@@ -26,7 +26,7 @@ export function encoded(tokenizer, spec, text) {
   const whole = tokenizer.encode(text).ids;
   if (!whole.every(Number.isInteger)) throw new Error('a word of the text is unknown to the tokenizer');
   const ids = cut(whole, tokenizer.encode(text, { add_special_tokens: false }).ids, spec.context);
-  const missing = spec.pad_to_context ? spec.context - ids.length : 0;
+  const missing = Math.max(0, (spec.pad_to_context ? spec.context : 1) - ids.length);
   const padded = (row, filler) => {
     const padding = Array(missing).fill(filler);
     return spec.padding_side === 'left' ? [...padding, ...row] : [...row, ...padding];

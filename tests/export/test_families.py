@@ -35,7 +35,7 @@ NAMES += ("clipa", "dinov2-registers", "dinov3", "mlcd", *sum(OPTIONAL.values(),
 
 ALONE = tuple(kind for kind in TOWERS if hasattr(transformers, kind))
 ROWS = (*NAMES, "open-clip", "open-clip-siglip", "dinov2", "dinov3-gated", *ALONE)
-WITHOUT_TEXT = ("blip", "dinov2", "dinov3", "mlcd", "tipsv2")
+WITHOUT_TEXT = ("blip", "dinov2", "dinov3", "mlcd")
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210)}
 

@@ -222,7 +222,7 @@ _MAKERS |= {
 
 def _tipsv2() -> transformers.PreTrainedModel:
     vision = _dinov2(transformers.Tipsv2VisionModel).config
-    text = _TEXT | {"hidden_size": vision.hidden_size, "vocab_size": 40}
+    text = _TEXT | tiny_tokenizers.TIPSV2_TOKENS | {"hidden_size": vision.hidden_size}
     return transformers.Tipsv2Model(transformers.Tipsv2Config(vision_config=vision, text_config=text))
 
 
@@ -233,7 +233,12 @@ def _save_tipsv2_processor(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(content))
 
 
-_MAKERS |= {"tipsv2": (_tipsv2, lambda: None, _save_tipsv2_processor)}
+def _save_tipsv2_files(folder: Path) -> None:
+    _save_tipsv2_processor(folder)
+    tiny_tokenizers.save_tipsv2(folder)
+
+
+_MAKERS |= {"tipsv2": (_tipsv2, lambda: None, _save_tipsv2_files)}
 
 
 TOWERS = {
@@ -255,14 +260,13 @@ def save_checkpoint(name: str, folder: Path) -> Path:
     """Write the checkpoint ``name``, or the tower of a class in `TOWERS` alone, into ``folder`` and return it."""
     whole = TOWERS.get(name, name)
     torch.manual_seed(sum(map(ord, whole)))
-    make_model, make_processor, save_tokenizer = _MAKERS[whole]
+    make_model, make_processor, save_files = _MAKERS[whole]
     model = make_model()
     _spread(model)
     (model if name == whole else _tower(name, model)).save_pretrained(folder)
     if (processor := make_processor()) is not None:
         processor.save_pretrained(folder)
-    if name == whole:
-        save_tokenizer(folder)
+    save_files(folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 CONTEXT = 24  # most tokens in a text, with the marks around it
@@ -26,6 +27,7 @@ CLIP_TOKENS = _tokens(2 * len(_BYTES) + 2, 2 * len(_BYTES), 2 * len(_BYTES) + 1,
 SIGLIP_TOKENS = _tokens(64, 1, 1, 1)
 SIGLIP2_TOKENS = _tokens(4 + 256 + 1 + len(_LETTERS), 2, 1, 0)
 ROBERTA_TOKENS = {"vocab_size": 6 + len(_LETTERS), "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+TIPSV2_TOKENS = {"vocab_size": 2 + 256 + 1 + len(_LETTERS), "pad_token_id": 0}
 BLIP_TOKENS = _tokens(5 + 2 * len(_LETTERS) + len(_WORDS), 2, 3, 0)
 
 
@@ -75,6 +77,13 @@ def save_siglip2(folder: Path) -> None:
     marks = {f"{token[1:-1]}_token": token for token in special}
     flags = {"add_bos_token": False, "add_eos_token": True, "padding_side": "right"}
     _save_configuration(folder, "GemmaTokenizer", **marks, **flags)
+
+
+def save_tipsv2(folder: Path) -> None:
+    """Byte-pair encoding of lower-cased words, which marks no ends, as transformers writes it since 5.14."""
+    pieces = ["<pad>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *_LETTERS]
+    vocabulary = {token: index for index, token in enumerate(pieces)}
+    transformers.Tipsv2Tokenizer(vocab=vocabulary, model_max_length=CONTEXT).save_pretrained(folder)
 
 
 def save_blip(folder: Path) -> None:

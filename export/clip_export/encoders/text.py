@@ -85,7 +85,6 @@ class TextEncoder:
         model: Any = checkpoint.model("text", lambda name: name.startswith(own))
         tower = getattr(model, family.text.module)
         tokenizer = _tokenizer(checkpoint, family.text)
-        scale = family.text.logit_scale
         context = family.text.context(tower.config)
         is_open_clip = checkpoint.open_clip_settings is not None  # which does not ask the tokenizer
         return cls(
@@ -96,7 +95,7 @@ class TextEncoder:
             projection=getattr(model, family.text.projection) if family.text.projection else None,
             tokenizer=tokenizer,
             context=context if is_open_clip else min(context, tokenizer.model_max_length),
-            logit_scale=model.logit_scale.exp().item() if scale is None else scale,
+            logit_scale=family.text.logit_scale(model),
             logit_bias=None if family.text.compares_labels else model.logit_bias.item(),
             base=checkpoint.base_name,
             licenses=checkpoint.licenses,
@@ -110,10 +109,15 @@ class TextEncoder:
         return self.family.text
 
     @property
+    def last_layer(self) -> nn.Linear | None:
+        """What projects into the space shared with images, or None where the pooled output lies there already."""
+        return getattr(self.model, "head", None) if self.projection is None else self.projection
+
+    @property
     def dim(self) -> int:
         """Channels of the feature."""
-        last: nn.Linear = self.model.head if self.projection is None else self.projection
-        return last.out_features
+        width: int = self.model.config.hidden_size if self.last_layer is None else self.last_layer.out_features
+        return width
 
     def to(self, device: str) -> TextEncoder:
         """Return the same tower, moved to a PyTorch device."""
@@ -160,20 +164,18 @@ def tokenised(tower: TextEncoder, texts: Sequence[str]) -> dict[str, Tensor]:
     """Tokens in the form that the family was trained with.
 
     Returns:
-        ``input_ids``, int64 ``[texts, tokens]``: as long as the longest text, with an ``attention_mask`` of the same
-        shape, 1 where there is text; or padded to the context, if the family reads the padding, too.
+        ``input_ids``, int64 ``[texts, tokens]``: as long as the longest text, and at least one, with an
+        ``attention_mask`` of the same shape, 1 where there is text; or padded to the context, if the family reads the
+        padding, too.
 
     Raises:
         EncoderError: the tokenizer belongs to another checkpoint.
     """
     padded = tower.rules.pads_to_context
-    tokens = tower.tokenizer(
-        list(texts),
-        padding="max_length" if padded else True,
-        max_length=tower.context,
-        truncation=True,
-        return_tensors="pt",
-    )
+    options = {"max_length": tower.context, "truncation": True, "return_tensors": "pt"}
+    tokens = tower.tokenizer(list(texts), padding="max_length" if padded else True, **options)
+    if not tokens["input_ids"].numel():  # empty texts of a tokenizer that marks no ends
+        tokens = tower.tokenizer([""] * len(texts), padding="max_length", **options | {"max_length": 1})
     largest, rows = int(tokens["input_ids"].max()), tower.model.config.vocab_size
     if largest >= rows:
         raise EncoderError(f"{tower.id}: the tokenizer gives token {largest}, but the text tower knows {rows} tokens.")

@@ -37,15 +37,20 @@ class Operators:
         Raises:
             KeyError: there is none of this name.
         """
-        return {"silu": self.silu, "gelu": functional.gelu, "gelu_pytorch_tanh": _tanh_gelu}[name]
-
-
-ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh")
+        return {"silu": self.silu, **_ACTIVATIONS}[name]
 
 
 def _tanh_gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "relu": functional.relu,
+}
+
+ACTIVATIONS = ("silu", *_ACTIVATIONS)
 
 FORBIDDEN = -1e4
 """What BERT adds to the scores of tokens not to be seen: their exponential is 0, and half precision can hold it."""

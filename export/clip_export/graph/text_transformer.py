@@ -1,6 +1,6 @@
 """One text transformer for every encoder family.
 
-CLIP's, SigLIP's and BLIP's text towers differ in a handful of switches (`TextConfig`). This module is the machine they
+The families' text towers differ in a handful of switches (`TextConfig`). This module is the machine they
 share, made of the blocks of the image towers and written for export. `clip_export.graph.text_weights` fills it.
 """
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from clip_export.graph.blocks import Block, BlockConfig
 from clip_export.graph.operators import FORBIDDEN, STANDARD, Operators
 
-POOLINGS = ("first", "last", "largest", "end")
+POOLINGS = ("first", "last", "largest", "end", "mean")
 """Which token a tower reads: the first one (BLIP); the last one, padding or not (SigLIP); the first of those with the
-largest number (CLIP of checkpoints that do not know their end mark, which has it); the first end mark (other CLIP)."""
+largest number (CLIP of checkpoints that do not know their end mark, which has it); the first end mark (other CLIP); or
+the mean of all that are no padding (TIPSv2), which is zero where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class TextConfig(BlockConfig):
         masked: tokens of padding are not seen (BLIP). CLIP's padding stands behind what it reads, and SigLIP's is read.
         embedding_norm: a layer normalisation before the first block (BLIP).
         final_norm: one behind the last (all but BLIP).
-        projection: channels of the projected feature.
+        projection: channels of the projected feature; None where nothing is projected.
         projection_bias: whether the projection has a bias.
     """
 
@@ -47,8 +48,13 @@ class TextConfig(BlockConfig):
     masked: bool = False
     embedding_norm: bool = False
     final_norm: bool = True
-    projection: int
+    projection: int | None = None
     projection_bias: bool = False
+
+    @property
+    def reads_one_token(self) -> bool:
+        """Whether the feature is that of a single token."""
+        return self.pooling != "mean"
 
 
 class TextTransformer(nn.Module):
@@ -62,9 +68,13 @@ class TextTransformer(nn.Module):
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Parameter(torch.empty(config.context + (config.padding is not None), config.width))
         self.embedding_norm = nn.LayerNorm(config.width, config.eps) if config.embedding_norm else nn.Identity()
-        self.blocks = nn.ModuleList(Block(config, operators, i == config.depth - 1) for i in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(config, operators, config.reads_one_token and i == config.depth - 1) for i in range(config.depth)
+        )
         self.final_norm = nn.LayerNorm(config.width, config.eps) if config.final_norm else nn.Identity()
-        self.projection = nn.Linear(config.width, config.projection, config.projection_bias)
+        self.projection = (
+            nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode a batch to float32 ``[batch, dim]``.
@@ -82,8 +92,12 @@ class TextTransformer(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x, seen)
-        x = last(x, seen_by_read, lambda tokens: tokens.gather(1, place.expand(-1, 1, tokens.shape[2])))
-        feature: Tensor = self.projection(self.final_norm(x[:, 0]))
+        if self.config.reads_one_token:
+            x = last(x, seen_by_read, lambda tokens: tokens.gather(1, place.expand(-1, 1, tokens.shape[2])))
+            pooled = self.final_norm(x[:, 0])
+        else:
+            pooled = _mean(self.final_norm(last(x, seen)), attention_mask)
+        feature: Tensor = self.projection(pooled)
         return feature
 
     def _positions(self, input_ids: Tensor) -> Tensor:
@@ -96,7 +110,7 @@ class TextTransformer(nn.Module):
     def _place(self, input_ids: Tensor) -> Tensor:
         """Return the place of the token that is read: int64 ``[batch, 1, 1]``."""
         match self.config.pooling:
-            case "first":
+            case "first" | "mean":  # of which no place is asked
                 place = torch.zeros_like(input_ids[:, :1])
             case "last":
                 place = torch.zeros_like(input_ids[:, :1]) + (input_ids.shape[1] - 1)
@@ -115,6 +129,12 @@ class TextTransformer(nn.Module):
             bias = _forbidden(attention_mask == 0)[:, None, None]
             return bias.expand(-1, -1, input_ids.shape[1], -1), bias
         return None, None
+
+
+def _mean(x: Tensor, attention_mask: Tensor) -> Tensor:
+    """Average ``[batch, tokens, width]`` over the tokens that are no padding."""
+    counted = attention_mask[:, :, None].float()
+    return (x * counted).sum(1) / counted.sum(1).clamp_min(1)
 
 
 def _forbidden(where: Tensor) -> Tensor:

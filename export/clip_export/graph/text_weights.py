@@ -36,14 +36,14 @@ def _config(tower: TextEncoder) -> TextConfig:
         **tower.rules.switches(config),
         vocabulary=config.vocab_size,
         context=tower.rules.context(config),
-        projection=projection.out_features,
-        projection_bias=projection.bias is not None,
+        projection=None if projection is None else projection.out_features,
+        projection_bias=projection is not None and projection.bias is not None,
     )
 
 
-def _projection(tower: TextEncoder) -> nn.Linear:
-    last: nn.Linear = tower.model.head if tower.projection is None else tower.projection
-    if tower.rules.transformation is None:
+def _projection(tower: TextEncoder) -> nn.Linear | None:
+    last = tower.last_layer
+    if last is None or tower.rules.transformation is None:
         return last
     return _composed(getattr(tower.model, tower.rules.transformation), last)
 
@@ -59,13 +59,17 @@ def _composed(first: nn.Linear, last: nn.Linear) -> nn.Linear:
 
 def _weights(tower: TextEncoder) -> Weights:
     source, settings = named_like_clip(tower.model, tower.rules.names), tower.rules.settings(tower.model.config)
-    weights = renamed(source, _NAMES) | {"positions": _positions(source)[_config(tower).padding or 0 :]}
+    source |= tower.rules.embeddings(tower.model)
+    config = _config(tower)
+    weights = renamed(source, _NAMES) | {"positions": _positions(source)[config.padding or 0 :]}
     for i in range(settings.depth):
         layer = below(source, f"encoder.layers.{i}.")
-        block = block_weights(layer, settings.activation, one_token=i == settings.depth - 1)
+        one_token = config.reads_one_token and i == settings.depth - 1
+        block = block_weights(layer, settings.activation, one_token)
         weights |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
-    projection = _projection(tower).state_dict().items()
-    return weights | {f"projection.{name}": tensor.float() for name, tensor in projection}
+    if (projection := _projection(tower)) is not None:
+        weights |= {f"projection.{name}": tensor.float() for name, tensor in projection.state_dict().items()}
+    return weights
 
 
 def _positions(source: Weights) -> Tensor:

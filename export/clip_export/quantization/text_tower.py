@@ -69,7 +69,9 @@ def quantize_text(
 def _cosines(before: TextEncoder, after: TextEncoder) -> NDArray[np.float32]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TextTruncatedWarning)  # some are long on purpose
-        return np.asarray((before.encode(PROOF_TEXTS) * after.encode(PROOF_TEXTS)).sum(1))
+        embeddings = before.encode(PROOF_TEXTS), after.encode(PROOF_TEXTS)
+    alike = ~np.any(embeddings, axis=(0, 2))  # without a direction: texts without a token, of towers that average them
+    return np.asarray((embeddings[0] * embeddings[1]).sum(1) + alike)
 
 
 def quantize_text_int8(model: onnx.ModelProto) -> onnx.ModelProto:

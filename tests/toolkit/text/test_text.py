@@ -87,6 +87,13 @@ def test_tokens(encoder: TextEncoder):
     assert tokens.attention_mask.sum(1).tolist() == [4, 3, 6]
 
 
+def test_texts_without_a_token_are_one_of_padding():
+    unmarked = json.dumps(json.loads(tokenizer_json()) | {"post_processor": None})
+    tokens = Tokenizer(TokenizerSpec(unmarked, CONTEXT, pad_id=0)).encode(["", " "])
+    assert tokens.input_ids.tolist() == tokens.attention_mask.tolist() == [[0], [0]]
+    assert not any(tokens.truncated)
+
+
 @pytest.mark.parametrize(("side", "row"), [("right", [2, 4, 3, 0, 0, 0]), ("left", [0, 0, 0, 2, 4, 3])])
 def test_padding_to_the_context(side: str, row: list[int]):
     rule = TokenizerSpec(tokenizer_json(), CONTEXT, pad_id=0, pad_to_context=True, padding_side=side)

@@ -50,7 +50,7 @@ class Tokenizer:
             texts: any text, the empty one included.
 
         Returns:
-            As many tokens for each as the longest has, or the context where the tower was trained so.
+            As many tokens for each as the longest has, and at least one, or the context where the tower was trained so.
 
         Raises:
             TextError: ``texts`` is a single text, or one of them is no text.
@@ -58,7 +58,7 @@ class Tokenizer:
         check_texts(texts)
         encodings = self._tokenizer.encode_batch(list(texts))
         rows = [encoding.ids for encoding in encodings]
-        width = self.spec.context if self.spec.pad_to_context else max(map(len, rows), default=0)
+        width = self.spec.context if self.spec.pad_to_context else max(map(len, rows), default=0) or 1
         ids = np.full((len(rows), width), self.spec.pad_id, np.int64)
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):

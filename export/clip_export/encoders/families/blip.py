@@ -32,7 +32,7 @@ BLIP = Family(
         reads_first_token=True,
         # Checkpoints leave out the learnt temperature. Training starts from this one: the authors' own
         # models/blip_retrieval.py, temp = 0.07.
-        logit_scale=1 / 0.07,
+        logit_scale=lambda _: 1 / 0.07,
         names=BERT_NAMES,
     ),
 )

@@ -18,8 +18,9 @@ ACTIVATIONS = {
     "gelu_new": "gelu_pytorch_tanh",
     "gelu_fast": "gelu_pytorch_tanh",
     "silu": "silu",
+    "relu": "relu",
 }
-"""Activations by the names of transformers' configurations, and which of four functions each of them is."""
+"""Activations by the names of transformers' configurations, and which of five functions each of them is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +138,15 @@ class TextTower:
             distinguish the family.
         module: attribute of the whole model that holds the text tower.
         projection: attribute of the whole model that projects into the shared space, or None where the tower's own
-            ``head`` does.
+            ``head`` does, or the pooled output lies in that space already.
         transformation: linear layer of the tower in front of that projection, or None.
         reads_first_token: the feature is that of the first token of the last hidden state, not the pooled output.
         pads_to_context: texts are padded to the context, and the padding is read.
         lower_cases: texts were lower-cased before the tokenizer during training.
         compares_labels: training compared captions with each other (a softmax); otherwise each was judged by itself.
-        logit_scale: factor of the cosine similarity where checkpoints leave it out.
+        logit_scale: from the whole model to the factor of the cosine similarity.
+        embeddings: from the tower to its tables of tokens and of positions, by CLIP's names, where they are no weights
+            of it as they stand.
         names: as in `ImageTower`.
         settings: as in `ImageTower`.
         context: from the tower's configuration to the most tokens in a text, with the marks around it.
@@ -158,7 +161,8 @@ class TextTower:
     pads_to_context: bool = False
     lower_cases: bool = False
     compares_labels: bool = True
-    logit_scale: float | None = None
+    logit_scale: Callable[[Any], float] = lambda model: float(model.logit_scale.exp())
+    embeddings: Callable[[Any], Mapping[str, Tensor]] = lambda _: {}
     names: Mapping[str, str] = field(default_factory=dict)
     settings: Callable[[Any], BlockSettings] = block_settings
     context: Callable[[Any], int] = lambda config: config.max_position_embeddings
