@@ -99,27 +99,7 @@ def distilled(digits: Path, folder: Path, seeds: Iterable[int] = SEEDS) -> Itera
     """Test accuracy of encoders cut in the middle: frozen, fine-tuned by the labels, and distilled beside them."""
     found: dict[str, list[float]] = {}
     for seed, feature in product(seeds, CUT):
-        encoder = Encoder.from_pretrained(str(ENCODER), feature=feature)
-        whole = whole_encoder(encoder)
-        data = read_image_folder(digits)
-        features, taught = (
-            image_features(each, data.files, cache=FeatureCache(folder / "cache", each)) for each in (encoder, whole)
-        )
-        data = data.subset(features.kept)
-        split = split_dataset(data, features.contents, 0.2, 0.2, seed)
-        train, validation, test = (examples(features, data, side) for side in split)
-        options = replace(FROZEN, seed=seed)
-        head = train_head(train, validation, len(data.labels), options).head
-        above = [examples(taught, data, side) for side in split]
-        best = train_head(*above[:2], len(data.labels), options).head
-        tuned = Tuned(data, split, folder / "cache", replace(options, patience=None), feature)
-        tuning = FinetuningOptions(encoder.tokens.depth, CUT_EPOCHS, 3e-4)
-        scores = {
-            f"all blocks frozen, {whole.feature}": plain_score(best, above[2], data.task),
-            f"frozen, {feature}": plain_score(head, test, data.task),
-            f"{feature} --unfreeze 2": tuned.accuracy(head, tuning),
-            f"{feature} --unfreeze 2 --distil": tuned.accuracy(head, replace(tuning, distil=1.0), taught.values),
-        }
+        scores = cut_scores(digits, folder, seed, feature)
         for name, score in scores.items():
             found.setdefault(name, []).append(score)
         print(f"seed {seed}: " + ", ".join(f"{name} {score:.1%}" for name, score in scores.items()), file=sys.stderr)
@@ -132,6 +112,32 @@ def distilled(digits: Path, folder: Path, seeds: Iterable[int] = SEEDS) -> Itera
         yield f"| {name} | {np.mean(column):.1%} +- {np.std(column, ddof=1):.1%} | {gain} |"
 
 
+def cut_scores(photos: Path, folder: Path, seed: int, feature: str, input_size: int | None = None) -> dict[str, float]:
+    """Test accuracy of one split: all blocks, and a cut encoder that is frozen, fine-tuned, and distilled, too."""
+    encoder = Encoder.from_pretrained(str(ENCODER), feature=feature, input_size=input_size)
+    whole = whole_encoder(encoder)
+    data = read_image_folder(photos)
+    features, taught = (
+        image_features(each, data.files, cache=FeatureCache(folder / "cache", each)) for each in (encoder, whole)
+    )
+    data = data.subset(features.kept)
+    split = split_dataset(data, features.contents, 0.2, 0.2, seed)
+    train, validation, test = (examples(features, data, side) for side in split)
+    options = replace(FROZEN, seed=seed)
+    head = train_head(train, validation, len(data.labels), options).head
+    above = [examples(taught, data, side) for side in split]
+    best = train_head(*above[:2], len(data.labels), options).head
+    tuned = Tuned(data, split, folder / "cache", replace(options, patience=None), feature, input_size)
+    depth = encoder.tokens.depth
+    tuning = FinetuningOptions(depth, CUT_EPOCHS, 3e-4)
+    return {
+        f"all blocks frozen, {whole.feature}": plain_score(best, above[2], data.task),
+        f"frozen, {feature}": plain_score(head, test, data.task),
+        f"{feature} --unfreeze {depth}": tuned.accuracy(head, tuning),
+        f"{feature} --unfreeze {depth} --distil": tuned.accuracy(head, replace(tuning, distil=1.0), taught.values),
+    }
+
+
 class Tuned(NamedTuple):
     """A split to fine-tune on.
 
@@ -141,6 +147,7 @@ class Tuned(NamedTuple):
         cache: where hidden states are kept.
         options: how the head learns.
         feature: that the head reads.
+        input_size: of the encoder, if not its own.
     """
 
     data: Dataset
@@ -148,10 +155,11 @@ class Tuned(NamedTuple):
     cache: Path
     options: TrainingOptions
     feature: str = "pooled"
+    input_size: int | None = None
 
     def accuracy(self, head: VLMtoMLP, tuning: FinetuningOptions, taught: Tensor | None = None) -> float:
         """Test accuracy after fine-tuning from a head; on the training images features of all may be imitated."""
-        encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature)
+        encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature, input_size=self.input_size)
         train, validation, test = (self._side(encoder, side, tuning.blocks) for side in self.split)
         imitated = None if taught is None else train._replace(targets=taught[list(self.split[0])])
         upper = UpperHalf(encoder, tuning.blocks)

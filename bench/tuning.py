@@ -15,14 +15,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from clip_export.encoders.feature_names import POOLED
 from clip_export.training.options import DataOptions
 from clip_export.training.preparation import read_dataset
 from clip_export.tuning.options import Limits, TuningData
-from clip_export.tuning.tune import tune
+from clip_export.tuning.receipt import time_text
+from clip_export.tuning.tune import Tuned, tune
 from training import ENCODER, ROOT
 
 COATS = ("plain", "spotted", "striped")
-TOLD = ("chosen encoder", "chosen feature", "chosen precision", "time", "held-out accuracy")
+TOLD = (
+    "chosen encoder",
+    "chosen feature",
+    "chosen precision",
+    "size",
+    "cross-validation accuracy",
+    "held-out accuracy",
+)
 
 
 def draw_shapes(folder: Path) -> Path:
@@ -51,6 +60,24 @@ def draw_coats(folder: Path, per_label: int = 200) -> Path:
     return folder
 
 
+def draw_sets(folder: Path, digits: Path | None = None, only: str | None = None) -> dict[str, Path]:
+    """Draw the sets, or one of them alone, and add the digits if they are there."""
+    drawn = {"shapes": draw_shapes, "coats": draw_coats}
+    sets = {kind: draw(folder / kind) for kind, draw in drawn.items() if only in (None, kind)}
+    return sets | ({"digits": digits} if digits else {})
+
+
+def speed(tuned: Tuned) -> str:
+    """Compare the chosen file with the whole encoder's of the same precision."""
+    chosen = tuned.choice.found
+    (whole,) = (
+        item
+        for item in tuned.found
+        if (item.encoder, item.feature, item.precision) == (tuned.reference.encoder, POOLED, chosen.precision)
+    )
+    return f"{time_text(chosen)}, {whole} {time_text(whole)}, {whole.seconds / chosen.seconds:.2f} times as fast"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench/tuning.py", description="Measure what clip-tune chooses.")
@@ -59,17 +86,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0, help="of each search")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        drawn = {"shapes": draw_shapes, "coats": draw_coats}
-        sets = {kind: draw(Path(name) / kind) for kind, draw in drawn.items() if args.only in (None, kind)}
-        for kind, folder in (sets | ({"digits": args.digits} if args.digits else {})).items():
+        for kind, folder in draw_sets(Path(name), args.digits, args.only).items():
             dataset, out = read_dataset(folder, DataOptions()), Path(name) / f"{kind}-tuned"
             out.mkdir()
             asked = TuningData(input_sizes=(48,))
-            for limits in (Limits(), Limits(max_drop=0.5)):  # the second is chosen from what the first has measured
+            # The others are chosen from what the first has measured.
+            for limits in (Limits(), Limits(max_drop=0.5), Limits(no_worse=True)):
                 found = tune(dataset, (str(ENCODER),), out, limits, asked, minutes=args.minutes, say=print)
                 print(f"{kind}, {len(dataset.files)} images, {limits}")
                 for told in TOLD:
-                    print(f"  {told}: {found.head.training[told]}", flush=True)
+                    print(f"  {told}: {found.head.training[told]}")
+                print(f"  time: {speed(found)}, {found.machine}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,13 @@ def front(found: Sequence[Found]) -> list[Found]:
     return best
 
 
-def choose(found: Sequence[Found], limits: Limits) -> Choice:
+def choose(found: Sequence[Found], limits: Limits, reference: Found) -> Choice:
     """Choose by limits, or without any the knee.
 
     Args:
         found: measured candidates.
         limits: what is asked for.
+        reference: the whole first encoder in float32, that the file may have to be no worse than.
 
     Raises:
         TuningError: no candidate keeps to the limits; the message names the nearest.
@@ -55,17 +56,31 @@ def choose(found: Sequence[Found], limits: Limits) -> Choice:
             f"with {smallest.bytes / 1e6:.3g} MB. Allow that, or try a smaller encoder."
         )
     best = max(small, key=lambda item: (item.accuracy.value, -item.seconds))
-    if limits.max_drop is not None:
-        least = best.accuracy.value - limits.max_drop / 100
-        near = [item for item in small if item.accuracy.value >= least - 1e-9]
-        return Choice(
-            min(near, key=lambda item: item.seconds), f"the fastest within {limits.max_drop:g} points of the best"
-        )
+    least = _least_accuracies(best, limits, reference)
+    if least:
+        near = [item for item in small if item.accuracy.value >= max(least.values()) - 1e-9]
+        if not near:
+            raise TuningError(
+                f"--no-worse: none of the files within the limits reaches the {reference.accuracy.value:.1%} of "
+                f"{reference}; the nearest is {best} with {best.accuracy.value:.1%}. Allow more time or size, or leave "
+                "--no-worse out."
+            )
+        return Choice(min(near, key=lambda item: item.seconds), f"the fastest {' and '.join(least)}")
     if limits.max_latency is None and limits.max_size is None:
         near = [item for item in small if item.accuracy.value >= best.accuracy.value - KNEE_DROP]
         found_knee = knee(small)
         return Choice(found_knee if found_knee in near else knee(near), "the knee of accuracy against time")
     return Choice(best, "the most accurate within the limits")
+
+
+def _least_accuracies(best: Found, limits: Limits, reference: Found) -> dict[str, float]:
+    """Return what accuracy must be at least, by the words for it."""
+    least = {}
+    if limits.max_drop is not None:
+        least[f"within {limits.max_drop:g} points of the best"] = best.accuracy.value - limits.max_drop / 100
+    if limits.no_worse:
+        least["no worse than the whole encoder"] = reference.accuracy.value
+    return least
 
 
 def knee(found: Sequence[Found]) -> Found:

@@ -50,6 +50,9 @@ class Limits:
         float | None,
         Option("the fastest of the files that are at most so many points below the best", parse=NOT_NEGATIVE),
     ] = None
+    no_worse: Annotated[
+        bool, Option("the fastest of the files that are as accurate as the whole first encoder in float32, or more")
+    ] = False
 
 
 @dataclass(frozen=True)

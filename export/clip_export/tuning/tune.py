@@ -100,10 +100,10 @@ def tune(
         search = Search(subjects, parts, record, Files(Path(scratch)), deadline, bar, say)
         scored = search.score()
         found = search.measure(scored, limits.max_latency)
-        choice = choose(found, limits)
         reference = next(
             item for item in found if (item.encoder, item.feature, item.precision) == (first.name, POOLED, FLOAT32)
         )
+        choice = choose(found, limits, reference)
         head, prepared, confirmed = search.confirm(choice.found)
         *_, compared = search.confirm(reference)
     scatter = f"turns scatter by up to {search.scatter:.0%}"

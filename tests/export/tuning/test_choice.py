@@ -42,10 +42,12 @@ def test_the_front_is_what_nothing_beats():
         (Limits(max_drop=0.5), "mean@3", "within 0.5 points"),
         (Limits(max_drop=1), "mean@2", "within 1 points"),
         (Limits(max_drop=20, max_latency=0.0021), "mean@1", "within 20 points"),
+        (Limits(no_worse=True), "mean@1", "the fastest no worse than the whole encoder"),
+        (Limits(no_worse=True, max_drop=1), "mean@2", "within 1 points of the best and no worse than"),
     ],
 )
 def test_limits(limits: Limits, chosen: str, why: str):
-    choice = choose(FILES, limits)
+    choice = choose(FILES, limits, FILES[-1])
     assert choice.found.feature == chosen
     assert why in choice.why
 
@@ -58,9 +60,9 @@ def test_a_knee_that_costs_too_much_is_not_chosen_unasked():
         found("pooled", 1, 4),
     ]
     assert knee(files).feature == "class+mean@2"
-    assert choose(files, Limits()).found.feature == "pooled"
+    assert choose(files, Limits(), files[-1]).found.feature == "pooled"
     near = [*files, found("mean@4", 0.995, 2.1)]
-    assert choose(near, Limits()).found.feature == "mean@4"
+    assert choose(near, Limits(), files[-1]).found.feature == "mean@4"
 
 
 def test_where_nothing_is_above_the_line_the_knee_is_the_most_accurate():
@@ -78,7 +80,12 @@ def test_where_nothing_is_above_the_line_the_knee_is_the_most_accurate():
 )
 def test_limits_that_no_candidate_keeps_name_the_nearest(limits: Limits, said: str):
     with pytest.raises(TuningError, match=said):
-        choose(FILES, limits)
+        choose(FILES, limits, FILES[-1])
+
+
+def test_where_all_that_is_allowed_is_worse_the_nearest_is_named():
+    with pytest.raises(TuningError, match=r"reaches the 90\.0% of e pooled float32; the nearest is e mean@2 .* 79\.0%"):
+        choose(FILES, Limits(no_worse=True, max_latency=0.0021), found("pooled", 0.9, 5))
 
 
 def test_a_record_goes_on_where_it_may(tmp_path: Path):
