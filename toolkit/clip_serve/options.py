@@ -56,10 +56,10 @@ class BatchingOptions:
         int, Option("most images in one run; fewer where more would change digits", parse=whole(most=64), metavar="N")
     ] = 8
     max_delay_ms: Annotated[
-        float, Option("how long a run waits for images still being decoded", parse=_milliseconds, metavar="MS")
+        float, Option("how long a run waits for images being decoded elsewhere", parse=_milliseconds, metavar="MS")
     ] = 2.0
     throughput: Annotated[
-        bool, Option("one thread a run: more images a second under load, and a longer wait for a lone one")
+        bool, Option("runs decode their images and have one thread each: more images a second under load, a longer wait alone")
     ] = False
 
 

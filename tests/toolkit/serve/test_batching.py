@@ -22,6 +22,7 @@ class Network:
     def __init__(self) -> None:
         self.leave, self.started = threading.Event(), threading.Event()
         self.runs: list[list[int]] = []
+        self.sizes: list[int] = []
 
     def __call__(self, items: list[int]) -> list[int]:
         self.runs.append(items)
@@ -31,38 +32,61 @@ class Network:
             raise ValueError("unlucky")
         return [2 * item for item in items]
 
+    def was_used(self, size: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.sizes.append(size)
 
-async def while_busy(network: Network, sizes: Sequence[int], numbers: Sequence[int]) -> list[asyncio.Task[Answer[int]]]:
+
+def prepare(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} cannot be prepared")
+    return number
+
+
+@pytest.fixture(params=[4, 0], ids=["prepared ahead", "prepared by the run"])
+def preparing(request: pytest.FixtureRequest) -> ThreadPoolExecutor | None:
+    return ThreadPoolExecutor(request.param) if request.param else None
+
+
+async def while_busy(
+    network: Network, sizes: Sequence[int], numbers: Sequence[int], preparing: ThreadPoolExecutor | None
+) -> list[asyncio.Task[Answer[int, int]]]:
     """Ask for 0, and for the numbers once its run is under way."""
-    pool, threads = ThreadPoolExecutor(2), ThreadPoolExecutor(4)
-    batcher = Batcher[int, int](network, sizes, 0.0, pool, runs=1)
-    tasks = [asyncio.create_task(batcher.answer(lambda: 0, threads))]
+    pool = ThreadPoolExecutor(2)
+    batcher = Batcher[int, int, int](
+        prepare, network, sizes, 0.0, pool, runs=1, preparing=preparing, on_run=network.was_used
+    )
+    tasks = [asyncio.create_task(batcher.answer(0))]
     while not network.started.is_set():
         await asyncio.sleep(0.001)
     for number in numbers:
-        tasks.append(asyncio.create_task(batcher.answer(lambda number=number: number, threads)))
-        while batcher.pending < len(tasks) - 1:
+        tasks.append(asyncio.create_task(batcher.answer(number)))
+        while not tasks[-1].done() and batcher.pending < sum(not task.done() for task in tasks[1:]):
             await asyncio.sleep(0.001)
     return tasks
 
 
-def test_those_who_wait_share_runs_of_the_largest_size():
+def test_those_who_wait_share_runs_of_the_largest_size(preparing: ThreadPoolExecutor | None):
     network = Network()
 
-    async def scene() -> list[int]:
-        tasks = await while_busy(network, (1, 2, 4), range(1, 8))
+    async def scene() -> list[Answer[int, int]]:
+        tasks = await while_busy(network, (1, 2, 4), range(1, 8), preparing)
         network.leave.set()
-        return [answer.result for answer in await asyncio.gather(*tasks)]
+        return await asyncio.gather(*tasks)
 
-    assert asyncio.run(scene()) == [2 * number for number in range(8)]
+    answers = asyncio.run(scene())
+    assert [answer.result for answer in answers] == [2 * number for number in range(8)]
+    assert [answer.item for answer in answers] == [*range(8)]
+    assert all(min(answer.prepared, answer.queued, answer.computed) >= 0 for answer in answers)
     assert network.runs == [[0], [1, 2, 3, 4], [5, 6], [7]]
+    assert network.sizes == [1, 4, 2, 1]
 
 
-def test_a_cancelled_request_takes_no_part():
+def test_a_cancelled_request_takes_no_part(preparing: ThreadPoolExecutor | None):
     network = Network()
 
     async def scene() -> list[Any]:
-        tasks = await while_busy(network, (1, 2), [1, 2, 3])
+        tasks = await while_busy(network, (1, 2), [1, 2, 3], preparing)
         tasks[2].cancel()
         await asyncio.sleep(0)
         network.leave.set()
@@ -73,11 +97,11 @@ def test_a_cancelled_request_takes_no_part():
     assert network.runs == [[0], [1, 3]]
 
 
-def test_an_error_reaches_those_of_its_run_alone():
+def test_an_error_reaches_those_of_its_run_alone(preparing: ThreadPoolExecutor | None):
     network = Network()
 
     async def scene() -> list[Any]:
-        tasks = await while_busy(network, (1, 2), [13, 1, 2])
+        tasks = await while_busy(network, (1, 2), [13, 1, 2], preparing)
         network.leave.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -86,15 +110,35 @@ def test_an_error_reaches_those_of_its_run_alone():
     assert (first.result, last.result) == (0, 4)
 
 
+def test_what_cannot_be_prepared_leaves_the_others_runs_of_exact_sizes(preparing: ThreadPoolExecutor | None):
+    network = Network()
+
+    async def scene() -> list[Any]:
+        tasks = await while_busy(network, (1, 2, 4), [1, -2, 3, 4], preparing)
+        network.leave.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(scene())
+    assert str(results.pop(2)) == "-2 cannot be prepared"
+    assert [answer.result for answer in results] == [0, 2, 6, 8]
+    assert network.runs == [[0], [1, 3], [4]]
+
+
 def test_a_run_waits_for_those_on_their_way():
     network, slow = Network(), threading.Event()
     network.leave.set()
 
     async def scene() -> None:
-        threads = ThreadPoolExecutor(4)
-        batcher = Batcher[int, int](network, (1, 2), 10.0, ThreadPoolExecutor(1), runs=1)
-        late = asyncio.create_task(batcher.answer(lambda: slow.wait(10) and 2, threads))
-        early = asyncio.create_task(batcher.answer(lambda: 1, threads))
+        batcher = Batcher[int, int, int](
+            lambda number: slow.wait(10) and number if number == 2 else number,
+            network,
+            (1, 2),
+            10.0,
+            ThreadPoolExecutor(1),
+            runs=1,
+            preparing=ThreadPoolExecutor(4),
+        )
+        late, early = (asyncio.create_task(batcher.answer(number)) for number in (2, 1))
         while not batcher.pending:
             await asyncio.sleep(0.001)
         slow.set()

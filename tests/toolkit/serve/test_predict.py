@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from serve_client import Client
 
 from clip_serve import ServeOptions
+from clip_serve.options import BatchingOptions
 from clip_toolkit import Classifier, load
 from clip_toolkit.explaining.overlay import explained_label, laid_over_seen
 from clip_toolkit.spec.tasks import SINGLE_LABEL, TASKS
@@ -58,6 +60,20 @@ def test_answers_are_those_of_the_runtime_to_the_bit(
         assert found["embedding"] == expected.embedding.tolist()
         assert found["provider"] == expected.provider
         assert set(found["milliseconds"]) == {"decode", "queue", "compute"}
+
+
+def test_runs_that_decode_give_the_same_answers_beside_bad_images(
+    start: Callable[[ServeOptions], Client], demo: Path, images: list[bytes], classifier: Classifier
+):
+    client = start(ServeOptions(models=(str(demo),), batching=BatchingOptions(throughput=True), quiet=True))
+    sent = [images[number % len(images)] if number % 7 else b"no image" for number in range(42)]
+    with ThreadPoolExecutor(14) as threads:
+        replies = [*threads.map(lambda image: as_body(client, image), sent)]
+    for image, reply in zip(sent, replies, strict=True):
+        if image == b"no image":
+            assert (reply.status, reply.error[:6]) == (400, "image:")
+        else:
+            assert reply.json["predictions"][0]["embedding"] == classifier.predict(image).embedding.tolist()
 
 
 def test_texts_go_with_their_images(client: Client, images: list[bytes], models: dict[str, Path]):

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from clip_serve.metrics import Metrics
-from clip_serve.models.batching import Batcher
+from clip_serve.models.batching import Answer, Batcher
 from clip_serve.models.kinds import Images, Kind, Source, Texts, exact_sizes
 from clip_serve.options import ServeOptions
 from clip_toolkit.classifier import load
@@ -30,6 +30,10 @@ _DIGITS = 12  # of a version
 ONE_BY_ONE = "batches would change digits (int8 ranges found at run time, or products of other shape): runs one by one"
 
 
+_Named = tuple[Source, str]
+"""A source and its name for errors."""
+
+
 class Pools:
     """The threads of the service: those that decode, and those that wait for the network."""
 
@@ -38,16 +42,6 @@ class Pools:
         self.count = threads or usable_cores()
         self.prepare = ThreadPoolExecutor(self.count, "clip_serve_prepare")
         self.compute = ThreadPoolExecutor(self.count, "clip_serve_compute")
-
-
-class Timed(NamedTuple):
-    """The result of one source, what the model was given of it, and where its seconds went."""
-
-    result: Any
-    item: Any
-    decode: float
-    queue: float
-    compute: float
 
 
 @dataclass(frozen=True)
@@ -130,10 +124,16 @@ class Served:
         """Start with an empty queue."""
         self.name, self.version, self.kind, self.sizes = opened.name, opened.version, opened.kind, opened.sizes
         self.figures = metrics.of_model(self.name, self.version)
-        self._pools = pools
-        delay = options.batching.max_delay_ms / 1000
-        self._batcher = Batcher[Any, Any](
-            self.kind.compute, self.sizes, delay, pools.compute, runs=pools.count, on_run=self.figures.ran
+        batching = options.batching
+        self._batcher = Batcher[_Named, Any, Any](
+            self._prepare,
+            self.kind.compute,
+            self.sizes,
+            batching.max_delay_ms / 1000,
+            pools.compute,
+            runs=pools.count,
+            preparing=None if batching.throughput else pools.prepare,
+            on_run=self.figures.ran,
         )
         self.figures.pending = lambda: self._batcher.pending
 
@@ -141,7 +141,7 @@ class Served:
         """Let go of the queue once its last request is done: another version has taken this one's place."""
         self.figures.pending = lambda: 0
 
-    async def answer(self, sources: Sequence[Source], names: Sequence[str]) -> list[Timed]:
+    async def answer(self, sources: Sequence[Source], names: Sequence[str]) -> list[Answer[Any, Any]]:
         """Answer a request: all of its sources, or the error of one of them.
 
         Args:
@@ -155,7 +155,7 @@ class Served:
         start = perf_counter()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._answer(*item)) for item in zip(sources, names, strict=True)]
+                tasks = [group.create_task(self._answer(named)) for named in zip(sources, names, strict=True)]
         except BaseExceptionGroup as errors:
             self.figures.failed()
             raise errors.exceptions[0] from None
@@ -165,20 +165,15 @@ class Served:
         self.figures.succeeded(perf_counter() - start)
         return [task.result() for task in tasks]
 
-    async def _answer(self, source: Source, name: str) -> Timed:
-        seconds, item = 0.0, None
+    async def _answer(self, named: _Named) -> Answer[Any, Any]:
+        answer = await self._batcher.answer(named)
+        self.figures.answered(answer.result, answer.prepared, answer.queued)
+        return answer
 
-        def prepare() -> Any:
-            nonlocal seconds, item
-            start = perf_counter()
-            try:
-                item = self.kind.prepare(source)
-            except ImageError as error:
-                error.args = (str(error).replace(source_name(source[0]), name, 1),)
-                raise
-            seconds = perf_counter() - start
-            return item
-
-        result, queued, computed = await self._batcher.answer(prepare, self._pools.prepare)
-        self.figures.answered(result, seconds, queued)
-        return Timed(result, item, seconds, queued, computed)
+    def _prepare(self, named: _Named) -> Any:
+        source, name = named
+        try:
+            return self.kind.prepare(source)
+        except ImageError as error:
+            error.args = (str(error).replace(source_name(source[0]), name, 1),)
+            raise

@@ -9,8 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from clip_serve.errors import RequestError
+from clip_serve.models.batching import Answer
 from clip_serve.models.kinds import Source
-from clip_serve.models.served import Served, Timed
+from clip_serve.models.served import Served
 from clip_serve.protocol.tensors import checked, json_object
 from clip_serve.service import Service
 from clip_toolkit.commands.running_options import MOST
@@ -34,7 +35,9 @@ async def json_body(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(json_object, await request.body())
 
 
-async def answer(request: Request, served: Served, sources: Sequence[Source], names: Sequence[str]) -> list[Timed]:
+async def answer(
+    request: Request, served: Served, sources: Sequence[Source], names: Sequence[str]
+) -> list[Answer[Any, Any]]:
     """Ask a model, and note for the access log which and how much; raise what `Served.answer` does."""
     request.state.noted |= {"model": served.name, "version": served.version, "items": len(sources)}
     return await served.answer(sources, names)

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from clip_serve.errors import WRONG_TYPE, RequestError
+from clip_serve.models.batching import Answer
 from clip_serve.models.kinds import Images
-from clip_serve.models.served import Served, Timed
+from clip_serve.models.served import Served
 from clip_serve.options import MOST_IMAGES
 from clip_serve.protocol.tensors import checked, from_base64, json_object
 from clip_serve.routes.asking import answer, count_of, service_of, text_or_none
@@ -85,16 +86,16 @@ def _texts(question: Question) -> list[str | None]:
     return [*question.texts] if len(question.texts) == count else [next(iter(question.texts), None)] * count
 
 
-def _record(name: str, item: Timed, top_k: int, served: Served, *, embedding: bool) -> Record:
+def _record(name: str, item: Answer[Any, Any], top_k: int, served: Served, *, embedding: bool) -> Record:
     result = item.result
     found = record(name, result, top_k, result.provider, served.kind.model.spec, text=result.text)  # type: ignore[arg-type]
     if embedding:
         found["embedding"] = result.embedding.tolist()
-    seconds = {"decode": item.decode, "queue": item.queue, "compute": item.compute}
+    seconds = {"decode": item.prepared, "queue": item.queued, "compute": item.computed}
     return found | {"milliseconds": {stage: round(value * 1000, 3) for stage, value in seconds.items()}}
 
 
-def _overlay(kind: Images, item: Timed) -> dict[str, str]:
+def _overlay(kind: Images, item: Answer[Any, Any]) -> dict[str, str]:
     buffer = io.BytesIO()
     kind.overlay(item.item, item.result).save(buffer, "png")
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
