@@ -79,7 +79,8 @@ def main() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     images = list(jpegs())
-    wrong = asyncio.run(mixed(images, options.requests))
+    wrong = asyncio.run(mixed(images, options.requests // 2))
+    wrong += asyncio.run(mixed(images, options.requests // 2, "--throughput"))
     for part in (full_queue, idle_and_slow, hostile, stopped, reloaded):
         wrong += asyncio.run(part(images))
     if options.schemathesis is not None:
@@ -89,17 +90,18 @@ def main() -> int:
     return bool(wrong)
 
 
-async def mixed(images: list[bytes], requests: int) -> list[str]:
+async def mixed(images: list[bytes], requests: int, *arguments: str) -> list[str]:
     """Send good and bad requests, and look at the memory of the process meanwhile."""
     kinds, tally = list(all_kinds(images)), Tally()
-    with serving(str(DEMO)) as server:
+    with serving(str(DEMO), *arguments) as server:
         start, memory = time.perf_counter(), [server.resident]
         for _ in range(10):
             await in_turns(server.port, kinds, requests // 10, tally)
             memory.append(server.resident)
         seconds = time.perf_counter() - start
     total = tally.statuses.total()
-    print(f"mixed: {total} requests in {seconds:.0f} s, {total / seconds:.0f}/s, {tally}; resident MiB {memory}")
+    rate = f"{total} requests in {seconds:.0f} s, {total / seconds:.0f}/s"
+    print(" ".join(("mixed", *arguments)) + f": {rate}, {tally}; resident MiB {memory}")
     return tally.wrong
 
 

@@ -59,7 +59,7 @@ class BatchingOptions:
         float, Option("how long a run waits for images being decoded elsewhere", parse=_milliseconds, metavar="MS")
     ] = 2.0
     throughput: Annotated[
-        bool, Option("runs decode their images and have one thread each: more images a second under load, a longer wait alone")
+        bool, Option("one thread a run, which decodes, too: more images a second, a longer wait for a lone request")
     ] = False
 
 
