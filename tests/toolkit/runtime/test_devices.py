@@ -166,6 +166,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(plugins, "_registered", {})
     monkeypatch.setattr(plugins, "find_spec", lambda name: module if name == "onnxruntime_ep_webgpu" else None)
     monkeypatch.setattr(plugins, "import_module", lambda _: module)
+    monkeypatch.setattr(openvino_engine, "find_spec", lambda _: None)
     monkeypatch.setattr(
         onnxruntime, "register_execution_provider_library", lambda *arguments: module.loaded.append(arguments)
     )
@@ -258,8 +259,9 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_openvino_itself_where_onnxruntime_has_none(demo: Path, openvino: list[Any], pixels: NDArray[np.uint8]):
     classifier = load(demo, device="openvino", threads=3)
     assert (classifier.provider, plugins.installed_devices()) == ("OpenVINO", ["cpu", "openvino"])
-    settings = {"INFERENCE_NUM_THREADS": 3, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    assert openvino == [("CPU", settings)]
+    load(demo, device="openvino", threads=3, throughput=True)
+    settings = {"INFERENCE_NUM_THREADS": 3, "INFERENCE_PRECISION_HINT": "f32"}
+    assert openvino == [("CPU", settings | {"NUM_STREAMS": runs}) for runs in (1, 3)]
     assert "openvino_telemetry" not in sys.modules
     expected = load(demo, device="cpu").predict(pixels).logits
     assert np.allclose(classifier.predict(pixels).logits, expected, atol=1e-5)

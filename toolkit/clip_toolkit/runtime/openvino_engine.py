@@ -24,11 +24,17 @@ class _Port(NamedTuple):
 class OpenVinoSession:
     """A graph that OpenVINO has compiled for the CPU. Safe to share between threads."""
 
-    def __init__(self, model: str, threads: int) -> None:
-        """Compile a file; raises whatever OpenVINO raises."""
+    def __init__(self, model: str, threads: int, runs: int = 1) -> None:
+        """Compile a file; raises whatever OpenVINO raises.
+
+        Args:
+            model: the file.
+            threads: of all runs together.
+            runs: how many happen at once; those beyond wait.
+        """
         settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": runs,
             "INFERENCE_PRECISION_HINT": "f32",  # or processors with bfloat16 would round to it
         }
         self._compiled = _import_openvino().Core().compile_model(model, "CPU", settings)

@@ -128,8 +128,8 @@ def open_session(
         threads: threads inside one operator, or with ``throughput`` runs at once; default `usable_cores`.
         ops: operators the file uses, ``ort`` or ``standard``, for advice on providers that know only the latter.
         prepack: lay out the weights anew for speed; without, a session opens sooner, in less memory, and runs slower.
-        throughput: on the CPU, give each run one thread: runs side by side wait for each other at every operator
-            where they share theirs.
+        throughput: on the CPU (OpenVINO included) give each run one thread: runs side by side wait for each other at
+            every operator where they share theirs.
         needs: oldest version of ONNX Runtime that gives the file's answers; of an older one a note tells.
 
     Raises:
@@ -190,31 +190,30 @@ def _open_on(device: str, path: Path, opening: Opening, ops: str) -> Session:
 
 def _opened(path: Path, engine: Engine, notes: tuple[str, ...], opening: Opening) -> Session:
     threads = opening.threads or usable_cores()
-    inside = 1 if opening.throughput and engine.provider == CPU else threads
     prepared = find_prepared(path) if engine == Engine(CPU) and memory_in_force() is None else Prepared()
     remarks = prepared.remarks
     if prepared.graph is not None:
         try:
-            inner = _inner(os.fspath(prepared.graph), str(path), engine, inside)
+            inner = _inner(os.fspath(prepared.graph), str(path), engine, threads, throughput=opening.throughput)
             if find_prepared(path) == prepared:  # else its weights may be another's
                 return Session(inner, engine.provider, (*notes, *remarks), threads, opening)
             remarks = (unused(path, "another process has made them anew meanwhile"),)
         except ModelError as error:
             remarks = (unused(path, str(error)),)
-    inner = _inner(os.fspath(path), str(path), engine, inside, prepack=opening.prepack)
+    inner = _inner(os.fspath(path), str(path), engine, threads, throughput=opening.throughput, prepack=opening.prepack)
     return Session(inner, engine.provider, (*notes, *remarks), threads, opening)
 
 
 def _inner(
-    model: bytes | str, name: str, engine: Engine, threads: int, *, prepack: bool = True
+    model: bytes | str, name: str, engine: Engine, threads: int, *, throughput: bool = False, prepack: bool = True
 ) -> onnxruntime.InferenceSession | OpenVinoSession:
     if engine.provider == openvino_engine.PROVIDER:
-        return _openvino(str(model), name, threads)
+        return _openvino(str(model), name, threads, runs=threads if throughput else 1)
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     try:
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1 if throughput and engine.provider == CPU else threads
         # Idle threads that spin would take the cores from those that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
@@ -228,11 +227,11 @@ def _inner(
         raise ModelError(f"{name}: ONNX Runtime cannot open it ({_reason(error)})") from error
 
 
-def _openvino(model: str, name: str, threads: int) -> OpenVinoSession:
+def _openvino(model: str, name: str, threads: int, *, runs: int) -> OpenVinoSession:
     if memory_in_force() is not None:
         raise DeviceError("device openvino: OpenVINO does not keep to --max-memory. Use --device cpu.")
     try:
-        return openvino_engine.OpenVinoSession(model, threads)
+        return openvino_engine.OpenVinoSession(model, threads, runs)
     except ImportError as error:
         raise DeviceError(f"device openvino: OpenVINO is damaged ({first_line(error)}). Install it anew.") from error
     except Exception as error:  # likewise
