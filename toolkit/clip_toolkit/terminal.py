@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TextIO, cast
 
@@ -109,6 +109,15 @@ def run_command(program: str, run: Callable[[], int]) -> int:
         code = 1
     _drop_unwritten()
     return code
+
+
+def as_command(program: str) -> Callable[[Callable[[Sequence[str] | None], int]], Callable[..., int]]:
+    """Decorate a function of the arguments after the program's name: `run_command` runs it, by default on sys.argv."""
+
+    def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+        return lambda argv=None: run_command(program, lambda: main(argv))
+
+    return decorate
 
 
 class _Remarks(io.FileIO):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clip_export.commands import EXPORT
 from clip_toolkit.spec.classifier import NO_HEAD
-from clip_toolkit.terminal import run_command, show, write
+from clip_toolkit.terminal import as_command, show, write
 
 if TYPE_CHECKING:
     from clip_export.commands.export_options import ExportCommand
@@ -215,18 +215,15 @@ def _options(command: ExportCommand, labels: tuple[str, ...], encoder: Encoder, 
     )
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(EXPORT)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_export.commands.export_options import parse_args
     from clip_export.commands.libraries import prepare_libraries
 
     command = parse_args(argv)
     prepare_libraries()
     return run(command)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    return run_command(EXPORT, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from clip_export.quantization.request import MODES
 from clip_toolkit.options import Option, Parser, parse_options
-from clip_toolkit.terminal import run_command, show
+from clip_toolkit.terminal import as_command, show
 
 if TYPE_CHECKING:
     from clip_export.commands.train_options import TrainCommand
@@ -111,17 +111,14 @@ def _how(head: TrainedHead) -> str:
     return ", ".join(f"{name} {head.training[name]}" for name in names if name in head.training)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_export.commands.libraries import prepare_libraries
 
     command = parse_options(Parser(prog=PROGRAM, description="See docs/app.md."), RetrainCommand, argv)
     prepare_libraries()
     return run(command)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clip_export.commands import TRAIN
 from clip_toolkit.stream.feature_table import holds_features
-from clip_toolkit.terminal import run_command, show, write
+from clip_toolkit.terminal import as_command, show, write
 
 if TYPE_CHECKING:
     from clip_export.commands.train_finetuning import FineTuned
@@ -217,18 +217,15 @@ def _explain(command: TrainCommand, image: Path) -> int:
     return 0
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(TRAIN)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_export.commands.libraries import prepare_libraries
     from clip_export.commands.train_options import parse_args
 
     command = parse_args(argv)
     prepare_libraries()
     return run(command)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    return run_command(TRAIN, lambda: _main(argv))
 
 
 if __name__ == "__main__":

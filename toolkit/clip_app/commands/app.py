@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_app.commands import PROGRAM
-from clip_toolkit.terminal import run_command
+from clip_toolkit.terminal import as_command
 
 if TYPE_CHECKING:
     from clip_app.options import AppOptions
@@ -32,7 +32,9 @@ def run(options: AppOptions) -> int:
     return 0
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_app.options import AppOptions
     from clip_toolkit.commands.running_options import MODEL_HELP
     from clip_toolkit.options import Parser, parse_options
@@ -46,11 +48,6 @@ def _main(argv: Sequence[str] | None) -> int:
     options = parse_options(parser, AppOptions, argv)
     warnings.filterwarnings("ignore")  # what is wrong with an image is said on the page
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_eval.commands import PROGRAM
-from clip_toolkit.terminal import run_command, say, show, write
+from clip_toolkit.terminal import as_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_eval.comparing import Comparison
@@ -139,7 +139,9 @@ def _judged(options: EvalOptions, classifier: Classifier, done: Run, number: int
     return Judged(path, path.stat().st_size, done.milliseconds[number], found)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_eval.options import EvalOptions
     from clip_toolkit.options import Parser, parse_options
 
@@ -159,11 +161,6 @@ def _main(argv: Sequence[str] | None) -> int:
 
         return drift.run(options)
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

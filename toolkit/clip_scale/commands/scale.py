@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from clip_scale.commands import PROGRAM
-from clip_toolkit.terminal import run_command, say
+from clip_toolkit.terminal import as_command, say
 
 if TYPE_CHECKING:
     from clip_scale.batch_classifier import BatchClassifier
@@ -172,17 +172,14 @@ def _engine(options: ScaleOptions) -> Engine:
     return engine
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_scale.commands.scale_options import parse_args
 
     options = parse_args(argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

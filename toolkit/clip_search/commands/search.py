@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_search.commands import PROGRAM
-from clip_toolkit.terminal import run_command, say, write
+from clip_toolkit.terminal import as_command, say, write
 
 if TYPE_CHECKING:
     from clip_search import Duplicate, Hit, SearchIndex, UpdateReport
@@ -241,17 +241,14 @@ def _style(options: QueryOptions | DuplicatesOptions | NextOptions) -> Style:
     return Style.of_output(options.format, quote_formulas=options.quote_formulas)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_search.commands.search_options import parse_args
 
     options = parse_args(argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in the index
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

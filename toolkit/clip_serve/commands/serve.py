@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_serve.commands import PROGRAM
-from clip_toolkit.terminal import run_command, say
+from clip_toolkit.terminal import as_command, say
 
 if TYPE_CHECKING:
     from clip_serve.options import ServeOptions
@@ -32,7 +32,9 @@ def run(options: ServeOptions) -> int:
     return 0
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_serve.options import ServeOptions
     from clip_toolkit.commands.running_options import MODEL_HELP
     from clip_toolkit.options import Parser, parse_options
@@ -46,11 +48,6 @@ def _main(argv: Sequence[str] | None) -> int:
     options = parse_options(parser, ServeOptions, argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its response
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":

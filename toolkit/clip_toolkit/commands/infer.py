@@ -1,6 +1,6 @@
 """``clip-infer``: classify images, describe a model file, prepare it, or test it or this machine.
 
-Little is imported before `run_command` is there to say that an interrupt came.
+Little is imported before `as_command` is there to say that an interrupt came.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_toolkit.commands import PROGRAM
-from clip_toolkit.terminal import run_command, say, show, write
+from clip_toolkit.terminal import as_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_toolkit.classifier import Classifier
@@ -133,17 +133,14 @@ def _doctor(path: Path, options: InferOptions) -> int:
     return 1 if any(item.status == "wrong" for item in findings) else 0
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(PROGRAM)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_toolkit.commands.infer_options import parse_args
 
     options = parse_args(argv)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image is said in its record
     return run(options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; errors become one line on stderr and exit code 1."""
-    return run_command(PROGRAM, lambda: _main(argv))
 
 
 if __name__ == "__main__":
