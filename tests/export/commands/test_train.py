@@ -179,7 +179,7 @@ def test_what_is_handed_on_names_no_patient_and_no_folder_of_the_machine(picture
     export = ("clip-export", "--head", out, "--quantize", "int4", "--min-agreement", 0.5)
     assert run(*export, cwd=tmp_path).returncode == 0  # the images and the encoder are found from the head file
     spec = read_spec(tmp_path / "model.onnx")
-    assert spec.quantization.source.startswith("the training data data, its held-out images judge")
+    assert spec.quantization.source.startswith("the training data data (its held-out images judge")
     assert spec.quantization.evaluation_images == 18
     for file in (out, tmp_path / "model.onnx", tmp_path / "report" / "report.html"):
         content = file.read_bytes()

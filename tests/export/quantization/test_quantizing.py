@@ -286,6 +286,10 @@ def quantize(head_file: Callable[[str], Path], tmp_path: Path) -> Callable[..., 
 def test_too_few_calibration_images(quantize, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert quantize("--calibration", a_few(photos, tmp_path / "few", "red", count=9)) == 1
     assert "at least 16" in capsys.readouterr().err
+    assert quantize("--calibration", a_few(photos, tmp_path / "more", "red", count=30)) == 1
+    said = capsys.readouterr().err
+    assert "evaluation: expected at least 16 different readable images, got 10 from more (every third image" in said
+    assert "Name a larger folder with --calibration." in said  # --evaluation alone would not be enough
 
 
 def test_unreadable_images_are_skipped_and_named(

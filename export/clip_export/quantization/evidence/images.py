@@ -98,14 +98,14 @@ def gather(
             calibration,
             files,
             lambda file: file.name in held_out,
-            f"{calibration.name}, every third image held out",
+            f"{calibration.name} (every third image held out)",
         )
     if evaluation is not None:
         raise QuantizationError("--evaluation: needs --calibration, too: images to tune on before others can judge.")
     if remembered is None or not Path(remembered.folder).exists():
         return None
     data = Path(remembered.folder)
-    source = f"the training data {data.name}, its held-out images judge"
+    source = f"the training data {data.name} (its held-out images judge)"
     return _split(reader, data, find_images(data, wanted), _held_out(remembered), source)
 
 
@@ -175,7 +175,7 @@ def _split(
     judged = reader.read((file for file in files if held_out(file)), MOST_EVALUATION)
     others = (file for file in files if not held_out(file))
     tuned = reader.read(_others(others, {image.digest for image in judged}), MOST_CALIBRATION)
-    return _checked(tuned, judged, reader, data, source)
+    return _checked(tuned, judged, reader, data, source, more_to_judge="calibration")
 
 
 def _others(files: Iterable[FoundImage], known: Container[bytes]) -> Iterator[FoundImage]:
@@ -184,17 +184,23 @@ def _others(files: Iterable[FoundImage], known: Container[bytes]) -> Iterator[Fo
 
 
 def _checked(
-    tuned: Sequence[LabelledImage], judged: Sequence[LabelledImage], reader: _Reader, data: Path, source: str
+    tuned: Sequence[LabelledImage],
+    judged: Sequence[LabelledImage],
+    reader: _Reader,
+    data: Path,
+    source: str,
+    *,
+    more_to_judge: str = "evaluation",
 ) -> Evidence:
-    for name, images, least in (
-        ("calibration", tuned, LEAST_CALIBRATION),
-        ("evaluation", judged, LEAST_EVALUATION),
+    for name, images, least, option in (
+        ("calibration", tuned, LEAST_CALIBRATION, "calibration"),
+        ("evaluation", judged, LEAST_EVALUATION, more_to_judge),
     ):
         if len(images) < least:
             skipped = f" ({len(reader.errors)} files could not be read: {reader.errors[0]})" if reader.errors else ""
             raise QuantizationError(
                 f"{name}: expected at least {least} different readable images, got {len(images)} from {source}"
-                f"{skipped}. Name a larger folder with --{name}."
+                f"{skipped}. Name a larger folder with --{option}."
             )
     return Evidence(tuple(tuned), tuple(judged), tuple(reader.errors), data, source)
 
