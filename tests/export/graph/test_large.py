@@ -147,6 +147,26 @@ def test_overflow_is_not_advised_what_does_not_fit(
         quantize_fp16(model, Feeds({}))
 
 
+def test_half_precision_leaves_sums_of_sizes_alone():
+    """Traced towers have some, and an int64 that is watched as a float is refused by ONNX Runtime."""
+    parts = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        graph (float[n, 4] image) => (float[n, 4] twice)
+        <int64[2] none = {0, 0}, float[4, 4] weight = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}> {
+            shape = Shape(image)
+            size = Add(shape, none)
+            same = MatMul(image, weight)
+            double = Add(same, image)
+            twice = Reshape(double, size)
+        }
+    """
+    feeds = Feeds({"image": np.arange(8, dtype=np.float32).reshape(2, 4)})
+    model = quantize_fp16(onnx.parser.parse_model(parts), feeds)
+    with large.opened(model) as session:
+        (twice,) = session.run(["twice"], feeds.arrays)
+    assert np.array_equal(twice, 2 * feeds.arrays["image"])
+
+
 def test_the_runtime_refuses_weights_in_another_file(
     exported: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,6 +15,7 @@ LARGEST = float(np.finfo(np.float16).max)
 
 _PREPROCESSED = "pixels"  # the tensor that the encoder starts from; before it there are integers only
 _FLOAT_OPERATORS = ("Add", "Conv", "Gelu", "Gemm", "LayerNormalization", "MatMul", "MultiHeadAttention", "QuickGelu")
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def quantize_fp16(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
@@ -52,12 +53,17 @@ def _with_halved_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Those are taken from the converter, which passes over each a dozen times.
     """
-    bare = onnx.shape_inference.infer_shapes(without_weights(model))
+    bare = _with_types(model)
     del bare.graph.initializer[:]
     for item in model.graph.initializer:
         is_matrix = item.data_type == onnx.TensorProto.FLOAT and len(item.dims) > 1
         bare.graph.initializer.append(_halved(item) if is_matrix else item)
     return bare
+
+
+def _with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network without its larger weights, and with the types and shapes of its tensors."""
+    return onnx.shape_inference.infer_shapes(without_weights(model))
 
 
 def _halved(item: onnx.TensorProto) -> onnx.TensorProto:
@@ -67,7 +73,9 @@ def _halved(item: onnx.TensorProto) -> onnx.TensorProto:
 def _check_activations(model: onnx.ModelProto, feeds: Feeds) -> None:
     nodes = list(model.graph.node)
     start = max((i + 1 for i, node in enumerate(nodes) if _PREPROCESSED in node.output), default=0)
+    counts = {info.name for info in _with_types(model).graph.value_info if info.type.tensor_type.elem_type in _INTEGERS}
     names = [node.output[0] for node in nodes[start:] if node.op_type in _FLOAT_OPERATORS]
+    names = [name for name in names if name not in counts]  # traced towers add up axes and sizes, too
     largest = np.zeros(len(names))
     for values in run(with_outputs(model, names), feeds, names, batch=1):  # of each image all activations at once
         largest = np.maximum(largest, [np.abs(value).max() for value in values])
