@@ -112,9 +112,9 @@ def distilled(digits: Path, folder: Path, seeds: Iterable[int] = SEEDS) -> Itera
         yield f"| {name} | {np.mean(column):.1%} +- {np.std(column, ddof=1):.1%} | {gain} |"
 
 
-def cut_scores(photos: Path, folder: Path, seed: int, feature: str, input_size: int | None = None) -> dict[str, float]:
+def cut_scores(photos: Path, folder: Path, seed: int, feature: str) -> dict[str, float]:
     """Test accuracy of one split: all blocks, and a cut encoder that is frozen, fine-tuned, and distilled, too."""
-    encoder = Encoder.from_pretrained(str(ENCODER), feature=feature, input_size=input_size)
+    encoder = Encoder.from_pretrained(str(ENCODER), feature=feature)
     whole = whole_encoder(encoder)
     data = read_image_folder(photos)
     features, taught = (
@@ -127,7 +127,7 @@ def cut_scores(photos: Path, folder: Path, seed: int, feature: str, input_size: 
     head = train_head(train, validation, len(data.labels), options).head
     above = [examples(taught, data, side) for side in split]
     best = train_head(*above[:2], len(data.labels), options).head
-    tuned = Tuned(data, split, folder / "cache", replace(options, patience=None), feature, input_size)
+    tuned = Tuned(data, split, folder / "cache", replace(options, patience=None), feature)
     depth = encoder.tokens.depth
     tuning = FinetuningOptions(depth, CUT_EPOCHS, 3e-4)
     return {
@@ -147,7 +147,6 @@ class Tuned(NamedTuple):
         cache: where hidden states are kept.
         options: how the head learns.
         feature: that the head reads.
-        input_size: of the encoder, if not its own.
     """
 
     data: Dataset
@@ -155,11 +154,10 @@ class Tuned(NamedTuple):
     cache: Path
     options: TrainingOptions
     feature: str = "pooled"
-    input_size: int | None = None
 
     def accuracy(self, head: VLMtoMLP, tuning: FinetuningOptions, taught: Tensor | None = None) -> float:
         """Test accuracy after fine-tuning from a head; on the training images features of all may be imitated."""
-        encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature, input_size=self.input_size)
+        encoder = Encoder.from_pretrained(str(ENCODER), feature=self.feature)
         train, validation, test = (self._side(encoder, side, tuning.blocks) for side in self.split)
         imitated = None if taught is None else train._replace(targets=taught[list(self.split[0])])
         upper = UpperHalf(encoder, tuning.blocks)

@@ -32,9 +32,10 @@ CUTS = ("class+mean@2", "class+mean@1")
 SEEDS = range(3)
 
 
-def pooled_score(photos: Path, seed: int, size: int) -> float:
-    """Test accuracy of the feature that all blocks end in."""
-    encoder, data = Encoder.from_pretrained(str(ENCODER), input_size=size), read_image_folder(photos)
+def frozen_score(photos: Path, seed: int, feature: str, size: int) -> float:
+    """Test accuracy of a head on the frozen encoder."""
+    encoder = Encoder.from_pretrained(str(ENCODER), feature=feature, input_size=size)
+    data = read_image_folder(photos)
     features = image_features(encoder, data.files)
     data = data.subset(features.kept)
     train, validation, test = (
@@ -44,17 +45,21 @@ def pooled_score(photos: Path, seed: int, size: int) -> float:
     return plain_score(head, test, data.task)
 
 
+def distilled_score(photos: Path, folder: Path, seed: int, feature: str) -> float:
+    """Test accuracy after all blocks of a cut encoder have learnt, at its own size: others do not go with it."""
+    scores = cut_scores(photos, folder, seed, feature)
+    return next(score for name, score in scores.items() if name.endswith("--distil"))
+
+
 def rows(photos: Path, folder: Path) -> Iterator[tuple[str, list[float]]]:
     """Yield the points and their test accuracy in every split."""
-    for size in SIZES:
-        yield f"pooled | {size} | frozen", [pooled_score(photos, seed, size) for seed in SEEDS]
-    for feature, size in product(CUTS, SIZES):
-        scores = [cut_scores(photos, folder, seed, feature, size) for seed in SEEDS]
-        for title, way in (("frozen", f"frozen, {feature}"), ("distilled", "--distil")):
-            yield (
-                f"{feature} | {size} | {title}",
-                [next(score for name, score in each.items() if way in name) for each in scores],
-            )
+    for feature, size in product(("pooled", *CUTS), SIZES):
+        yield f"{feature} | {size} | frozen", [frozen_score(photos, seed, feature, size) for seed in SEEDS]
+    for feature in CUTS:
+        yield (
+            f"{feature} | {SIZES[0]} | distilled",
+            [distilled_score(photos, folder, seed, feature) for seed in SEEDS],
+        )
 
 
 def main() -> None:
