@@ -32,7 +32,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="bench/depths.py", description="Measure cut encoders and smaller inputs.")
     parser.add_argument("shape", choices=SHAPES)
-    shape = parser.parse_args().shape
+    parser.add_argument("--rounds", type=int, default=25, help="turns of each file with the reference")
+    args = parser.parse_args()
+    shape = args.shape
     reference, noise = None, np.random.default_rng(0)
     print(f"{SHAPES[shape].title}; {machine()}\n")
     print("| feature | input | precision | MiB | ms | x | scatter |\n| --- | --- | --- | --- | --- | --- | --- |")
@@ -48,7 +50,7 @@ def main() -> None:
                 path.write_bytes(made.SerializeToString())
                 run = runner(path, size)
                 reference = reference or run
-                seconds, ratio, scatter = timed_in_turns(reference, run)
+                seconds, ratio, scatter = timed_in_turns(reference, run, args.rounds)
                 cells = f"{path.stat().st_size / 2**20:.1f} | {1e3 * ratio * seconds:.1f} | {1 / ratio:.2f}"
                 print(f"| {feature} | {size} | {precision} | {cells} | {scatter:.0%} |", flush=True)
 

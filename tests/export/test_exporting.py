@@ -1,6 +1,7 @@
 """The exported file: what is in it, that it decides as PyTorch does, and that nothing appears when it does not."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,6 +55,18 @@ def test_every_family_passes_inference_selftest_and_description(
     assert all(
         word in described for word in ("ant, bee, cow", "parity", "golden vectors", "normalisation", "made with")
     )
+
+
+def test_the_fastest_device_is_measured_with_a_file_for_compilers(
+    exported: Exported, capsys: pytest.CaptureFixture[str]
+):
+    model = str(exported("clip", kind="pixels", ops="standard"))
+    assert infer(["--selftest", model, "--device", "fastest"]) == 0
+    said = capsys.readouterr()
+    assert "selftest passed" in said.out
+    assert re.search(r"fastest device: \w+ \(cpu [\d.]+ ms", said.err)
+    assert infer(["--selftest", model, "--device", "fastest"]) == 0
+    assert "as measured before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", FAMILIES)
