@@ -187,7 +187,6 @@ def _graph(
             spec.ops,
             answers,
             further=further,
-            explained=options.explain,
             precision=precision,
             others=() if spec.head.source == NO_HEAD else SMALLER,
         )

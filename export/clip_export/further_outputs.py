@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import onnx
 from clip_export.encoders.image import Encoder
 from clip_export.graph.model_file import save_model
 from clip_export.graph.novelty import add_novelty
-from clip_export.graph.relevance import add_relevance
+from clip_export.graph.relevance import add_relevance, cells_a_side
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.files import TrainedHead
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.novelty import Novelty
 from clip_export.proof.parity import check_replay
 from clip_export.proof.relevance import own_maps, reference_maps
+from clip_export.quantization.layers.linears import with_plain_linears
 from clip_export.quantization.quantizing import Quantized
 from clip_toolkit import load, selftest
 from clip_toolkit.spec.classifier import ModelSpec
@@ -64,8 +64,10 @@ def _with_relevance(
     assert isinstance(head.module, VLMtoMLP)  # others have been refused
     vit, files = canonical_vit(encoder), [vector.png for vector in spec.golden]
     golden = reference_maps(vit, head.module, spec.preprocessing, files)
-    side = math.isqrt(vit.config.patches)
-    add_relevance(model, vit, head.module)
+    side = cells_a_side(vit)
+    model = with_plain_linears(model)
+    read = vit if spec.input == "image" else canonical_vit(encoder, takes_pixel_values=True)
+    add_relevance(model, read, head.module)
     spec = replace(spec, relevance=RelevanceSpec(side, side, golden))
     save_model(model, spec, path)
     if spec.quantization is not None:

@@ -14,7 +14,7 @@ from clip_toolkit.images.preprocess import normalise
 from clip_toolkit.runtime.graph_check import check_graph
 from clip_toolkit.runtime.session import Session
 from clip_toolkit.spec.classifier import ModelSpec, TaskSpec
-from clip_toolkit.spec.tasks import NOVELTY, RELEVANCE, output_names
+from clip_toolkit.spec.tasks import EXPLAIN, NOVELTY, RELEVANCE, output_names
 from clip_toolkit.text.pairs import check_pairing
 from clip_toolkit.text.tokenization import INPUTS as TEXT_INPUTS
 from clip_toolkit.text.tokenization import Tokens
@@ -62,6 +62,7 @@ class Network:
         if head is None:
             check_graph(spec, session)
         self.spec, self._session, self._head = spec, session, head or ""
+        self._can_leave_maps_out = spec.relevance is not None and session.may_take(EXPLAIN)
 
     def run(self, image: NDArray[np.uint8], tokens: Tokens | None = None) -> Outputs:
         """Run the network on a batch of equally large images, with the resize inside the graph.
@@ -103,16 +104,24 @@ class Network:
         """
         if self.spec.relevance is None:
             raise ModelError(NO_RELEVANCE)
-        return self._run(image, None, [(self.spec, self._head)])[1][RELEVANCE]
+        return self._run(image, None, [(self.spec, self._head)], explain=True)[1][RELEVANCE]
 
     def _run(
-        self, image: NDArray[np.uint8], tokens: Tokens | None, heads: Sequence[tuple[ModelSpec | TaskSpec, str]]
+        self,
+        image: NDArray[np.uint8],
+        tokens: Tokens | None,
+        heads: Sequence[tuple[ModelSpec | TaskSpec, str]],
+        *,
+        explain: bool = False,
     ) -> tuple[list[Outputs], dict[str, NDArray[np.float32]]]:
         """Run the network once, for heads and what the names of their outputs end in, and further outputs by name."""
         check_pairing(self.spec, tokens is not None)
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
         names = [output_names(head.task, ending) for head, ending in heads]
-        further = [name for name in (NOVELTY, RELEVANCE) if getattr(self.spec, name) is not None]
+        if self._can_leave_maps_out:
+            feeds[EXPLAIN] = np.array([len(image) if explain else 0])
+        told = (NOVELTY, RELEVANCE) if explain else (NOVELTY,)
+        further = [name for name in told if getattr(self.spec, name) is not None]
         wanted = [*dict.fromkeys(chain(*names)), *further]
         found = dict(zip(wanted, self._session.run(wanted, feeds), strict=True))
         return [_outputs([found[name] for name in own]) for own in names], {name: found[name] for name in further}

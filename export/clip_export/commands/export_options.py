@@ -174,9 +174,7 @@ class ExportCommand:
             choices=("ort", "standard"),
         ),
     ] = "ort"
-    explain: Annotated[bool, Option("also tell which patches of an image speak for its label (output relevance)")] = (
-        False
-    )
+    explain: Annotated[bool, Option("also tell which parts of an image speak for its label (output relevance)")] = False
     fast_decode: Annotated[
         Path | bool,
         Option(

@@ -20,13 +20,10 @@ from clip_export.graph.operators import OPERATORS
 from clip_export.graph.preprocessing import preprocess_graph
 from clip_export.graph.towers import image_network
 from clip_export.graph.tracing import EXAMPLE_BATCH, declare_opsets, trace
-from clip_export.graph.vit import AllDepths, VisionTransformer
+from clip_export.graph.vit import AllDepths
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.outputs import probabilities, unit_length
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL, output_names
-
-TOKENS = ("relevance/before", "relevance/after")
-"""What the last block takes and gives, in graphs that are explained."""
 
 _EXAMPLE_GRID = (5, 7)
 """Patches of an example that keeps its shape: any numbers that no other dimension has."""
@@ -68,12 +65,11 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels to the task's outputs, as `Answers.outputs`, and those of further heads without the embedding."""
-        encoded = self.vit(pixels)
-        feature, *tokens = encoded if isinstance(encoded, tuple) else (encoded,)
+        feature = self.vit(pixels)
         found = self.answers.outputs(self.head(feature), feature)
         for module, answers in zip(self.heads, self.further, strict=True):
             found += answers.outputs(module(feature), feature)[:-1]
-        return (*found, *tokens)
+        return found
 
 
 def network_graph(
@@ -84,7 +80,6 @@ def network_graph(
     answers: Answers = Answers(),
     *,
     further: Further = MappingProxyType({}),
-    explained: bool = False,
     precision: str = FLOAT32,
     others: Sequence[str] = SMALLER,
 ) -> onnx.ModelProto:
@@ -97,7 +92,6 @@ def network_graph(
         ops: a name of `clip_export.graph.operators.OPERATORS`.
         answers: what is made of the logits.
         further: heads beside this one; the names of their outputs end in theirs.
-        explained: give the tensors that `clip_export.graph.relevance` reads their names, `TOKENS`.
         precision: of the file that is made of it.
         others: that could be asked for in its place.
 
@@ -105,17 +99,12 @@ def network_graph(
         EncoderError: more weights than one file of that precision holds.
     """
     vit = image_network(encoder, OPERATORS[ops], takes_pixel_values=input_kind == "pixels")
-    if explained:
-        assert isinstance(vit, VisionTransformer)  # exports refuse others
-        vit.tells_tokens = True
     network = Network(vit, head, answers, further).eval()
     check_size(encoder.id, network, precision, others)
     names = list(output_names(answers.task))
     for name, (_, made) in further.items():
         names += output_names(made.task, name)[:-1]
-    tokens = TOKENS if explained else ()
-    body = trace(network, pixel_example(encoder, input_kind), [*names, *tokens], pixel_sizes(encoder, input_kind))
-    del body.graph.output[len(names) :]  # within the graph they keep the names
+    body = trace(network, pixel_example(encoder, input_kind), names, pixel_sizes(encoder, input_kind))
     return behind_preprocessing(body, encoder, input_kind)
 
 

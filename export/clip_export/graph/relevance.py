@@ -1,150 +1,183 @@
-"""The output ``relevance``: which patches speak for the decided label, from the pooling that ends the encoder.
+"""The output ``relevance``: which parts of an image speak for the decided label, by the gradient in its pixels.
 
-A class token, a probe and a learnt query read the patches by attention, a mean with equal weights. In all of them the
-pooled token moves by ``weight * (value - mean value)`` where the score of a patch grows, and the logit by the gradient
-times that. The relevance of a patch is this gradient of the logit in its score, where it is positive, times the weight,
-summed over the attention heads. docs/decisions.md compares it with other forms.
+The logit of the decided label is taken at the image and at its mean colour. The integral of the gradient on the way
+from one to the other says how much of the difference each pixel makes (integrated gradients: Sundararajan et al. 2017,
+https://arxiv.org/abs/1703.01365). It is taken by the midpoint rule with one point, half-way, so that a map costs one
+further run forwards and one backwards. docs/decisions.md compares it with other forms.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, compose, helper
+from onnx import TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
-from clip_export.encoders.attention_pooling import attention_weights
 from clip_export.graph.blocks import Block
-from clip_export.graph.network import TOKENS
+from clip_export.graph.pullbacks import Pullback, block_pullback, norm_pullback, probe_pullback, query_pullback
 from clip_export.graph.tracing import EXAMPLE_BATCH, trace
-from clip_export.graph.vit import AttentionPool, VisionTransformer
+from clip_export.graph.vit import VisionTransformer
+from clip_export.graph.weight_sources import WeightSources
 from clip_export.heads.gradients import head_gradient
 from clip_export.heads.mlp import VLMtoMLP
-from clip_toolkit.spec.tasks import RELEVANCE
+from clip_toolkit.spec.tasks import EXPLAIN, RELEVANCE
 
-Read = tuple[Tensor, Tensor]
-"""Weights ``[batch, tokens, heads]``, and what each token then adds to the logit, of the same shape."""
+_MOST_CELLS = 4  # of a patch, a side
+_LOGITS = "logits"
+_PREFIX = f"{RELEVANCE}/part/"
+
+
+def cells_a_side(vit: VisionTransformer) -> int:
+    """Return the rows, and columns, of a map: each patch is cut into equal cells, if possible four a side."""
+    return vit.config.size // vit.config.patch * math.gcd(vit.config.patch, _MOST_CELLS)
 
 
 class Relevance(nn.Module):
-    """What the last block takes and gives, ``[batch, tokens, width]``, to relevance ``[batch, rows, columns]``.
-
-    The gradient passes the head, the projection and the final normalisation. The MLP behind the attention is left out:
-    what a patch adds goes the direct way, along the residual.
-    """
+    """What the encoder takes, and the logits of it, to relevance ``[batch, rows, columns]``."""
 
     def __init__(self, vit: VisionTransformer, head: VLMtoMLP) -> None:
-        """Take the parts that stand behind the last attention."""
+        """Take an encoder of standard operators, and the head behind it."""
         super().__init__()
-        self.config, self.rotation = vit.config, vit.rotation
-        block = vit.blocks[-1]
-        assert isinstance(block, Block)  # the type that a list of modules has lost
-        self.block, self.read, self.post_norm, self.pool = block, vit.read, vit.post_norm, vit.pool
-        self.pooled, self.query = vit.pooled, vit.query
-        self.projection, self.head = vit.projection, head
+        self.vit, self.head, self.config = vit, head, vit.config
 
-    def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Compute the map of the label with the largest logit."""
-        gradient = head_gradient(self.head, self.projection(self.read(after)))
-        if isinstance(self.projection, nn.Linear):
-            gradient = gradient @ self.projection.weight
-        maps = [self._map(*found) for found in self._reads(before, after, gradient)]
-        side = math.isqrt(self.config.patches)
-        return torch.stack(maps).sum(0).reshape(-1, side, side)
+    def forward(self, pixels: Tensor, logits: Tensor) -> Tensor:
+        """Compute the map of the label with the largest logit, where it is positive."""
+        axes = (2, 3) if self.config.takes_pixel_values else (1, 2)
+        pixels = pixels.float()
+        difference = pixels - pixels.mean(axes, keepdim=True)
+        decided = functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+        gradient = self._gradient(pixels - difference / 2, decided)
+        if not self.config.takes_pixel_values:
+            difference = difference.permute(0, 3, 1, 2)
+        return functional.relu(self._cells(gradient @ self.vit.patch.weight.flatten(1), difference))
 
-    def _map(self, weights: Tensor, added: Tensor) -> Tensor:
-        centred = added - (weights * added).sum(1, keepdim=True)
-        relevance: Tensor = (weights * functional.relu(weights * centred)).sum(-1)
-        return relevance[:, -self.config.patches :]
+    def _gradient(self, pixels: Tensor, decided: Tensor) -> Tensor:
+        """Return the gradient of the decided logit in what the patches become, ``[batch, patches, width]``."""
+        x, pull = norm_pullback(self.vit.pre_norm, self.vit.placed(pixels))
+        pulls = [pull]
+        for block in self.vit.blocks:
+            assert isinstance(block, Block)  # the type that a list of modules has lost
+            x, pull = block_pullback(block, x, self.vit.rotation, self.config.activation)
+            pulls.append(pull)
+        read, pull = self._read(x)
+        pulls.append(pull)
+        gradient = head_gradient(self.head, self.vit.projection(read), decided)
+        if isinstance(self.vit.projection, nn.Linear):
+            gradient = gradient @ self.vit.projection.weight
+        return _pulled(gradient, pulls)[:, self.config.prefix :]
 
-    def _reads(self, before: Tensor, after: Tensor, gradient: Tensor) -> list[Read]:
-        """One for each pooling."""
-        if self.pool is not None:
-            return [_probe_reads(self.pool, self.post_norm(after), gradient)]
-        found = []
-        for name, part in zip(self.config.poolings, gradient.chunk(len(self.config.poolings), 1), strict=True):
-            pulled = self._before_norms(self.pooled(after, name), part)
-            found.append(self._class_reads(before, pulled) if name == "class" else self._patch_reads(after, pulled))
-        return found
+    def _read(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """Pool as `VisionTransformer.read` does."""
+        if self.vit.pool is not None:
+            x, from_norm = norm_pullback(self.vit.post_norm, x)
+            pooled, from_pool = probe_pullback(self.vit.pool, x, self.config.activation)
+            return pooled, lambda gradient: from_norm(from_pool(gradient))
+        found = [self._pooled(x, name) for name in self.config.poolings]
 
-    def _before_norms(self, token: Tensor, gradient: Tensor) -> Tensor:
-        """Carry a gradient back through the final normalisations of a pooled token."""
-        tokens = [token]
-        for _ in range(1, self.config.post_norms):
-            tokens.append(self.post_norm(tokens[-1]))
-        for read in reversed(tokens):
-            gradient = norm_gradient(self.post_norm, read, gradient)
-        return gradient
+        def pull(gradient: Tensor) -> Tensor:
+            parts = gradient.chunk(len(found), dim=1)
+            return torch.stack([back(part) for (_, back), part in zip(found, parts, strict=True)]).sum(0)
 
-    def _class_reads(self, before: Tensor, gradient: Tensor) -> Read:
-        query, key, value = self.block.query_key_value(self.block.norm1(before), rotation=self.rotation)
-        return _attention_reads(query[:, :1], key, value, gradient @ self.block.out.weight, self.config.heads)
+        return torch.cat([token for token, _ in found], dim=1), pull
 
-    def _patch_reads(self, after: Tensor, gradient: Tensor) -> Read:
-        patches = after[:, self.config.prefix :]
-        added = (patches * gradient[:, None]).sum(-1, keepdim=True)
-        if self.query is None:
-            return torch.full_like(added, 1 / self.config.patches), added
-        return attention_weights(patches, self.query, self.config.eps), added
+    def _pooled(self, x: Tensor, pooling: str) -> tuple[Tensor, Pullback]:
+        """Pool in one way, and normalise."""
+        token, pull = self._pooling(x, pooling)
+        pulls = [pull]
+        for _ in range(self.config.post_norms):
+            token, pull = norm_pullback(self.vit.post_norm, token)
+            pulls.append(pull)
+        return token, lambda gradient: _pulled(gradient, pulls)
+
+    def _pooling(self, x: Tensor, pooling: str) -> tuple[Tensor, Pullback]:
+        tokens, prefix, count = x.shape[1], self.config.prefix, self.config.patches
+        if pooling == "class":
+            return x[:, 0], lambda gradient: functional.pad(gradient[:, None], (0, 0, 0, tokens - 1))
+        patches = x[:, prefix:]
+        pull: Pullback
+        if self.vit.query is None:
+            token, pull = patches.mean(1), lambda gradient: (gradient / count)[:, None].expand(-1, count, -1)
+        else:
+            token, pull = query_pullback(patches, self.vit.query, self.config.eps)
+        return token, lambda gradient: functional.pad(pull(gradient), (0, 0, prefix, 0))
+
+    def _cells(self, gradient: Tensor, difference: Tensor) -> Tensor:
+        """Sum gradient ``[batch, patches, 3 * patch * patch]`` times difference, in planes, over each cell."""
+        patch = self.config.patch
+        side, cells = self.config.size // patch, math.gcd(patch, _MOST_CELLS)
+        planes = difference[:, :, : side * patch, : side * patch].reshape(-1, 3, side, patch, side, patch)
+        gradient = gradient.reshape(-1, side, side, 3, patch, patch).permute(0, 3, 1, 4, 2, 5)
+        pixel = patch // cells
+        made = (gradient * planes).sum(1).reshape(-1, side * cells, pixel, side * cells, pixel)
+        return made.sum((2, 4))
 
 
-def _probe_reads(pool: AttentionPool, tokens: Tensor, gradient: Tensor) -> Read:
-    key, value = pool.key_value(tokens).split(pool.width, dim=-1)
-    query = pool.query.expand(tokens.shape[0], -1, -1)
-    return _attention_reads(query, key, value, gradient @ pool.out.weight, pool.heads)
+def _pulled(gradient: Tensor, pulls: Sequence[Pullback]) -> Tensor:
+    for pull in reversed(pulls):
+        gradient = pull(gradient)
+    return gradient
 
 
-def _attention_reads(query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, heads: int) -> Read:
-    """Of one query, ``[batch, 1, width]``; the gradient is that of what attention gives, ``[batch, width]``."""
-    query, key, value, gradient = (x.unflatten(-1, (heads, -1)) for x in (query, key, value, gradient[:, None]))
-    scores = (query * key).sum(-1) * query.shape[-1] ** -0.5
-    return scores.softmax(1), (value * gradient).sum(-1)
+class _OfWeights(nn.Module):
+    """A module whose parameters are arguments, so that the graph reads them where the file has them already."""
 
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.parts, self.names = (module,), names  # in a tuple, lest its parameters count as this module's own
 
-def norm_gradient(norm: nn.LayerNorm, x: Tensor, gradient: Tensor) -> Tensor:
-    """Carry a gradient ``[batch, width]`` back through a layer normalisation of ``x`` ``[batch, width]``."""
-    scaled = gradient if norm.weight is None else gradient * norm.weight
-    centred = x - x.mean(-1, keepdim=True)
-    deviation = ((centred * centred).mean(-1, keepdim=True) + norm.eps).sqrt()
-    unit = centred / deviation
-    along = (scaled * unit).mean(-1, keepdim=True)
-    return (scaled - scaled.mean(-1, keepdim=True) - unit * along) / deviation
+    def forward(self, pixels: Tensor, logits: Tensor, *weights: Tensor) -> Tensor:
+        (module,) = self.parts
+        relevance: Tensor = functional_call(module, dict(zip(self.names, weights, strict=True)), (pixels, logits))
+        return relevance
 
 
 def add_relevance(model: onnx.ModelProto, vit: VisionTransformer, head: VLMtoMLP) -> None:
-    """Add the output to a finished graph, computed in float32 whatever the network before it computes in.
+    """Add the output to a finished graph, computed in float32 whatever the rest of it computes in.
+
+    It reads the weights that the graph has, and so explains a quantized network by that network's weights. A further
+    input `EXPLAIN`, which may be left out, says how many images are explained: with none, maps cost next to nothing.
 
     Args:
-        model: of `clip_export.graph.network.network_graph` with ``explained``, perhaps quantized.
-        vit: the canonical encoder in it, of standard operators.
+        model: of `clip_export.quantization.layers.linears.with_plain_linears`, perhaps quantized.
+        vit: the canonical encoder in it, of standard operators and of the graph's own input.
         head: the head in it.
     """
-    tokens = vit.config.prefix + vit.config.patches
-    sizes = (tokens, 1 if vit.config.reads_class_only else tokens)
+    config, module = vit.config, Relevance(vit, head).eval()
+    pixels = torch.zeros(EXAMPLE_BATCH, config.size, config.size, 3, dtype=torch.uint8)
     examples = {
-        _input(name): torch.zeros(EXAMPLE_BATCH, size, vit.config.width)
-        for name, size in zip(TOKENS, sizes, strict=True)
+        "pixel_values" if config.takes_pixel_values else "pixels": pixels,
+        _LOGITS: torch.zeros(EXAMPLE_BATCH, head.spec.layers[-1]),
     }
-    part = compose.add_prefix(trace(Relevance(vit, head).eval(), examples, [RELEVANCE]), f"{RELEVANCE}/part/")
-    _join(model, part)
+    if config.takes_pixel_values:
+        examples["pixel_values"] = pixels.float().permute(0, 3, 1, 2)
+    weights = dict(module.named_parameters())
+    part = trace(_OfWeights(module, tuple(weights)), examples, [RELEVANCE], weights=weights)
+    part = compose.add_prefix(part, _PREFIX)
+    WeightSources(model).add(weights, _PREFIX)
+    _join(model, part, tuple(examples))
 
 
-def _input(name: str) -> str:
-    return name.partition("/")[2]
-
-
-def _join(model: onnx.ModelProto, part: onnx.ModelProto) -> None:
-    """Append a graph that reads `TOKENS`, whose names have been prefixed."""
-    for name, value in zip(TOKENS, part.graph.input, strict=True):
-        model.graph.node.append(helper.make_node("Cast", [name], [value.name], value.name, to=TensorProto.FLOAT))
-    model.graph.node.extend(part.graph.node)
-    (output,) = part.graph.output
-    model.graph.node.append(helper.make_node("Identity", [output.name], [RELEVANCE], RELEVANCE))
-    model.graph.initializer.extend(part.graph.initializer)
+def _join(model: onnx.ModelProto, part: onnx.ModelProto, sources: tuple[str, ...]) -> None:
+    """Append a graph, whose weights the model has made, for as many images of each batch as a caller says."""
+    graph, (output,) = model.graph, part.graph.output
+    start = f"{_PREFIX}first"
+    graph.initializer.append(numpy_helper.from_array(np.array([0]), start))
+    graph.initializer.append(numpy_helper.from_array(np.array([np.iinfo(np.int64).max]), EXPLAIN))
+    graph.input.append(helper.make_tensor_value_info(EXPLAIN, TensorProto.INT64, [1]))
+    for name in sources:
+        source = f"{_PREFIX}{name}"
+        graph.node.append(helper.make_node("Slice", [name, start, EXPLAIN, start], [source], source))
+    graph.node.extend(part.graph.node)
+    graph.node.append(helper.make_node("Identity", [output.name], [RELEVANCE], RELEVANCE))
+    graph.initializer.extend(part.graph.initializer)
     output.name = RELEVANCE
-    model.graph.output.append(output)
+    output.type.tensor_type.shape.dim[0].dim_param = "explained"
+    graph.output.append(output)
     known = {item.domain for item in model.opset_import}
     model.opset_import.extend(item for item in part.opset_import if item.domain not in known)

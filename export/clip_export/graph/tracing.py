@@ -6,6 +6,7 @@ import ast
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 import onnx
@@ -25,6 +26,7 @@ def trace(
     examples: Mapping[str, Tensor],
     outputs: Sequence[str],
     sizes: Mapping[str, Mapping[int, torch.export.Dim]] | None = None,
+    weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """Trace a module to an ONNX model without metadata.
 
@@ -33,17 +35,21 @@ def trace(
         examples: an example of each input, by name, in the order of its arguments.
         outputs: names of the outputs.
         sizes: dimensions that vary, of every input by name; default the first one of each, ``batch``.
+        weights: further inputs by name, of fixed sizes, which the module takes as its remaining arguments.
 
     Raises:
         EncoderError: the exporter cannot trace it, or there is not enough memory.
     """
     batch = {0: torch.export.Dim("batch", min=1)}
-    varying = tuple(dict(sizes[name]) if sizes else batch for name in examples)
+    varying: tuple[Any, ...] = tuple(dict(sizes[name]) if sizes else batch for name in examples)
+    if weights:
+        varying += (tuple({} for _ in weights),)
+    values = (*examples.values(), *weights.values())
     with warnings.catch_warnings():  # the exporter's own business: deprecations inside torch
         warnings.simplefilter("ignore")
         try:
-            captured = torch.export.export(network, tuple(examples.values()), dynamic_shapes=varying, strict=False)
-            program = _translated(captured, varying, tuple(examples), tuple(outputs))
+            captured = torch.export.export(network, values, dynamic_shapes=varying, strict=False)
+            program = _translated(captured, varying, (*examples, *weights), tuple(outputs))
         except Exception as error:  # a tower of others may raise anything
             raise _untraceable(error) from error
     assert program is not None, "the exporter returns a program when it is given no file"
@@ -75,11 +81,8 @@ _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.to
 """Of operators that the exporter knows in their decomposed form alone."""
 
 
-_Sizes = tuple[dict[int, torch.export.Dim], ...]
-
-
 def _translated(
-    captured: torch.export.ExportedProgram, sizes: _Sizes, inputs: Sequence[str], outputs: Sequence[str]
+    captured: torch.export.ExportedProgram, sizes: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str]
 ) -> torch.onnx.ONNXProgram | None:
     """Translate a captured network to ONNX.
 

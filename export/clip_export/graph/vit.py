@@ -98,7 +98,6 @@ class VisionTransformer(nn.Module):
         """Build the module with uninitialised weights, to be filled by ``load_state_dict``."""
         super().__init__()
         self.config = config
-        self.tells_tokens = False
         self.patch = nn.Conv2d(3, config.width, config.patch, config.patch)
         self.positions = nn.Parameter(torch.empty(1, config.prefix + config.patches, config.width))
         rotations = torch.empty(2, config.prefix + config.patches, config.width // config.heads)
@@ -113,21 +112,21 @@ class VisionTransformer(nn.Module):
             nn.Linear(config.width, config.projection, config.projection_bias) if config.projection else nn.Identity()
         )
 
-    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Encode a batch to float32 ``[batch, dim]``; with `tells_tokens` also the last block's input and output."""
-        before, after = self.last_tokens(pixels)
-        feature: Tensor = self.projection(self.read(after))
-        return (feature, before, after) if self.tells_tokens else feature
-
-    def last_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the last block takes and what it gives, ``[batch, tokens, width]``, or of a class token alone."""
-        before = x = self.embed(pixels)
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch to float32 ``[batch, dim]``."""
+        x = self.embed(pixels)
         for block in self.blocks:
-            before, x = x, block(x, rotation=self.rotation)
-        return before, x
+            x = block(x, rotation=self.rotation)
+        feature: Tensor = self.projection(self.read(x))
+        return feature
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Return what the first block takes, ``[batch, tokens, width]``."""
+        embedded: Tensor = self.pre_norm(self.placed(pixels))
+        return embedded
+
+    def placed(self, pixels: Tensor) -> Tensor:
+        """Return the tokens of the patches, and those before them, with their positions: ``[batch, tokens, width]``."""
         planes = pixels if self.config.takes_pixel_values else pixels.permute(0, 3, 1, 2).float()
         grid = self.patch(planes)
         x = grid.flatten(2).transpose(1, 2)
@@ -136,8 +135,8 @@ class VisionTransformer(nn.Module):
                 x, (0, 0, self.config.prefix, 0)
             )  # zeros, to which the tokens are added with the positions
         positions = resampled(self.positions, *grid.shape[2:]) if self.config.resampled else self.positions
-        embedded: Tensor = self.pre_norm(x + positions)
-        return embedded
+        placed: Tensor = x + positions
+        return placed
 
     def read(self, x: Tensor) -> Tensor:
         """Pool tokens ``[batch, tokens, width]`` and normalise what is read: ``[batch, poolings * width]``."""

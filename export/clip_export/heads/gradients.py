@@ -1,4 +1,4 @@
-"""The gradient of a head's decided logit in the feature, as operators that ONNX has, too."""
+"""The gradient of one of a head's logits in the feature, as operators that ONNX has, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from clip_export.heads.mlp import VLMtoMLP
 from clip_export.heads.outputs import unit_length
@@ -24,14 +23,13 @@ SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 """Derivatives of the activations of heads, by their class, with PyTorch's default parameters."""
 
 
-def head_gradient(head: VLMtoMLP, features: Tensor) -> Tensor:
-    """Return the gradient of each image's largest logit in its feature, both ``[batch, dim]``."""
+def head_gradient(head: VLMtoMLP, features: Tensor, gradient: Tensor) -> Tensor:
+    """Carry the gradient in the logits, ``[batch, classes]``, back to the features, ``[batch, dim]``."""
     x = unit_length(features) if head.spec.feature_norm else features
     inputs = []
     for layer in head.layers:
         inputs.append(x)
         x = layer(x)
-    gradient = functional.one_hot(x.argmax(1), x.shape[1]).float()
     for layer, read in zip(reversed(head.layers), reversed(inputs), strict=True):
         if isinstance(layer, nn.Linear):
             gradient = gradient @ layer.weight

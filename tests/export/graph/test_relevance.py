@@ -1,7 +1,6 @@
 """What speaks for the decided label: the operators in the file against automatic differentiation."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import onnx
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from clip_export.encoders.image import Encoder
 from clip_export.exporting import ExportOptions, export_classifier
-from clip_export.graph.network import TOKENS, network_graph
-from clip_export.graph.relevance import Relevance, add_relevance
+from clip_export.graph.network import network_graph
+from clip_export.graph.relevance import Relevance, add_relevance, cells_a_side
 from clip_export.graph.vit import VisionTransformer
 from clip_export.graph.vit_weights import canonical_vit
 from clip_export.heads.activations import ACTIVATIONS
@@ -62,60 +60,22 @@ def pixels(encoder: Encoder, count: int = 2) -> Tensor:
 @pytest.mark.parametrize("feature_norm", [False, True])
 def test_the_gradient_of_a_head(activation: str, feature_norm: bool):
     head = VLMtoMLP(6, (9, 7), 4, activation, feature_norm=feature_norm).eval()
-    features = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    (expected,) = torch.autograd.grad(head(features).amax(1).sum(), features)
-    torch.testing.assert_close(head_gradient(head, features), expected, rtol=1e-4, atol=1e-6)
+    generator = torch.Generator().manual_seed(0)
+    features, pulled = torch.randn(5, 6, generator=generator).requires_grad_(), torch.randn(5, 4, generator=generator)
+    (expected,) = torch.autograd.grad(head(features), features, pulled)
+    torch.testing.assert_close(head_gradient(head, features, pulled), expected, rtol=1e-4, atol=1e-6)
 
 
-@contextmanager
-def scores_that_count(vit: VisionTransformer) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Attention of the pooling, with the scores as leaves: they, and the weights that come of them."""
-    found: list[tuple[Tensor, Tensor]] = []
-
-    def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, _: Tensor | None) -> Tensor:
-        query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-        scores = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).detach().requires_grad_()
-        weights = scores.softmax(-1)
-        found.append((scores, weights))
-        return (weights @ value).transpose(1, 2).flatten(2)
-
-    owner = vit.pool or vit.blocks[-1]
-    before, owner.attention = owner.attention, attention
-    yield found
-    owner.attention = before
-
-
-def expected_map(vit: VisionTransformer, head: VLMtoMLP, before: Tensor, after: Tensor) -> Tensor:
-    """The definition: weight times the positive gradient in the score, summed; the last MLP moves with nothing."""
-    config, maps = vit.config, []
-    with scores_that_count(vit) as found:
-        if vit.pool is not None:
-            vit.pool.fc2.register_forward_hook(lambda *args: args[2].detach())
-            pooled = vit.pool(vit.post_norm(after))
-        else:
-            read = []
-            for name in config.poolings:
-                if name == "class":
-                    vit.blocks[-1].fc2.register_forward_hook(lambda *args: args[2].detach())
-                    token = vit.blocks[-1](before, rotation=vit.rotation)[:, 0]
-                else:
-                    patches = after[:, config.prefix :]
-                    query = torch.zeros(config.width) if vit.query is None else vit.query
-                    compared = functional.layer_norm(patches, (config.width,), eps=config.eps)
-                    scores = (compared @ query * config.width**-0.5)[:, None, None].detach().requires_grad_()
-                    weights = scores.softmax(-1)
-                    found.append((scores, weights))
-                    token = (weights[:, 0] @ patches)[:, 0]
-                for _ in range(config.post_norms):
-                    token = vit.post_norm(token)
-                read.append(token)
-            pooled = torch.cat(read, 1)
-        logit = head(vit.projection(pooled)).amax(1).sum()
-    for scores, weights in found:
-        (gradient,) = torch.autograd.grad(logit, scores, retain_graph=True)
-        maps.append((weights * gradient.clamp(min=0))[:, :, 0, -config.patches :].sum(1))
-    side = round(config.patches**0.5)
-    return torch.stack(maps).sum(0).reshape(-1, side, side)
+def expected_maps(vit: VisionTransformer, head: VLMtoMLP, images: Tensor) -> Tensor:
+    """The definition, pixel by pixel: the gradient half-way to the mean colour, times what is left out of it."""
+    decided = head(vit(images)).argmax(1)
+    mean = images.float().mean((1, 2), keepdim=True).expand(images.shape)
+    halfway = ((images + mean) / 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(head(vit(halfway))[range(len(images)), decided].sum(), halfway)
+    made = (gradient * (images - mean)).sum(-1)
+    rows = cells_a_side(vit)
+    bands = [torch.stack([cell.sum((1, 2)) for cell in band.chunk(rows, 2)], 1) for band in made.chunk(rows, 1)]
+    return torch.stack(bands, 1).clamp(min=0)
 
 
 @pytest.mark.parametrize(("family", "feature"), POOLINGS)
@@ -126,38 +86,64 @@ def test_maps_are_those_of_automatic_differentiation(
     read = with_pooling(read, head_for(read))
     vit, head = canonical_vit(read), head_for(read).module
     assert isinstance(head, VLMtoMLP)
-    before, after = vit.last_tokens(pixels(read))
-    found = Relevance(vit, head)(before, after).detach()
-    expected = expected_map(vit, head, before, after).detach()
+    images = pixels(read)
+    found = Relevance(vit, head)(images, head(vit(images))).detach()
+    expected = expected_maps(vit, head, images)
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.max()))
 
 
-def network(read: Encoder, head: TrainedHead, ops: str) -> onnx.ModelProto:
-    return network_graph(read, head.module, "image", ops, explained=True)
-
-
-def check_maps(model: onnx.ModelProto, read: Encoder, head: TrainedHead, tolerance: float = 1e-4) -> None:
-    """Add the output, which must be PyTorch's map of the tokens that this very network has made."""
-    assert isinstance(head.module, VLMtoMLP)
-    vit, images = canonical_vit(read), pixels(read, 4)
-    add_relevance(model, vit, head.module)
-    onnx.checker.check_model(model)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in TOKENS)
-    found, *tokens = open_graph(model.SerializeToString()).run(["relevance", *TOKENS], {"image": images.numpy()})
-    before, after = (torch.from_numpy(values).float() for values in tokens)
-    expected = Relevance(vit, head.module)(before, after).detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=tolerance * expected.max())
-
-
-def test_standard_operators_give_the_same_maps(
+def test_a_map_finds_the_patch_that_alone_was_changed(
     encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead]
+):
+    read = encoder("clip")
+    vit, head = canonical_vit(read), head_for(read).module
+    assert isinstance(head, VLMtoMLP)
+    patch, rows = vit.config.patch, cells_a_side(vit)
+    images = torch.full_like(pixels(read, 1), 100)
+    images[:, -patch:, :patch] = pixels(read, 1)[:, :patch, :patch]
+    made = Relevance(vit, head)(images, head(vit(images)))[0]
+    row, column = divmod(int(made.argmax()), rows)
+    assert row >= rows - rows * patch // vit.config.size
+    assert column < rows * patch // vit.config.size
+
+
+def network(read: Encoder, head: TrainedHead, ops: str, kind: str = "image") -> onnx.ModelProto:
+    return with_plain_linears(network_graph(read, head.module, kind, ops))
+
+
+def maps_of(model: onnx.ModelProto, read: Encoder, head: TrainedHead, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Add the output: what the graph says then, and what PyTorch does."""
+    assert isinstance(head.module, VLMtoMLP)
+    values = model.graph.input[0].name == "pixel_values"
+    add_relevance(model, canonical_vit(read, takes_pixel_values=values), head.module)
+    onnx.checker.check_model(model)
+    feed = normalised(images, read) if values else images
+    (found,) = open_graph(model.SerializeToString()).run(["relevance"], {model.graph.input[0].name: feed.numpy()})
+    return torch.from_numpy(found), expected_maps(canonical_vit(read), head.module, images)
+
+
+def normalised(images: Tensor, read: Encoder) -> Tensor:
+    rule = read.preprocessing
+    return ((images * rule.scale - torch.tensor(rule.mean)) / torch.tensor(rule.std)).float().permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("ops", "kind"), [("standard", "image"), ("ort", "pixels")])
+def test_every_form_of_a_float_network_gives_the_same_maps(
+    encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead], ops: str, kind: str
 ):
     read = encoder("siglip")
     head = head_for(read)
-    model = network(read, head, "standard")
-    check_maps(model, read, head)
-    assert {node.domain for node in model.graph.node} == {""}
+    model = network(read, head, ops, kind)
+    size = model.ByteSize()
+    found, expected = maps_of(model, read, head, pixels(read, 4))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    assert ops != "standard" or {node.domain for node in model.graph.node} == {""}
+    weights = sum(4 * weight.numel() for weight in canonical_vit(read).parameters())
+    assert (
+        sum(len(item.raw_data) for item in model.graph.initializer if item.name.startswith("relevance")) < weights / 4
+    )
+    assert model.ByteSize() > size
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +169,7 @@ def test_the_file_gives_the_maps_beside_the_answers_that_it_gave_before(
     vit, head = canonical_vit(read), head_for(read).module
     assert isinstance(head, VLMtoMLP)
     images = pixels(read, 3)
-    expected = Relevance(vit, head)(*vit.last_tokens(images)).detach().numpy()
+    expected = expected_maps(vit, head, images).numpy()
     np.testing.assert_allclose(classifier.relevance(images.numpy()), expected, rtol=1e-3, atol=1e-4 * expected.max())
     for image, map_ in zip(images.numpy(), expected, strict=True):
         found = classifier.predict(image)
@@ -193,21 +179,55 @@ def test_the_file_gives_the_maps_beside_the_answers_that_it_gave_before(
     assert '"relevance"' not in plain.spec.to_json()
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "fp16"])
-def test_quantized_networks_have_it_in_float(
-    encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead], explained: Path, mode: str
+def test_maps_that_nobody_wants_are_left_out(explained: Path):
+    classifier, image = load(explained, device="cpu"), RNG.integers(0, 256, (40, 30, 3), np.uint8)
+    wanted = classifier.predict(image)
+    classifier.explains = False
+    found = classifier.predict(image)
+    assert wanted.relevance is not None
+    assert found.relevance is None
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+    graph = open_graph(explained)
+    assert graph.may_take("explain")
+    (left_out,) = graph.run(["relevance"], {"image": image[None], "explain": np.array([0])})
+    assert left_out.shape == (0, *wanted.relevance.shape)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ops", "error"),
+    [("int8", "ort", 0.02), ("int4", "ort", 0.2), ("int4", "standard", 0.2), ("fp16", "ort", 1e-3)],
+)
+def test_quantized_networks_are_explained_by_their_own_weights(
+    encoder: Callable[..., Encoder],
+    head_for: Callable[[Encoder], TrainedHead],
+    explained: Path,
+    *,
+    mode: str,
+    error: float,
+    ops: str,
 ):
     read = encoder("clip")
-    head = head_for(read)
-    model = with_plain_linears(network(read, head, "ort"))
+    head, images = head_for(read), {"image": pixels(read, 4).numpy()}
+    assert isinstance(head.module, VLMtoMLP)
+    model = network(read, head, ops)
     if mode == "int8":
-        quantized = quantize_int8(model, Int8Scheme(TARGETS["x86"], "ort", ranges=None))
+        model = quantize_int8(model, Int8Scheme(TARGETS["x86"], ops, ranges=None))
     elif mode == "int4":
-        quantized = quantize_int4(model, 32, "ort")
+        model = quantize_int4(model, 32, ops)
     else:
-        quantized = quantize_fp16(model, tuning_feeds(read_spec(explained), None))
-    # On a CPU, ONNX Runtime reads some tokens before they are rounded to half precision.
-    check_maps(quantized, read, head, 1e-3 if mode == "fp16" else 1e-4)
+        model = quantize_fp16(model, tuning_feeds(read_spec(explained), None))
+    (before,) = open_graph(model.SerializeToString()).run(["logits"], images)
+    vit = canonical_vit(read)
+    add_relevance(model, vit, head.module)
+    layers = {f"relevance/part/vit.{name}": value for name, value in vit.named_parameters() if ".blocks." in f".{name}"}
+    stored = {item.name for item in model.graph.initializer}
+    assert not [name for name in layers if name in stored and name.endswith(".weight")]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers)
+    after, maps, *weights = open_graph(model.SerializeToString()).run(["logits", "relevance", *layers], images)
+    np.testing.assert_array_equal(after, before)
+    assert maps.max() > 0
+    for found, expected in zip(weights, layers.values(), strict=True):
+        assert np.linalg.norm(found - expected.numpy()) <= error * float(expected.norm())
 
 
 def test_refusals(encoder: Callable[..., Encoder], head_for: Callable[[Encoder], TrainedHead]):

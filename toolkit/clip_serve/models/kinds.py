@@ -75,6 +75,7 @@ class Images:
     def __init__(self, classifier: Classifier) -> None:
         """Take it opened."""
         self.model, self.spec = classifier, classifier.spec
+        classifier.explains = False  # only where an overlay is asked for
         self.inputs = ("image", "text") if self.spec.text else ("image",)
         self.outputs = output_sizes(self.spec)
         self._rows = {
@@ -109,10 +110,10 @@ class Images:
         """Whether the file tells what speaks for its labels."""
         return self.spec.relevance is not None
 
-    def overlay(self, item: _Pixels, result: Prediction) -> Image.Image:
-        """Lay what speaks for the label over what the model was given; only of a file that `explains`."""
-        assert result.relevance is not None
-        return laid_over_seen(Image.fromarray(item.pixels), result.relevance)
+    def overlay(self, item: _Pixels) -> Image.Image:
+        """Run the network again for what speaks for the label, and lay it over the image; of a file that `explains`."""
+        (relevance,) = self.model.relevance(item.pixels[None])
+        return laid_over_seen(Image.fromarray(item.pixels), relevance)
 
     def replay(self) -> list[Drift]:
         """Compare with the answers that the file holds."""

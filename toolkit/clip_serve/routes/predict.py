@@ -97,7 +97,7 @@ def _record(name: str, item: Answer[Any, Any], top_k: int, served: Served, *, em
 
 def _overlay(kind: Images, item: Answer[Any, Any]) -> dict[str, str]:
     buffer = io.BytesIO()
-    kind.overlay(item.item, item.result).save(buffer, "png")
+    kind.overlay(item.item).save(buffer, "png")
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"shows": explained_label(item.result), "image": f"data:image/png;base64,{encoded}"}
 

@@ -85,6 +85,7 @@ def _open(located: Located, options: InferOptions) -> Classifier:
         throughput=not are_few and options.explaining.explain is None,  # which may run the network by itself
         isolate=options.limits,
     )
+    classifier.explains = options.explaining.explain is not None
     if located.is_demo:
         say(f"no model given: using the built-in demo, which recognises {', '.join(classifier.spec.labels)}")
     check_pairing(classifier.spec, _has_texts(options))

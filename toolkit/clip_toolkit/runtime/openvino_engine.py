@@ -48,6 +48,10 @@ class OpenVinoSession:
         """Name the outputs and their shapes."""
         return [_port(port) for port in self._compiled.outputs]
 
+    def get_overridable_initializers(self) -> list[_Port]:
+        """Return none: OpenVINO takes an input that may be left out for a constant."""
+        return []
+
     def get_providers(self) -> list[str]:
         """Name what runs the graph."""
         return [PROVIDER]

@@ -91,6 +91,10 @@ class Session:
                 f"the metadata declares the inputs {list(inputs)}, but the graph has {names}. Export the model again."
             )
 
+    def may_take(self, name: str) -> bool:
+        """Whether the graph has an input of this name that may be left out."""
+        return name in {item.name for item in self._inner.get_overridable_initializers()}
+
     def providers(self) -> list[str]:
         """Return the execution providers that run some of the graph."""
         found: list[str] = self._inner.get_providers()

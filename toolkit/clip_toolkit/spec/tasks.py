@@ -25,6 +25,9 @@ def output_names(task: str, head: str = "") -> tuple[str, ...]:
 NOVELTY, RELEVANCE = "novelty", "relevance"
 """Names of further outputs, in files whose spec speaks of them."""
 
+EXPLAIN = "explain"
+"""Name of an input that may be left out: of how many images `RELEVANCE` is wanted, int64 ``[1]``, by default of all."""
+
 FILE, OCCLUSION = "file", "occlusion"
 WAYS = (FILE, OCCLUSION)
 """Where maps of relevance come from: that output, or runs of any file with a part of the image covered."""
