@@ -23,6 +23,7 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, default_bpe
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from safetensors.torch import save_file
 from sections import replaced_section
 
@@ -30,6 +31,7 @@ from clip_export.encoders.image import Encoder
 from clip_export.encoders.text import TextEncoder, text_features
 from clip_export.samples.pictures import picture
 from clip_toolkit.images.preprocess import normalise, preprocess
+from clip_toolkit.spec.classifier import Preprocessing
 from encoders import show_every_part
 
 ROOT = Path(__file__).parents[1]
@@ -150,9 +152,9 @@ def differences(name: str, folder: Path) -> tuple[float, float, float]:
     tokenizer = save_tokenizer(name, settings, folder)
     transform = image_transform_v2(PreprocessCfg(size=settings["vision_cfg"]["image_size"], **rule), is_train=False)
     images = [picture(*shape, seed) for seed, shape in enumerate(((335, 501), (640, 427), (224, 225)))]
-    theirs = torch.stack([transform(image) for image in images])
     feature = "pooled" if "timm_model_name" in settings["vision_cfg"] else "projected"
     encoder, text = Encoder.from_pretrained(str(folder), feature=feature), TextEncoder.from_pretrained(str(folder))
+    theirs = torch.stack([transform(narrowed(image, encoder.preprocessing)) for image in images])
     ours = normalise(np.stack([preprocess(image, encoder.preprocessing) for image in images]), encoder.preprocessing)
     with torch.inference_mode():
         return (
@@ -160,6 +162,13 @@ def differences(name: str, folder: Path) -> tuple[float, float, float]:
             relative(encoder.features(torch.from_numpy(ours)), model.encode_image(theirs)),
             relative(text_features(text, TEXTS), model.encode_text(tokenizer(list(TEXTS)))),
         )
+
+
+def narrowed(image: Image.Image, rule: Preprocessing) -> Image.Image:
+    """Take the horizontal pass of a squash first, as Pillow did before 13 and `clip_toolkit.images.preprocess` does."""
+    if rule.mode != "squash":
+        return image
+    return image.resize((rule.size, image.height), Image.Resampling[rule.resample.upper()])
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
