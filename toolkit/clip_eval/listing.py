@@ -47,14 +47,7 @@ def evaluation_lines(judged: Judged, run: Run, most: int) -> Iterator[str]:
     """Give an evaluation as lines, with up to ``most`` mistakes."""
     found, task = judged.evaluation, judged.evaluation.answers.task
     yield f"{SCORES[task]} {figure_text(found.score, task)}; {judged.speed}"
-    yield from (f"{rates.label}: {rates_text(rates)}" for rates in found.rates)
-    if found.calibration is not None:
-        ece, brier, loss = found.calibration
-        yield f"calibration: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
-    if found.sets is not None:
-        yield str(found.sets)
-    if found.novelty is not None:
-        yield str(found.novelty)
+    yield from model_facts(found)
     yield from ("", "label by label (their 95% intervals: --json, --report):")
     yield from table(_label_rows(found))
     if task == SINGLE_LABEL and len(found.answers.labels) <= _MOST_LABELS:
@@ -72,6 +65,15 @@ def evaluation_lines(judged: Judged, run: Run, most: int) -> Iterator[str]:
         yield from table(
             [*names, *((run.dataset.relative(row), said, true) for row, said, true in found.mistakes[:most])]
         )
+
+
+def model_facts(found: Evaluation) -> Iterator[str]:
+    """Give what is to be said of a model beside its score and its tables."""
+    yield from (f"{rates.label}: {rates_text(rates)}" for rates in found.rates)
+    if found.calibration is not None:
+        ece, brier, loss = found.calibration
+        yield f"calibration: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
+    yield from (str(figures) for figures in (found.sets, found.novelty) if figures is not None)
 
 
 def comparison_lines(judged: Sequence[Judged], comparison: Comparison, run: Run, most: int) -> Iterator[str]:

@@ -9,14 +9,13 @@ import numpy as np
 
 from clip_eval.comparing import Comparison, Flip
 from clip_eval.evaluation import Evaluation
-from clip_eval.listing import SIDES, Judged, comparison_facts, flip_texts, flips_title, mistakes_title
+from clip_eval.listing import SIDES, Judged, comparison_facts, flip_texts, flips_title, mistakes_title, model_facts
 from clip_eval.plots import Line, plot
 from clip_eval.running import Run
 from clip_toolkit.explaining.mistakes import MAPS_NOTE, Relevance, mistake_thumbnail
 from clip_toolkit.judging.curves import Curve
 from clip_toolkit.judging.figures import Interval, figure_text
 from clip_toolkit.judging.page import Section, Shaded, Thumbnail, figures_table, gallery, html_table, render, write_page
-from clip_toolkit.judging.rates import rates_text
 from clip_toolkit.judging.scores import SCORES
 from clip_toolkit.spec.tasks import REGRESSION, SINGLE_LABEL
 
@@ -48,7 +47,8 @@ def write_report(
         found = [*_sections(each), *_mistakes(each.evaluation, run, relevance, most)]
         sections += [section._replace(title=f"{prefix}{section.title}") for section in found]
     scores = [figure_text(each.evaluation.score, task) for each in judged]
-    facts = [f"{len(run.dataset.files)} images, {remark}", *_facts(judged)]
+    facts = [f"{len(run.dataset.files)} images, {remark}"]
+    facts += [f"{each.path.name}, {fact}" for each in judged for fact in (each.speed, *model_facts(each.evaluation))]
     facts += [] if comparison is None else comparison_facts(comparison, run)
     page = render(
         " and ".join(each.path.name for each in judged),
@@ -58,20 +58,6 @@ def write_report(
         sections,
     )
     write_page(path, page)
-
-
-def _facts(judged: Sequence[Judged]) -> Iterator[str]:
-    for each in judged:
-        found = each.evaluation
-        yield f"{each.path.name}: {each.speed}"
-        yield from (f"{each.path.name}, {rates.label}: {rates_text(rates)}" for rates in found.rates)
-        if found.calibration is not None:
-            ece, brier, loss = found.calibration
-            yield f"{each.path.name}: ECE {ece:.4f}, Brier {brier:.4f}, log loss {loss:.4f}"
-        if found.sets is not None:
-            yield f"{each.path.name}: {found.sets}"
-        if found.novelty is not None:
-            yield f"{each.path.name}: {found.novelty}"
 
 
 def _warnings(run: Run, found: Evaluation) -> Iterator[str]:
