@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -99,7 +100,9 @@ def run_models(
     first = np.stack([item[0].embedding for item in predictions])
     novelty = tuple(map(_novelty, of_each))
     relevance = tuple(map(_relevance, classifiers, of_each))
-    return Run(read, answers, errors, cut, first, novelty, relevance, _milliseconds(classifiers, timed, texts))
+    with _without_maps(classifiers):
+        milliseconds = _milliseconds(classifiers, timed, texts)
+    return Run(read, answers, errors, cut, first, novelty, relevance, milliseconds)
 
 
 def _pixels(classifiers: Sequence[Classifier], path: Path) -> list[Pixels] | ImageError:
@@ -136,6 +139,18 @@ def _novelty(predictions: Sequence[Prediction]) -> Array | None:
 def _relevance(classifier: Classifier, predictions: Sequence[Prediction]) -> Relevance | None:
     maps = {row: item.relevance for row, item in enumerate(predictions) if item.relevance is not None}
     return Relevance(maps, classifier.spec.preprocessing) if maps else None
+
+
+@contextmanager
+def _without_maps(classifiers: Sequence[Classifier]) -> Iterator[None]:
+    explained = [classifier.explains for classifier in classifiers]
+    try:
+        for classifier in classifiers:
+            classifier.explains = False
+        yield
+    finally:
+        for classifier, was in zip(classifiers, explained, strict=True):
+            classifier.explains = was
 
 
 def _milliseconds(

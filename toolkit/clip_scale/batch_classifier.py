@@ -196,7 +196,7 @@ def _opened(settings: BatchClassifier) -> Classifier:
     raise_pillows_limit(settings.max_pixels)
     if settings.max_memory is not None:
         limit_memory(settings.max_memory)
-    return load(
+    classifier = load(
         locate(str(settings.model), settings.sha256)[0],
         settings.device,
         settings.threads or _share_of_cores(),
@@ -206,6 +206,8 @@ def _opened(settings: BatchClassifier) -> Classifier:
         fast_decode=settings.fast_decode,
         throughput=True,
     )
+    classifier.explains = False  # records hold no maps
+    return classifier
 
 
 def _share_of_cores() -> int:

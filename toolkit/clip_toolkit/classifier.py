@@ -117,7 +117,8 @@ class Classifier(Network):
         options: how images are decoded.
         resize: ``pillow`` or ``graph``.
         isolate: limits of the processes that decode, or None where this one does.
-        explains: whether predictions of a file that has maps carry them; without, they are several times faster.
+        explains: whether predictions of a file that has maps carry them, as they do unless you set it to False; then
+            they are several times faster.
     """
 
     def __init__(
@@ -160,9 +161,10 @@ class Classifier(Network):
         prepare = Preparation(self.options, spec.preprocessing, in_graph=resize == "graph")
         self._prepare = prepare if isolate is None else _isolated(prepare, isolate, self.threads)
 
-    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Classifier], tuple[object, ...], dict[str, object]]:
         """Pickle how the file was opened; unpickling raises `ModelError` where it holds another model by then."""
-        return _reopened, (*remember(self._session, self.spec), self.resize, self.options, self.isolate)
+        opened = (*remember(self._session, self.spec), self.resize, self.options, self.isolate)
+        return _reopened, opened, {"explains": self.explains}
 
     def __repr__(self) -> str:
         """Show the model and where it runs."""

@@ -58,6 +58,7 @@ def fastest_device(path: Path, threads: int | None = None, report: Callable[[str
 def _opened(path: Path, device: str, threads: int | None, report: Callable[[str], None]) -> Classifier | None:
     try:
         classifier = load(path, device, threads)
+        classifier.explains = False
         failed = [drift.output for drift in selftest(classifier) if not drift.passed]
     except (DeviceError, ModelError) as error:
         report(f"left out: {error}")

@@ -18,6 +18,8 @@ from tiny_fused_model import png
 
 from clip_eval.commands.evaluate import main
 from clip_eval.evaluation import evaluate
+from clip_eval.labelled import read_labelled
+from clip_eval.running import run_models
 from clip_toolkit import load
 from clip_toolkit.data.dataset import Dataset
 from clip_toolkit.judging.answers import Answers
@@ -259,6 +261,19 @@ def test_the_page_shows_what_speaks_for_a_mistake(model: Model, manifest: Manife
     red, _, blue = np.asarray(Image.open(io.BytesIO(pictures[1]))).mean((0, 1))
     assert red > blue + 50  # a picture of one colour, all of which speaks alike: light yellow over grey
     assert page.count("in colour: ") == page.count("<figure>") == 3
+
+
+def test_maps_are_made_where_they_are_wanted(model: Model, manifest: Manifest):
+    path = model(SINGLE_LABEL)
+    data = manifest(path)
+    path.write_bytes(tiny_task_model.model(SINGLE_LABEL, relevance=True))
+    classifier = load(path, device="cpu")
+    dataset = read_labelled(data, classifier.spec)
+    (maps,) = run_models([classifier], dataset).relevance
+    assert maps is not None
+    assert classifier.explains  # the timing of the answers alone has left it as it was
+    classifier.explains = False
+    assert run_models([classifier], dataset).relevance == (None,)
 
 
 @pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])

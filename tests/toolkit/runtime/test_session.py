@@ -68,6 +68,13 @@ def test_the_graphs_resize_stays_when_a_classifier_is_copied(demo: Path):
     assert reopened(pickle.dumps(load(demo, device="cpu", resize="graph"))).resize == "graph"
 
 
+def test_a_pickled_model_without_maps_stays_without_them(demo: Path):
+    model = load(demo, device="cpu")
+    assert reopened(pickle.dumps(model)).explains
+    model.explains = False
+    assert not reopened(pickle.dumps(model)).explains
+
+
 def test_a_text_encoder_answers_the_same_in_another_process(tmp_path: Path, in_another_process: Callable[..., Any]):
     pytest.importorskip("tokenizers", reason="needs the text extra")
     path = tmp_path / "text.onnx"

@@ -49,6 +49,7 @@ def _see(options: EvalOptions, spec: ModelSpec) -> Seen:
         return see_results(options.data, spec)
     running, progress = options.running, Progress(sys.stderr, None)
     classifier = load(options.model, running.device, running.threads, throughput=True)
+    classifier.explains = False
     found = see_folder(classifier, options.data, running.batch_size, progress.step, all_files=options.all_files)
     progress.clear()
     return found

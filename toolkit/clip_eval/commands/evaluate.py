@@ -102,6 +102,7 @@ def _open(options: EvalOptions) -> list[Classifier]:
     classifiers = [load(path, options.running.device, options.running.threads) for path in options.models]
     for each in classifiers:
         check_one_head(each.spec, "clip-eval", "a file of each head")
+        each.explains = options.report is not None
     first, *others = classifiers
     for other in others:
         check_comparable(first.spec, other.spec)

@@ -229,6 +229,7 @@ def _classifier(options: IndexOptions | QueryOptions | NextOptions | ImportOptio
     classifier = load(
         located.path, options.device, options.threads, prepack=not is_one_image, throughput=not is_one_image
     )
+    classifier.explains = False
     if located.is_demo:
         say("no model given: using the built-in demo, whose encoder has seen nothing but drawn shapes")
     say(*classifier.notes)
