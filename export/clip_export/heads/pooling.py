@@ -18,16 +18,16 @@ def with_pooling(encoder: Encoder, head: TrainedHead) -> Encoder:
     Raises:
         HeadError: the encoder reads a learnt pooling and the head has none, or was learnt on another feature.
     """
-    is_learnt = encoder.tokens is not None and encoder.tokens.is_learnt
+    tokens = encoder.tokens if encoder.tokens is not None and encoder.tokens.is_learnt else None
     if head.pooling is None:
-        if is_learnt:
+        if tokens is not None:
             raise HeadError(
-                f"the head holds no learnt pooling for the {encoder.feature} feature. Train it with clip-train "
-                f"--feature {encoder.feature}, or name the feature that it was trained on."
+                f"no head holds a learnt pooling for the {encoder.feature} feature. Train one with clip-train "
+                f"--feature {encoder.feature}, or use --feature {tokens.unlearnt}."
             )
         return encoder
     trained = encoder.feature if head.encoder is None else head.encoder.feature
-    if not is_learnt or encoder.feature != trained:
+    if tokens is None or encoder.feature != trained:
         raise HeadError(
             f"the head has learnt its pooling for {trained}, not for {encoder.feature}. Leave out --feature."
         )

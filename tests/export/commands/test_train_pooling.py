@@ -90,7 +90,7 @@ def test_a_pooling_fits_its_own_feature_alone(pooled: Path):
         with pytest.raises(HeadError, match=r"has learnt its pooling for class\+attention@2, not for"):
             with_pooling(referenced_encoder(path, head.encoder, feature=feature), head)
     encoder = referenced_encoder(path, head.encoder)
-    with pytest.raises(HeadError, match=r"holds no learnt pooling for the class\+attention@2 feature"):
+    with pytest.raises(HeadError, match=r"no head holds a learnt pooling for the class\+attention@2 feature"):
         with_pooling(encoder, replace(head, pooling=None))
     with pytest.raises(HeadError, match=r"of shape \[3\], expected \[128\]"):
         with_pooling(encoder, replace(head, pooling=torch.ones(3)))
@@ -172,9 +172,11 @@ def test_a_disk_that_is_too_small(haystacks: Path, tmp_path: Path, monkeypatch: 
     assert "Name another disk with --cache" in said
 
 
-def test_a_notebooks_head_has_none(tmp_path: Path):
+def test_a_notebooks_head_has_none_nor_an_encoder_alone(tmp_path: Path):
     torch.save({"0.weight": torch.zeros(2, 256), "0.bias": torch.zeros(2)}, tmp_path / "n.pt")
     options = ("--head", "n.pt", "--encoder", TINY_CLIP, "--labels", "a", "b", *FEATURE)
     done = run("clip-export", *options, cwd=tmp_path)
     assert done.returncode == 1
-    assert "the head holds no learnt pooling for the class+attention@2 feature" in done.stderr
+    assert "no head holds a learnt pooling for the class+attention@2 feature" in done.stderr
+    done = run("clip-export", "--encoder-only", "--encoder", TINY_CLIP, *FEATURE, cwd=tmp_path)
+    assert "or use --feature class+mean@2" in done.stderr
