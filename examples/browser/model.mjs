@@ -14,7 +14,7 @@ export async function openModel(file) {
   const tokenizer = spec.text ? openTokenizer((await installed(TOKENIZERS)).Tokenizer, spec) : null;
   const ort = await installed(RUNTIME);
   ort.env.wasm.proxy = true; // in a worker, so that the page stays responsive
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'] });
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'], logSeverityLevel: 3 });
   return new Model(file.name, spec, session, tokenizer, ort.Tensor);
 }
 

@@ -32,7 +32,7 @@ from clip_toolkit.spec.classifier import (
     HeadSpec,
     Preprocessing,
 )
-from clip_toolkit.spec.tasks import MULTI_LABEL, NOVELTY, REGRESSION, RELEVANCE, SINGLE_LABEL, output_names
+from clip_toolkit.spec.tasks import EXPLAIN, MULTI_LABEL, NOVELTY, REGRESSION, RELEVANCE, SINGLE_LABEL, output_names
 from clip_toolkit.spec.trust import CoverageSpec, NoveltySpec, RelevanceSpec
 
 LABELS = {
@@ -98,13 +98,17 @@ def model(task: str, *, novelty: bool = False, coverage: bool = False, relevance
 
 
 def _greys() -> bytes:
-    """Nodes and what else the graph needs for ``relevance``."""
+    """Nodes and what else the graph needs for ``relevance``, with an input that may be left out as exports have it."""
     dropped = field(1, b"keepdims") + field(3, 0) + field(20, 2)
     return b"".join(
         [
-            field(NODE, node("ReduceMean", ["pixels", "last"], RELEVANCE, dropped)),
+            field(NODE, node("Slice", ["pixels", "first", EXPLAIN, "first"], "explained")),
+            field(NODE, node("ReduceMean", ["explained", "last"], RELEVANCE, dropped)),
             field(INITIALIZER, tensor("last", INT64, np.array([3]))),
-            field(OUTPUT, value(RELEVANCE, FLOAT, [b"batch", 4, 4])),
+            field(INITIALIZER, tensor("first", INT64, np.array([0]))),
+            field(INITIALIZER, tensor(EXPLAIN, INT64, np.array([np.iinfo(np.int64).max]))),
+            field(INPUT, value(EXPLAIN, INT64, [1])),
+            field(OUTPUT, value(RELEVANCE, FLOAT, [b"explained", 4, 4])),
         ]
     )
 
