@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import wraps
 from typing import TextIO, cast
 
 from clip_toolkit.errors import ClipToolkitError, OutputError
@@ -115,7 +116,11 @@ def as_command(program: str) -> Callable[[Callable[[Sequence[str] | None], int]]
     """Decorate a function of the arguments after the program's name: `run_command` runs it, by default on sys.argv."""
 
     def decorate(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-        return lambda argv=None: run_command(program, lambda: main(argv))
+        @wraps(main)
+        def command(argv: Sequence[str] | None = None) -> int:
+            return run_command(program, lambda: main(argv))
+
+        return command
 
     return decorate
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_export.commands import TUNE
-from clip_toolkit.terminal import run_command, say, show, write
+from clip_toolkit.terminal import as_command, say, show, write
 
 if TYPE_CHECKING:
     from clip_export.commands.tune_options import TuneCommand
@@ -59,18 +59,15 @@ def run(command: TuneCommand) -> int:
     return 0
 
 
-def _main(argv: Sequence[str] | None) -> int:
+@as_command(TUNE)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
     from clip_export.commands.libraries import prepare_libraries
     from clip_export.commands.tune_options import parse_args
 
     command = parse_args(argv)
     prepare_libraries()
     return run(command)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    return run_command(TUNE, lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -177,18 +177,18 @@ def _fitting_receipt(model: Path, folder: Path) -> str:
         raise _MismatchError(f"they are of another processor, or of another ONNX Runtime ({str(build)[:80]})")
     if len(seen) != len(places):
         raise _MismatchError("their receipt is damaged")
+    now = [stamp_of(path) for path in places]  # before they are read: what replaces one later has another
     is_same, *are_whole = (is_unchanged(path, *before) for path, before in zip(places, seen, strict=True))
     if not is_same:
         raise _MismatchError("the model file has been changed since")
     if not all(are_whole):
         raise _MismatchError("they are damaged")
-    return _renewed(folder, text, [*zip(places, seen, strict=True)])
+    found = [(stamp or before, digest.hex()) for stamp, (before, digest) in zip(now, seen, strict=True)]
+    return _renewed(folder, text, _receipt(found))
 
 
-def _renewed(folder: Path, text: str, seen: list[tuple[Path, tuple[Stamp, bytes]]]) -> str:
+def _renewed(folder: Path, text: str, renewed: str) -> str:
     """Write the receipt anew, if it can be, where times of change differ: else the files would be read each time."""
-    now = [(stamp_of(path) or before, digest.hex()) for path, (before, digest) in seen]
-    renewed = _receipt(now)
     if renewed == text:
         return text
     with suppress(OSError, OutputError):
