@@ -76,6 +76,7 @@ def main() -> int:
     parser.add_argument("--schemathesis", help="its command, to ask all that the OpenAPI document describes")
     parser.add_argument("--requests", type=int, default=100_000, help="of the mixed load (default: %(default)s)")
     options = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which servers inherit: under nohup they would never reload
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     images = list(jpegs())

@@ -99,8 +99,9 @@ def serve(app: Starlette, listener: socket.socket, options: ServeOptions) -> Non
     for name in ("uvicorn", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)  # every broken request would be worth a line to them
     host, port = listener.getsockname()[:2]
-    say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
-    graceful_server(app, options).run([listener])
+    server = graceful_server(app, options)
+    server.greeting = f"listening on http://{f'[{host}]' if ':' in host else host}:{port}"
+    server.run([listener])
 
 
 class TimedProtocol(H11Protocol):
@@ -137,7 +138,13 @@ class TimedProtocol(H11Protocol):
 
 
 class GracefulServer(Server):
-    """A server that answers what it has taken in before it ends, and reads its models anew when it is told to."""
+    """A server that answers what it has taken in before it ends, and reads its models anew when it is told to.
+
+    Attributes:
+        greeting: what it says once it answers requests and signals, if anything.
+    """
+
+    greeting: str | None = None
 
     def __init__(self, config: Config, service: Service, seconds: float | None = None) -> None:
         """Take the service, which is told when the end comes, and the seconds between two looks at its files."""
@@ -149,8 +156,10 @@ class GracefulServer(Server):
         self._context = copy_context()  # in which the command's name stands; a signal comes in any
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Look out for new model files, too."""
+        """Look out for new model files, too; by now signals are handled, as who reads the greeting relies on."""
         await super().startup(sockets)
+        if self.greeting is not None:
+            say(self.greeting)
         if self._seconds is not None:
             self._watching = asyncio.create_task(watch(self._service, self._seconds, self._reload))
 
