@@ -119,7 +119,7 @@ class Network:
         feeds = self._feeds(image) | {name: getattr(tokens, name) for name in TEXT_INPUTS if tokens is not None}
         names = [output_names(head.task, ending) for head, ending in heads]
         if self._can_leave_maps_out:
-            feeds[EXPLAIN] = np.array([len(image) if explain else 0])
+            feeds[EXPLAIN] = np.array([len(image) if explain else 0], np.int64)
         told = (NOVELTY, RELEVANCE) if explain else (NOVELTY,)
         further = [name for name in told if getattr(self.spec, name) is not None]
         wanted = [*dict.fromkeys(chain(*names)), *further]

@@ -167,7 +167,7 @@ def _join(model: onnx.ModelProto, part: onnx.ModelProto, sources: tuple[str, ...
     """Append a graph, whose weights the model has made, for as many images of each batch as a caller says."""
     graph, (output,) = model.graph, part.graph.output
     start = f"{_PREFIX}first"
-    graph.initializer.append(numpy_helper.from_array(np.array([0]), start))
+    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), start))
     graph.initializer.append(numpy_helper.from_array(np.array([np.iinfo(np.int64).max]), EXPLAIN))
     graph.input.append(helper.make_tensor_value_info(EXPLAIN, TensorProto.INT64, [1]))
     for name in sources:

@@ -90,7 +90,7 @@ class WeightSources:
         mask, shift = self._constant(f"{target}/mask", np.uint8(15)), self._constant(f"{target}/shift", np.uint8(4))
         low = self._node("BitwiseAnd", [bytes_, mask], f"{target}/low")
         high = self._node("BitShift", [bytes_, shift], f"{target}/high", direction="RIGHT")
-        last = self._constant(f"{target}/last", np.array([-1]))
+        last = self._constant(f"{target}/last", np.array([-1], np.int64))
         both = [self._node("Unsqueeze", [half, last], f"{half}_last") for half in (low, high)]
         joined = self._node("Concat", both, f"{target}/both", axis=-1)
         numbers = self._node("Cast", [joined], f"{target}/float", to=TensorProto.FLOAT)
@@ -98,11 +98,12 @@ class WeightSources:
 
     def _first(self, name: str, target: str, count: int) -> str:
         """Cut off what lies behind the first ``count`` along the second axis."""
-        bounds = [self._constant(f"{target}/{end}", np.array([value])) for end, value in (("start", 0), ("end", count))]
-        return self._node("Slice", [name, *bounds, self._constant(f"{target}/axis", np.array([1]))], target)
+        bounds = {"start": 0, "end": count, "axis": 1}
+        given = [self._constant(f"{target}/{part}", np.array([value], np.int64)) for part, value in bounds.items()]
+        return self._node("Slice", [name, *given], target)
 
     def _reshaped(self, name: str, target: str, shape: Sequence[int]) -> str:
-        return self._node("Reshape", [name, self._constant(f"{target}/shape", np.array(shape))], target)
+        return self._node("Reshape", [name, self._constant(f"{target}/shape", np.array(shape, np.int64))], target)
 
     def _node(self, kind: str, inputs: Sequence[str], target: str, **attributes: Any) -> str:
         self.graph.node.append(helper.make_node(kind, inputs, [target], target, **attributes))
